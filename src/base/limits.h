@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstddef>
+
+/// Every limit of the product, with its unit and what happens when it is reached.
+namespace pgxc::limits {
+
+/// Nodes in pgxc_nodes (shared memory holds that many). At the limit REGISTER fails with 53400.
+inline constexpr std::size_t max_nodes = 1024;
+/// Bytes of a host name in the catalog, the terminating zero included. A longer one is refused (22023).
+inline constexpr std::size_t max_host_bytes = 256;
+/// Bytes of the sentence in pgxc_node_status.why, zero included. A longer one is cut.
+inline constexpr std::size_t max_reason_bytes = 256;
+/// Bytes of a startup packet, as the server's MAX_STARTUP_PACKET_LENGTH. A longer one ends the connection (08P01).
+inline constexpr std::size_t max_startup_bytes = 10000;
+/// Bytes of a message before authentication, as the server's PG_MAX_AUTH_TOKEN_LENGTH (65535).
+inline constexpr std::size_t max_auth_message_bytes = 65535;
+/// Bytes of one protocol message, as the server's PQ_LARGE_MESSAGE_LIMIT (MaxAllocSize - 1).
+inline constexpr std::size_t max_message_bytes = 0x3fffffff - 1;
+/// Bytes of one of our own statements. A longer text is not looked at and goes to the server as it is.
+inline constexpr std::size_t max_statement_bytes = 64 * 1024;
+/// Bytes of a file that the settings editor reads. A larger one is refused (54000 family: F0000).
+inline constexpr std::size_t max_settings_file_bytes = 4 * 1024 * 1024;
+/// Synchronous slaves of one master. At the limit REPLICATION TO SYNCHRONOUS fails with 53400.
+inline constexpr std::size_t max_sync_slaves = 32;
+/// Pooler processes sharing the port.
+inline constexpr int max_pooler_workers = 64;
+
+}  // namespace pgxc::limits

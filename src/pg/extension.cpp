@@ -1,0 +1,7 @@
+extern "C" {
+#include "postgres.h"
+
+#include "fmgr.h"
+
+PG_MODULE_MAGIC;
+}

@@ -1,0 +1,125 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "catalog/cluster_view.h"
+
+/// All that the pooler needs from the server it lives in. src/pg implements it; tests have fakes.
+/// Every call is made from the pooler's loop and must not block on the network.
+namespace pgxc::pooler {
+
+/// pgxc.read_routing. `Auto` is accepted and treated as `Explicit` until the classifier is there.
+enum class ReadRouting : std::uint8_t { Master, Explicit, Auto };
+
+/// The settings of DESIGN section 4 that the pooler uses; a new copy after each reload.
+struct Settings {
+    NodeId own_node_id{1};       // pgxc.node_id
+    HostPort own_server;         // where this coordinator's own server listens (TCP loopback or a socket directory)
+    int port = 6667;
+    std::vector<std::string> listen_addresses;    // '*' = all; empty = no TCP
+    std::vector<std::string> socket_directories;  // the socket is <dir>/.s.PGSQL.<port>
+    int workers = 1;
+    int max_pool_size = 100;
+    int min_pool_size = 1;
+    int max_client_connections = 10000;
+    ReadRouting read_routing = ReadRouting::Explicit;
+    std::uint64_t max_read_lag_bytes = 1024 * 1024;
+    Millis failover_hold{30'000};
+    Millis login_timeout{60'000};  // the server's authentication_timeout
+    Millis connect_timeout{1'000}; // for one connection attempt to a node: pgxc.probe_timeout
+    std::string unix_socket_group;        // the server's own unix_socket_group ('' = default group)
+    unsigned unix_socket_permissions = 0777;
+};
+
+/// How a client must prove who it is: the first pg_hba.conf line that matches.
+enum class AuthMethod : std::uint8_t { Trust, Reject, ScramSha256, Md5, Unsupported };
+
+struct AuthRule {
+    AuthMethod method = AuthMethod::Reject;
+    std::string method_name;  // as written in pg_hba.conf, e.g. "gss"
+    std::string where;        // "pg_hba.conf line 12", or "no line of pg_hba.conf matches" for the implicit reject
+};
+
+/// Where a client comes from: a unix socket, or an address in network byte order.
+struct ClientAddress {
+    bool is_unix = false;
+    bool tls = false;
+    std::vector<std::uint8_t> address;  // 4 or 16 bytes; empty for unix
+    std::uint16_t port = 0;
+    [[nodiscard]] std::string to_string() const;  // "[local]", "127.0.0.1(52114)"
+};
+
+/// What pg_authid says of a role.
+struct RoleInfo {
+    bool exists = false;
+    bool can_login = false;
+    std::optional<std::string> stored_password;  // rolpassword as stored; nullopt = none (or VALID UNTIL has passed)
+};
+
+/// A row of the view pgxc_pools. Plain numbers, kept by the pooler, copied by src/pg into shared memory.
+struct PoolRow {
+    NodeKey node;
+    std::string database;
+    std::string user;
+    std::uint32_t clients_active = 0;   // in a transaction, holding a server connection
+    std::uint32_t clients_waiting = 0;  // waiting for a server connection, or held by a failover
+    std::uint32_t servers_active = 0;   // lent to a client
+    std::uint32_t servers_idle = 0;
+    std::uint32_t servers_connecting = 0;
+    std::uint64_t longest_wait_us = 0;  // of the clients that wait now
+};
+
+/// A row of the view pgxc_pooler_clients.
+struct ClientRow {
+    ClientId id;
+    std::string address;   // ClientAddress::to_string()
+    std::string database;
+    std::string user;
+    std::string application_name;
+    std::string state;     // "login", "idle", "active", "waiting", "held", "pinned"
+    std::string why;       // why it waits or is pinned; else empty
+    NodeKey node;          // the node group it means
+    WallTime connected_at;
+    std::uint64_t transactions = 0;
+};
+
+/// Shared-memory rows of this worker, replaced as a whole. Called when asked for, at most a few times a second.
+class StatsSink {
+  public:
+    virtual ~StatsSink() = default;
+    virtual void publish(const std::vector<PoolRow>& pools, const std::vector<ClientRow>& clients) = 0;
+};
+
+/// A cancel key must be found from any worker that gets the cancel request.
+struct CancelKey {
+    std::uint32_t pid = 0;
+    std::uint32_t secret = 0;
+    friend bool operator==(const CancelKey&, const CancelKey&) = default;
+};
+
+class Environment : public ClusterViewSource, public TrafficFailureSink, public StatsSink {
+  public:
+    [[nodiscard]] virtual const Settings& settings() const = 0;
+    /// The first line of the coordinator's pg_hba.conf that matches.
+    [[nodiscard]] virtual AuthRule match_hba(const ClientAddress& from, const std::string& database,
+                                             const std::string& user) = 0;
+    [[nodiscard]] virtual Result<RoleInfo> role(const std::string& user) = 0;
+    /// For SCRAM with a role that has no secret: 32 bytes that look like one, the same for a user each time
+    /// (the server's mock_authentication_nonce).
+    [[nodiscard]] virtual std::string mock_nonce() = 0;
+    /// Fills with cryptographically strong random bytes (pg_strong_random); false = no entropy, refuse.
+    [[nodiscard]] virtual bool strong_random(std::uint8_t* out, std::size_t bytes) = 0;
+    /// SASLprep of a password or user name (pg_saslprep): nullopt where it is not valid UTF-8 or prohibited.
+    [[nodiscard]] virtual std::optional<std::string> saslprep(const std::string& text) = 0;
+    /// ParameterStatus that the server would report (server_version, TimeZone, ...), for a client that logs in
+    /// before any server connection exists.
+    [[nodiscard]] virtual std::vector<std::pair<std::string, std::string>> default_parameters() = 0;
+};
+
+}  // namespace pgxc::pooler
