@@ -1,7 +1,5 @@
 #include <libpq-fe.h>
-#include <signal.h>
 
-#include <asio/bind_cancellation_slot.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
@@ -10,6 +8,7 @@
 #include <asio/use_awaitable.hpp>
 #include <utility>
 
+#include "net/resolver.h"
 #include "replication/node_connection.h"
 
 namespace pgxc {
@@ -72,32 +71,6 @@ std::string readable(const std::string& message) {
 
 NodeError lost(const std::string& what, Silence silence, const std::string& why) {
     return {{sqlstate::connection_failure, what + ": " + why}, silence, {}};
-}
-
-/// Resolves a name without blocking the loop: Asio asks in a thread of its own, which must take none of the process's
-/// signals (PostgreSQL's handlers belong to the main thread).
-asio::awaitable<Result<std::string>> resolve(std::string host) {
-    std::error_code numeric;
-    const auto address = asio::ip::make_address(host, numeric);
-    if (!numeric) co_return address.to_string();
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    asio::ip::tcp::resolver resolver(co_await asio::this_coro::executor);
-    std::error_code failed;
-    auto found = resolver.async_resolve(host, "", asio::use_awaitable);
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    try {
-        const auto results = co_await std::move(found);
-        // 127.0.0.1 before ::1 for "localhost": servers listen on IPv4 more often, and a refused family is no evidence.
-        for (const auto& result : results)
-            if (result.endpoint().address().is_v4()) co_return result.endpoint().address().to_string();
-        for (const auto& result : results) co_return result.endpoint().address().to_string();
-    } catch (const std::system_error& problem) {
-        co_return Error{sqlstate::unable_to_connect, "can't resolve host \"" + host + "\": " + problem.code().message()};
-    }
-    co_return Error{sqlstate::unable_to_connect, "host \"" + host + "\" has no address"};
 }
 
 /// What a bare TCP connection says: libpq's own message is translated text and no base for a decision.
@@ -249,7 +222,7 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
                                                                                  Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     const std::string what = "node at " + target.address.to_string();
-    auto address = co_await resolve(target.address.host);
+    auto address = co_await net::resolve_host(target.address.host);
     if (!address.ok()) co_return NodeError{address.error(), Silence::Other, {}};
 
     auto impl = std::make_unique<Impl>(co_await asio::this_coro::executor, what);
