@@ -227,7 +227,7 @@ WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey g
             wanted.why = slave->key.to_string() + " doesn't count yet: it isn't there as a slave";
             continue;
         }
-        const StandbySeen* stream = master_facts != nullptr ? master_facts->find_standby(name) : nullptr;
+        const StreamSeen* stream = master_facts != nullptr ? master_facts->find_standby(name) : nullptr;
         const bool prepared = observation->facts->primary_slot == name &&
                               observation->facts->primary_conninfo.find(name) != std::string::npos;
         if (!prepared) {

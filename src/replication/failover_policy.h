@@ -6,12 +6,13 @@
 
 #include "catalog/topology.h"
 #include "replication/observation.h"
+#include "replication/promotion_plan.h"
 #include "replication/record.h"
 
 /// What to do about one node group: pure functions of facts. Every answer carries its reason (DESIGN 6.2).
 namespace pgxc {
 
-enum class PromotionMethod : std::uint8_t { Auto, Promote, Restart };
+
 
 struct PolicySettings {
     bool failover = true;
@@ -22,7 +23,7 @@ struct PolicySettings {
     std::uint64_t max_lost_wal_bytes = 0;
     int sync_slaves = 1;
     bool sync_degrade = true;
-    PromotionMethod promotion = PromotionMethod::Auto;
+    replication::PromotionMethod promotion = replication::PromotionMethod::Auto;
     /// How long a silence must last before it counts.
     [[nodiscard]] Millis detection_time() const { return probe_timeout * (1 + probe_retries); }
 };

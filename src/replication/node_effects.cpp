@@ -361,6 +361,24 @@ asio::awaitable<Status> silence_master(LockSession& master, std::string nobody_n
     co_return co_await see_own_commit_wait(master, effect_timeout);
 }
 
+asio::awaitable<Status> wait_for_slave(LockSession& master, LockSession& slave, Millis timeout) {
+    const TimePoint deadline = Clock::now() + timeout;
+    auto target = co_await master.run("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
+    if (!target.ok()) co_return target.error();
+    for (;;) {
+        auto reached = co_await slave.run("SELECT pg_catalog.pg_last_wal_receive_lsn() >= " +
+                                              sql_literal(target->text()) + "::pg_lsn",
+                                          effect_timeout);
+        if (!reached.ok()) co_return reached.error();
+        if (reached->text() == "t") co_return Status{};
+        if (Clock::now() >= deadline)
+            co_return Error{sqlstate::object_not_in_prerequisite_state,
+                            at(slave) + " has not received all WAL of its master up to " + target->text(),
+                            "Look at its replication, or add FORCE and accept the loss."};
+        co_await look_again_soon();
+    }
+}
+
 asio::awaitable<Status> drop_stale_slots(LockSession& master, std::vector<std::string> keep) {
     std::string list = "''";
     for (const std::string& name : keep) list += ", " + sql_literal(name);

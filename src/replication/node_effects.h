@@ -70,6 +70,9 @@ using SettingChanges = std::vector<std::pair<std::string, std::optional<std::str
 /// Changes settings by ALTER SYSTEM, then reloads.
 [[nodiscard]] asio::awaitable<Status> alter_system(LockSession& server, SettingChanges settings);
 
+/// Waits until a slave has received all that the master, which acknowledges nothing any more, has written.
+[[nodiscard]] asio::awaitable<Status> wait_for_slave(LockSession& master, LockSession& slave, Millis timeout);
+
 /// Drops the slots of ours on a master that nobody uses and that are not listed.
 [[nodiscard]] asio::awaitable<Status> drop_stale_slots(LockSession& master, std::vector<std::string> keep);
 

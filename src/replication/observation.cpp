@@ -27,9 +27,9 @@ std::string text_in(const nlohmann::json& row, const char* key) {
 
 }  // namespace
 
-const StandbySeen* ServerFacts::find_standby(const std::string& name) const {
+const StreamSeen* ServerFacts::find_standby(const std::string& name) const {
     const auto at = std::find_if(standbys.begin(), standbys.end(),
-                                 [&](const StandbySeen& standby) { return standby.name == name; });
+                                 [&](const StreamSeen& standby) { return standby.name == name; });
     return at != standbys.end() ? &*at : nullptr;
 }
 

@@ -12,12 +12,12 @@
 namespace pgxc {
 
 /// A row of a master's pg_stat_replication.
-struct StandbySeen {
+struct StreamSeen {
     std::string name;   // application_name
     std::string state;  // "streaming", "catchup", ...
     Lsn flush;
     Lsn replay;
-    friend bool operator==(const StandbySeen&, const StandbySeen&) = default;
+    friend bool operator==(const StreamSeen&, const StreamSeen&) = default;
 };
 
 /// What a server says of itself: one answer to probe_sql().
@@ -35,11 +35,11 @@ struct ServerFacts {
     std::string primary_conninfo;
     std::string primary_slot;
     int server_version = 0;
-    std::vector<StandbySeen> standbys;
+    std::vector<StreamSeen> standbys;
     [[nodiscard]] bool streaming() const { return receiver_status == "streaming"; }
     /// How far a slave has valid WAL for certain: the end of what it received or replayed.
     [[nodiscard]] Lsn end_of_wal() const { return std::max(received, replayed); }
-    [[nodiscard]] const StandbySeen* find_standby(const std::string& name) const;
+    [[nodiscard]] const StreamSeen* find_standby(const std::string& name) const;
     friend bool operator==(const ServerFacts&, const ServerFacts&) = default;
 };
 
