@@ -2,14 +2,14 @@
 
 /// The border between C++ and the server's C, whose errors are longjmps (STYLE rules 1 and 2).
 ///
-/// Into the server: pg_call(lambda). A server error (ereport) inside comes back as an Error with its SQLSTATE,
-/// message, detail and hint; the lambda may capture by reference but create nothing that has a destructor, for a
-/// longjmp would skip it. A caught error leaves the current transaction, if there is one, fit for nothing but
-/// abort: return the Error up to the entry point (which raises it again), or to in_transaction() or
-/// in_subtransaction() (which abort).
+/// Into the server: pg_call(lambda). A server error (ereport) inside comes back as an Error with its
+/// SQLSTATE, message, detail and hint; the lambda may capture by reference but create nothing that has a
+/// destructor, for a longjmp would skip it. A caught error leaves the current transaction, if there is one,
+/// fit for nothing but abort: return the Error up to the entry point (which raises it again), or to
+/// in_transaction() or in_subtransaction() (which abort).
 ///
-/// Out to the server: every function that the server calls has its body in pg_entry() or PGXC_FUNCTION(), which
-/// turn a returned Error and any C++ exception into an ereport after all C++ objects are gone.
+/// Out to the server: every function that the server calls has its body in pg_entry() or PGXC_FUNCTION(),
+/// which turn a returned Error and any C++ exception into an ereport after all C++ objects are gone.
 ///
 /// Include order in a .cpp: own and standard headers, this one, then whatever else of the server is needed.
 
@@ -31,8 +31,8 @@ extern "C" {
 
 namespace pgxc {
 
-/// Throws the error as the server's own ereport(ERROR). The error's strings are released first, but nothing else
-/// of the calling frames is: prefer returning the Error to pg_entry().
+/// Throws the error as the server's own ereport(ERROR). The error's strings are released first, but nothing
+/// else of the calling frames is: prefer returning the Error to pg_entry().
 [[noreturn]] void raise(Error error);
 
 /// Reports at another level (WARNING, NOTICE, LOG: below ERROR) with SQLSTATE, detail and hint.
@@ -53,8 +53,8 @@ PlainError to_plain(const Error& error) noexcept(false);
 PlainError to_plain(const char* exception_text);
 [[noreturn]] void raise_plain(const PlainError& error);
 
-/// Runs call(argument) in PG_TRY. False: a server error was caught, flushed from the error stack and stored in
-/// *error.
+/// Runs call(argument) in PG_TRY. False: a server error was caught, flushed from the error stack and stored
+/// in *error.
 [[nodiscard]] bool guarded(void (*call)(void*), void* argument, Error* error);
 
 /// Starts, commits, aborts: the parts of in_transaction() and in_subtransaction().
@@ -73,7 +73,8 @@ void rollback_subtransaction(Subtransaction sub);
 
 }  // namespace detail
 
-/// Runs `call` (see above) and returns its result: void, or something trivially copyable (a Datum, a pointer).
+/// Runs `call` (see above) and returns its result: void, or something trivially copyable (a Datum, a
+/// pointer).
 template <class F>
 [[nodiscard]] auto pg_call(F&& call) -> Result<std::invoke_result_t<F&>> {
     using Value = std::invoke_result_t<F&>;
@@ -116,8 +117,8 @@ template <class F>
     return done;
 }
 
-/// Runs `work` (() -> Status) in a subtransaction of the current transaction; an Error rolls it back, so that the
-/// caller may go on.
+/// Runs `work` (() -> Status) in a subtransaction of the current transaction; an Error rolls it back, so that
+/// the caller may go on.
 template <class F>
 [[nodiscard]] Status in_subtransaction(F&& work) {
     const auto sub = detail::begin_subtransaction();
@@ -133,8 +134,8 @@ template <class F>
     return done;
 }
 
-/// Runs the body of a function that the server calls: `body` is () -> Result<Value> or Status. Returns the value
-/// or raises.
+/// Runs the body of a function that the server calls: `body` is () -> Result<Value> or Status. Returns the
+/// value or raises.
 template <class F>
 auto pg_entry(F&& body) {
     using Value = std::remove_cvref_t<decltype(body())>;
@@ -169,7 +170,8 @@ auto pg_entry(F&& body) {
 /// Sends base/log.h to the server's log, each line with the prefix "pgxc_ha: ".
 void install_log_sink();
 
-// --- SPI, as text ---------------------------------------------------------------------------------------------
+// --- SPI, as text
+// ---------------------------------------------------------------------------------------------
 
 /// One row: a value for each column, nullopt for NULL, in the types' output form.
 using SpiRow = std::vector<std::optional<std::string>>;
@@ -178,8 +180,8 @@ struct SpiResult {
     std::uint64_t processed = 0;  // rows that the statement returned or changed
 };
 
-/// Runs one statement. Parameters ($1, ...) are of type text: cast them in the statement ($1::int). SPI must be
-/// connected (in_transaction() does it; see SpiConnection). read_only uses the current snapshot.
+/// Runs one statement. Parameters ($1, ...) are of type text: cast them in the statement ($1::int). SPI must
+/// be connected (in_transaction() does it; see SpiConnection). read_only uses the current snapshot.
 [[nodiscard]] Result<SpiResult> spi_execute(const std::string& sql, const SpiRow& parameters = {},
                                             bool read_only = false);
 
@@ -198,25 +200,26 @@ class SpiConnection {
     bool open_ = true;
 };
 
-// --- Functions of SQL -----------------------------------------------------------------------------------------
+// --- Functions of SQL
+// -----------------------------------------------------------------------------------------
 
-/// Defines an SQL-callable function: PGXC_FUNCTION(pgxc_something) { ... return PG_..._DATUM; } where the body
-/// sees `fcinfo` and returns Result<Datum>.
-#define PGXC_FUNCTION(name)                                                          \
-    static pgxc::Result<Datum> name##_body(FunctionCallInfo fcinfo);                 \
-    extern "C" {                                                                     \
-    PG_FUNCTION_INFO_V1(name);                                                       \
-    __attribute__((visibility("default"))) Datum name(FunctionCallInfo fcinfo) {     \
-        return pgxc::pg_entry([fcinfo] { return name##_body(fcinfo); });             \
-    }                                                                                \
-    }                                                                                \
+/// Defines an SQL-callable function: PGXC_FUNCTION(pgxc_something) { ... return PG_..._DATUM; } where the
+/// body sees `fcinfo` and returns Result<Datum>.
+#define PGXC_FUNCTION(name)                                                      \
+    static pgxc::Result<Datum> name##_body(FunctionCallInfo fcinfo);             \
+    extern "C" {                                                                 \
+    PG_FUNCTION_INFO_V1(name);                                                   \
+    __attribute__((visibility("default"))) Datum name(FunctionCallInfo fcinfo) { \
+        return pgxc::pg_entry([fcinfo] { return name##_body(fcinfo); });         \
+    }                                                                            \
+    }                                                                            \
     static pgxc::Result<Datum> name##_body([[maybe_unused]] FunctionCallInfo fcinfo)
 
 /// A text argument as a C++ string (detoasted). Index from 0; the argument must not be NULL.
 [[nodiscard]] Result<std::string> text_argument(FunctionCallInfo fcinfo, int index);
 
-/// Returns rows of a set-returning function in materialize mode. Values are given in the columns' input form and
-/// converted by their types; the caller's declared result type decides the columns.
+/// Returns rows of a set-returning function in materialize mode. Values are given in the columns' input form
+/// and converted by their types; the caller's declared result type decides the columns.
 [[nodiscard]] Result<Datum> return_rows(FunctionCallInfo fcinfo, const std::vector<SpiRow>& rows);
 
 }  // namespace pgxc

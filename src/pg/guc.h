@@ -8,16 +8,16 @@
 #include "base/ids.h"
 #include "catalog/node_list.h"
 
-/// The settings pgxc.* (DESIGN section 4). Values are those of this process: the postmaster's at start, updated by
-/// reloads. Functions that return a string or a vector return a copy.
+/// The settings pgxc.* (DESIGN section 4). Values are those of this process: the postmaster's at start,
+/// updated by reloads. Functions that return a string or a vector return a copy.
 namespace pgxc::guc {
 
 enum class Role { Coordinator, Datanode };
 enum class Promotion { Auto, Promote, Restart };
 enum class Routing { Master, Explicit, Auto };
 
-/// Defines the settings. In shared_preload_libraries: all of them, and the prefix pgxc becomes reserved. Otherwise
-/// (the library was loaded by CREATE EXTENSION or a function call) those that may still be defined.
+/// Defines the settings. In shared_preload_libraries: all of them, and the prefix pgxc becomes reserved.
+/// Otherwise (the library was loaded by CREATE EXTENSION or a function call) those that may still be defined.
 void define_settings(bool preloading);
 
 [[nodiscard]] Role role();
