@@ -69,11 +69,9 @@ const char* word_of(TriggerEvent event) {
 }
 
 }  // namespace
-}  // namespace pgxc
 
 /// BEFORE any change of pgxc_nodes.
 PGXC_FUNCTION(pgxc_guard_nodes) {
-    using namespace pgxc;
     const auto trigger = trigger_data(fcinfo);
     if (!trigger) return trigger.error();
     if (CatalogWrite::active()) return PointerGetDatum(nullptr);
@@ -97,7 +95,6 @@ PGXC_FUNCTION(pgxc_guard_nodes) {
 
 /// BEFORE INSERT into the other tables that are dumped. Who may insert is a matter of their privileges.
 PGXC_FUNCTION(pgxc_guard_restore) {
-    using namespace pgxc;
     const auto trigger = trigger_data(fcinfo);
     if (!trigger) return trigger.error();
     if (CatalogWrite::active()) return PointerGetDatum(nullptr);
@@ -116,7 +113,6 @@ PGXC_FUNCTION(pgxc_guard_restore) {
 /// AFTER INSERT into pgxc_nodes: the statements keep the rules by themselves, a restored dump is looked at as
 /// a whole.
 PGXC_FUNCTION(pgxc_check_restored_nodes) {
-    using namespace pgxc;
     const auto trigger = trigger_data(fcinfo);
     if (!trigger) return trigger.error();
     if (CatalogWrite::active()) return PointerGetDatum(nullptr);
@@ -127,3 +123,5 @@ PGXC_FUNCTION(pgxc_check_restored_nodes) {
     if (Status in_order = check_topology(*topology); !in_order) return std::move(in_order).error();
     return PointerGetDatum(nullptr);
 }
+
+}  // namespace pgxc

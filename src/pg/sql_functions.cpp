@@ -133,9 +133,6 @@ Result<Topology> with_missing(Topology topology, NodeType type, const std::vecto
 }
 
 }  // namespace
-}  // namespace pgxc
-
-using namespace pgxc;  // the procedures themselves stand outside for their C names
 
 PGXC_FUNCTION(pgxc_init) {
     auto call = AdminCall::begin(fcinfo);
@@ -400,3 +397,5 @@ PGXC_FUNCTION(pgxc_promote_slave) {
     if (!outcome.empty()) report(NOTICE, Error{"00000", outcome});
     return Datum{0};
 }
+
+}  // namespace pgxc
