@@ -5,18 +5,20 @@
 extern "C" {
 #include "postgres.h"
 
+#include "libpq/hba.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
 }
 
-namespace pgxc::compat {
-
 /// From 15 on a module asks for shared memory in a hook, before that in _PG_init itself.
 #if PG_VERSION_NUM >= 150000
-inline constexpr bool has_shmem_request_hook = true;
+#define PGXC_HAS_SHMEM_REQUEST_HOOK 1
 #else
-inline constexpr bool has_shmem_request_hook = false;
+#define PGXC_HAS_SHMEM_REQUEST_HOOK 0
 #endif
+
+namespace pgxc::compat {
 
 /// Makes unknown settings with our prefix an error (15 and later), or a warning.
 inline void reserve_setting_prefix(const char* prefix) {
@@ -24,6 +26,37 @@ inline void reserve_setting_prefix(const char* prefix) {
     MarkGUCPrefixReserved(prefix);
 #else
     EmitWarningsOnPlaceholders(prefix);
+#endif
+}
+
+/// Reads pg_hba.conf into a list of TokenizedAuthLine, in the current memory context. Raises if it can't be
+/// opened.
+inline void tokenize_hba_file(const char* name, List** lines) {
+#if PG_VERSION_NUM >= 160000
+    char* why = nullptr;
+    FILE* file = open_auth_file(name, DEBUG1, 0, &why);
+    if (file == nullptr) ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg_internal("%s", why)));
+    tokenize_auth_file(name, file, lines, DEBUG1, 0);
+    free_auth_file(file, 0);
+#elif PG_VERSION_NUM >= 150000
+    FILE* file = AllocateFile(name, "r");
+    if (file == nullptr)
+        ereport(ERROR,
+                (errcode_for_file_access(), errmsg("could not open configuration file \"%s\": %m", name)));
+    (void)tokenize_auth_file(name, file, lines, DEBUG1);
+    FreeFile(file);
+#else
+#error "before 15 the server keeps its tokenizer of pg_hba.conf to itself"
+#endif
+}
+
+/// From 16 on a word that begins with a slash is a regular expression.
+inline bool is_regular_expression(const AuthToken* token) {
+#if PG_VERSION_NUM >= 160000
+    return token->regex != nullptr;
+#else
+    (void)token;
+    return false;
 #endif
 }
 
