@@ -94,7 +94,6 @@ BEFORE_LOGIN = {
     "no user": startup((("database", "postgres"),)),
     "an empty user": startup((("user", ""), ("database", "postgres"))),
     "a replication connection": startup((("user", "postgres"), ("database", "postgres"), ("replication", "true"))),
-    "options that are none": startup((("user", "postgres"), ("database", "postgres"), ("options", "-c pgxc.node="))),
     "a cancel request of odd length": struct.pack("!III", 13, 80877102, 1) + b"x",
     "a cancel request of nobody": struct.pack("!IIII", 16, 80877102, 1, 2),
     "SSLRequest twice": struct.pack("!II", 8, 80877103) * 2,

@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import os
 import pathlib
+import socket
 import threading
 import time
 
 import psycopg
 import psycopg2
+import psycopg2.extras
 import pytest
 
 import pgcluster
@@ -158,7 +161,7 @@ def test_copy_both_ways(cluster):
         lines = back.getvalue().splitlines()
         assert len(lines) == rows and lines[0] == "0\tline 0" and lines[-1] == f"{rows - 1}\tline {rows - 1}"
         with pytest.raises(psycopg2.errors.BadCopyFileFormat):
-            cursor.copy_expert("COPY copied FROM STDIN", io.StringIO("only one column\n"))
+            cursor.copy_expert("COPY copied FROM STDIN", io.StringIO("1\n"))
         cursor.execute("SELECT count(*) FROM copied")
         assert cursor.fetchone() == (rows,)
 
@@ -191,8 +194,7 @@ def test_slow_reader_does_not_fill_the_memory(cluster):
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
     before = memory_kb(pid, "VmRSS")
     with contextlib.closing(psycopg2.connect(**cluster.pooler_dsn(), async_=True)) as connection:
-        from psycopg2.extras import wait_select
-        wait_select(connection)
+        psycopg2.extras.wait_select(connection)
         connection.cursor().execute(f"SELECT repeat('x', {LARGE})")
         # Nobody reads: the server must come to wait for its socket.
         wait_for(lambda: cluster.masters[1].value(
@@ -223,8 +225,6 @@ def test_cancel(cluster):
 def test_client_that_vanishes_in_a_transaction_is_rolled_back(cluster):
     connection = cluster.pooler(autocommit=False)
     connection.cursor().execute("CREATE TABLE vanished (i int)")
-    import os
-    import socket
     with socket.socket(fileno=os.dup(connection.fileno())) as raw:
         raw.shutdown(socket.SHUT_RDWR)
     wait_for(lambda: cluster.masters[1].value("SELECT count(*) = 0 FROM pg_locks AS l JOIN pg_stat_activity USING (pid) "
