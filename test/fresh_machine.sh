@@ -59,6 +59,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # The machine's own mirror for the suite, whatever it is; else debootstrap's default.
+# shellcheck disable=SC2016  # apt-get expands these
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
     awk -v suite="$suite" '$2 == suite { print $1; exit }')
 say "== debootstrap $suite${mirror:+ from $mirror}"
@@ -98,7 +99,7 @@ if [ $user != root ]; then
     in_chroot useradd -m $user
     echo "$user ALL=(ALL) NOPASSWD: ALL" >"$root/etc/sudoers.d/$user"
     in_chroot chown -R $user: /checkout
-    as_user=(sudo -u $user -H)
+    as_user=(sudo -u "$user" -H)
 fi
 run_there() {
     say "== $*"
