@@ -21,6 +21,8 @@ inline constexpr std::size_t max_message_bytes = 0x3fffffff - 1;
 inline constexpr std::size_t max_statement_bytes = 64 * 1024;
 /// Bytes of a file that the settings editor reads. A larger one is refused (54000 family: F0000).
 inline constexpr std::size_t max_settings_file_bytes = 4 * 1024 * 1024;
+/// Bytes that are kept of what a program we run (pg_ctl, ...) writes. Its later writes fail; it runs on.
+inline constexpr std::size_t max_program_output_bytes = 256 * 1024;
 /// Synchronous slaves of one master. At the limit REPLICATION TO SYNCHRONOUS fails with 53400.
 inline constexpr std::size_t max_sync_slaves = 32;
 /// Pooler processes sharing the port.
