@@ -122,7 +122,7 @@ pgxc_free_port && slave4=$PGXC_PORT
 make_master() {
     local name=$1 port=$2
     shift 2
-    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C >"$work/$name.log" 2>&1
+    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C >"$work/$name.initdb.log" 2>&1
     printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" \
         "wal_log_hints = on" "$@" >>"$work/$name/postgresql.conf"
     pgctl_start "$name"

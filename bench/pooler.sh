@@ -73,7 +73,7 @@ pgxc_free_port && bouncer=$PGXC_PORT
 make_server() {
     local name=$1 port=$2
     shift 2
-    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$work/$name.log" 2>&1
+    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$work/$name.initdb.log" 2>&1
     printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" \
         "max_connections = $((pool_size + clients + 20))" "$@" >>"$work/$name/postgresql.conf"
     as_server "$bin/pg_ctl" start -D "$work/$name" -l "$work/$name.log" -w >/dev/null
