@@ -49,6 +49,7 @@ cleanup() {
     if [ -n "$work" ] && { [ $keep = no ] || [ $finished = no ]; }; then
         if [ $status -ne 0 ]; then
             warn "The demo stopped early. The ends of the logs:"
+            rm -f "$work"/*.initdb.log
             tail -n 15 "$work"/*.log >&2 2>/dev/null || true
         fi
         pgxc_stop_servers "$work"
@@ -209,7 +210,7 @@ say "   $aborted of $clients clients had a transaction under way when the master
 say "   committed', 08007 'may have been committed'. Their connections stay usable, but pgbench gives up a client at an"
 say "   error of this class (its exit status is $bench_status). The other $((clients - aborted)) were held for a moment and then went on."
 cat "$work"/acknowledged.* >"$work/acknowledged"
-awk -v killed="$killed_at" '$3 ~ /^[0-9]+$/ { printf "%d %d\n", $1, $2 > acked; at = $5 * 1000000 + $6; print at, (at > killed) }' \
+awk -v killed="$killed_at" '$3 ~ /^[0-9]+$/ { printf "%d %d\n", $1, $2 > acked; at = $5 * 1000000 + $6; printf "%.0f %d\n", at, (at > killed) }' \
     acked="$work/acked" "$work/acknowledged" | sort -n >"$work/times"
 silence_ms=$(awk -v killed="$killed_at" 'NR > 1 && $1 > killed && $1 - last > gap { gap = $1 - last } { last = $1 }
     END { printf "%.1f", gap / 1000 }' "$work/times")
