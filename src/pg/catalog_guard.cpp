@@ -7,6 +7,7 @@
 #include "pg/boundary.h"
 #include "pg/catalog_write.h"
 #include "pg/node_store_pg.h"
+#include "pg/node_tag.h"
 
 extern "C" {
 #include "catalog/namespace.h"
@@ -22,7 +23,7 @@ namespace pgxc {
 namespace {
 
 Result<const TriggerData*> trigger_data(FunctionCallInfo fcinfo) {
-    if (!CALLED_AS_TRIGGER(fcinfo))
+    if (!has_tag(fcinfo->context, T_TriggerData))
         return Error{sqlstate::object_not_in_prerequisite_state, "this function is for triggers of pgxc_ha"};
     return reinterpret_cast<const TriggerData*>(fcinfo->context);
 }
@@ -34,7 +35,7 @@ Result<bool> is_copy_into(Relation table) {
     return pg_call([=] {
         if (ActivePortal == nullptr || list_length(ActivePortal->stmts) != 1) return false;
         const auto* planned = linitial_node(PlannedStmt, ActivePortal->stmts);
-        if (planned->utilityStmt == nullptr || !IsA(planned->utilityStmt, CopyStmt)) return false;
+        if (!has_tag(planned->utilityStmt, T_CopyStmt)) return false;
         const auto* copy = reinterpret_cast<const CopyStmt*>(planned->utilityStmt);
         return copy->is_from && copy->relation != nullptr &&
                RangeVarGetRelid(copy->relation, NoLock, true) == RelationGetRelid(table);
@@ -68,16 +69,15 @@ const char* word_of(TriggerEvent event) {
 }
 
 }  // namespace
-}  // namespace pgxc
 
 /// BEFORE any change of pgxc_nodes.
 PGXC_FUNCTION(pgxc_guard_nodes) {
-    using namespace pgxc;
     const auto trigger = trigger_data(fcinfo);
     if (!trigger) return trigger.error();
     if (CatalogWrite::active()) return PointerGetDatum(nullptr);
     const TriggerEvent event = (*trigger)->tg_event;
-    auto copy = TRIGGER_FIRED_BY_INSERT(event) ? is_copy_into((*trigger)->tg_relation) : Result<bool>(false);
+    auto copy =
+        TRIGGER_FIRED_BY_INSERT(event) ? is_copy_into((*trigger)->tg_relation) : pgxc::Result<bool>(false);
     if (!copy) return std::move(copy).error();
     if (!*copy)
         return Error{
@@ -95,7 +95,6 @@ PGXC_FUNCTION(pgxc_guard_nodes) {
 
 /// BEFORE INSERT into the other tables that are dumped. Who may insert is a matter of their privileges.
 PGXC_FUNCTION(pgxc_guard_restore) {
-    using namespace pgxc;
     const auto trigger = trigger_data(fcinfo);
     if (!trigger) return trigger.error();
     if (CatalogWrite::active()) return PointerGetDatum(nullptr);
@@ -114,7 +113,6 @@ PGXC_FUNCTION(pgxc_guard_restore) {
 /// AFTER INSERT into pgxc_nodes: the statements keep the rules by themselves, a restored dump is looked at as
 /// a whole.
 PGXC_FUNCTION(pgxc_check_restored_nodes) {
-    using namespace pgxc;
     const auto trigger = trigger_data(fcinfo);
     if (!trigger) return trigger.error();
     if (CatalogWrite::active()) return PointerGetDatum(nullptr);
@@ -125,3 +123,5 @@ PGXC_FUNCTION(pgxc_check_restored_nodes) {
     if (Status in_order = check_topology(*topology); !in_order) return std::move(in_order).error();
     return PointerGetDatum(nullptr);
 }
+
+}  // namespace pgxc

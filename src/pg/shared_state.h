@@ -83,8 +83,9 @@ struct MonitorRequest {
 /// success. Can be cancelled: then the request is withdrawn, or, if the monitor is already working on it, its
 /// outcome is nobody's (the monitor finishes what it began). Errors: 55000 if the monitor isn't running,
 /// 53400 if too many requests wait, and whatever the monitor answers. Call it without locks that the monitor
-/// may want.
-[[nodiscard]] Status submit_monitor_request(const MonitorRequest& request, std::string* result_text);
+/// may want. With a `timeout` it gives up after that time (55000), as when it is cancelled.
+[[nodiscard]] Status submit_monitor_request(const MonitorRequest& request, std::string* result_text,
+                                            std::optional<Millis> timeout = std::nullopt);
 
 struct TakenRequest {
     int slot = 0;
@@ -129,19 +130,43 @@ void publish_pooler_rows(int worker, const std::vector<pooler::PoolRow>& pools,
 /// Forgets a worker's rows (it starts or ends).
 void clear_pooler_rows(int worker) noexcept;
 
-// --- Databases that must be free
-// ----------------------------------------------------------------------------------
-
-/// DROP DATABASE and the like ask the workers to give up their idle connections to a database. Waits, up to a
-/// second, until each running worker has said that it did. An empty name asks nothing.
-[[nodiscard]] Status ask_workers_to_leave_database(const std::string& database);
-/// A worker asks on each wake: the databases to leave since it last asked. Then it says that it did.
-struct LeaveRequest {
-    std::uint64_t number = 0;
-    std::string database;
+struct PoolerRows {
+    int worker = 0;
+    std::vector<pooler::PoolRow> pools;
+    std::vector<pooler::ClientRow> clients;
+    std::uint32_t pools_left_out = 0;
+    std::uint32_t clients_left_out = 0;
 };
-[[nodiscard]] std::optional<LeaveRequest> next_leave_request(int worker);  // worker: index, or monitor_index
-void confirm_left(int worker, std::uint64_t number);
+/// Everything that the workers have published, by worker.
+[[nodiscard]] std::vector<PoolerRows> read_pooler_rows();
+
+// --- Databases that must be free
+// -------------------------------------------------------------------------------
+
+/// DROP DATABASE and the like ask the workers to give up their idle connections to a database. Waits until
+/// each running worker has said that it did, for a second at most: whoever is still there then makes the
+/// command fail with the server's own message.
+[[nodiscard]] Status ask_workers_to_leave_database(const std::string& database);
+
+/// Who answers: pooler workers 0, 1, ..., and the monitor.
 inline constexpr int monitor_index = -1;
+/// Says that this worker runs and will answer; at its exit it is taken off again.
+void attach_to_leave_requests(int worker);
+/// The databases to leave since the worker last asked, an empty name for all databases (it has slept through
+/// too many requests). Leave them, then confirm the number.
+struct LeaveRequests {
+    std::uint64_t number = 0;
+    std::vector<std::string> databases;
+};
+[[nodiscard]] LeaveRequests take_leave_requests(int worker);
+void confirm_left(int worker, std::uint64_t number);
+
+// --- Starts of the monitor that failed
+// ---------------------------------------------------------------------------
+
+/// Counts attempts to connect to pgxc.database that did not succeed, so that the next one can wait a little.
+/// Returns how many there were before this one.
+int monitor_connecting();
+void monitor_connected();
 
 }  // namespace pgxc

@@ -8,17 +8,11 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "catalog/node.h"
+#include "replication/node_login.h"
 
 /// What a server says of itself, asked once by libpq when a node is registered (libpq_node_check.cpp).
 /// Deciding on it is registration_rules.h.
 namespace pgxc {
-
-/// How coordinators log in to nodes: pgxc.node_user, pgxc.node_database, pgxc.node_conninfo.
-struct NodeLogin {
-    std::string user;
-    std::string database;
-    std::string conninfo;  // more libpq options; the three above and the address win over it
-};
 
 /// A row of pg_stat_replication, with the slot that its walsender uses.
 struct StandbySeen {

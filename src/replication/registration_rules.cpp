@@ -73,15 +73,15 @@ Status check_master(NodeKey key, const HostPort& address, const NodeFacts& facts
 }
 
 Status check_slave(const SlaveCandidate& candidate) {
-    if (!candidate.slave_facts.in_recovery)
-        return Error{sqlstate::object_not_in_prerequisite_state,
-                     at(candidate.slave, candidate.slave_address) + " is not a slave: it is not in recovery",
-                     "Make it a slave (pg_basebackup -R), or register it as a master."};
     if (same_server(candidate.slave_facts, candidate.master_facts))
         return Error{sqlstate::unique_violation,
                      candidate.slave_address.to_string() + " leads to the same server as " +
                          at(candidate.master, candidate.master_address),
                      "A server is registered once. Name the address of the slave."};
+    if (!candidate.slave_facts.in_recovery)
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     at(candidate.slave, candidate.slave_address) + " is not a slave: it is not in recovery",
+                     "Make it a slave (pg_basebackup -R), or register it as a master."};
     if (Status status = check_cluster(candidate); !status) return status;
     if (Status status = check_upstream_role(candidate); !status) return status;
     const NodeFacts& slave = candidate.slave_facts;
