@@ -1,0 +1,42 @@
+import pytest
+
+import pgcluster
+
+
+@pytest.fixture(scope="session")
+def workspace():
+    made = pgcluster.Workspace()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_cluster(workspace):
+    """Makes clusters that live as long as the test; arguments as of pgcluster.standard_cluster."""
+    made = []
+
+    def make(**options):
+        made.append(pgcluster.standard_cluster(workspace, **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.destroy()
+
+
+@pytest.fixture
+def bare_cluster(workspace):
+    """A cluster with nothing in it yet."""
+    made = pgcluster.Cluster(workspace)
+    yield made
+    made.destroy()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Adds the ends of the servers' logs to the report of a failed test."""
+    report = (yield).get_result()
+    workspace = getattr(item, "funcargs", {}).get("workspace")
+    if report.failed and workspace:
+        for server in workspace.servers:
+            report.sections.append((f"log of {server.name} ({server.port})", server.log_text()[-6000:]))

@@ -1,0 +1,222 @@
+"""Bad packets end their connection and disturb nobody; bad settings are refused when they are set."""
+
+import contextlib
+import resource
+import select
+import socket
+import struct
+import time
+
+import psycopg2
+import pytest
+
+import pgcluster
+from pgcluster import HOST, wait_for
+
+#: authentication_timeout of the coordinator, which ends a connection that does not log in.
+LOGIN_TIMEOUT_S = 4
+
+
+@pytest.fixture(scope="module")
+def cluster(workspace):
+    made = pgcluster.standard_cluster(workspace, slaves=0, failover="off",
+                                      **{".authentication_timeout": f"{LOGIN_TIMEOUT_S}s"})
+    yield made
+    made.destroy()
+
+
+@pytest.fixture(scope="module")
+def bystander(cluster):
+    """A connection that is there all the time."""
+    with contextlib.closing(cluster.pooler()) as connection:
+        yield connection
+
+
+def startup(options=(("user", "postgres"), ("database", "postgres"), ("options", "-c pgxc.node=1")), version=196608):
+    body = struct.pack("!I", version) + b"".join(f"{k}\0{v}\0".encode() for k, v in options) + b"\0"
+    return struct.pack("!I", len(body) + 4) + body
+
+
+def message(kind, body, length=None):
+    return kind + struct.pack("!i", len(body) + 4 if length is None else length) + body
+
+
+def read_until_closed(connection, deadline_s):
+    """What the pooler still says until it closes the connection; fails if it doesn't close it."""
+    end = time.monotonic() + deadline_s
+    said = b""
+    while True:
+        ready, _, _ = select.select([connection], [], [], max(0, end - time.monotonic()))
+        assert ready, f"the connection is still open after {deadline_s} s; it said {said!r}"
+        try:
+            part = connection.recv(65536)
+        except ConnectionResetError:
+            return said
+        if not part:
+            return said
+        said += part
+
+
+def log_in(cluster):
+    raw = socket.create_connection((HOST, cluster.pooler_port), 10)
+    raw.sendall(startup())
+    said = b""
+    while not said.endswith(message(b"Z", b"I")):
+        part = raw.recv(65536)
+        assert part, f"login failed: {said!r}"
+        said += part
+    return raw
+
+
+def assert_nobody_is_disturbed(cluster, bystander):
+    with bystander.cursor() as cursor:
+        cursor.execute("SELECT 42")
+        assert cursor.fetchone() == (42,)
+    assert cluster.pooler_sql("SELECT 43") == [(43,)]
+
+
+BEFORE_LOGIN = {
+    "nothing but a hang-up": b"",
+    "an http request": b"GET / HTTP/1.1\r\nHost: here\r\n\r\n",
+    "a tls record without SSLRequest": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 500,
+    "zeros": b"\0" * 64,
+    "ones": b"\xff" * 64,
+    "length 4": struct.pack("!I", 4),
+    "length 0": struct.pack("!II", 0, 196608),
+    "length 7": struct.pack("!I", 7) + b"\0\3\0",
+    "the largest length": struct.pack("!II", 0x7FFFFFFF, 196608) + b"x" * 1000,
+    "a negative length": struct.pack("!II", 0x80000000, 196608),
+    "one byte more than allowed": struct.pack("!II", 10001, 196608) + b"x" * 9993,
+    "protocol 2.0": startup(version=131072),
+    "protocol 9.0": startup(version=9 << 16),
+    "no terminator": struct.pack("!II", 8 + 13, 196608) + b"user\0postgres",
+    "a name without a value": struct.pack("!II", 8 + 6, 196608) + b"user\0\0",
+    "no user": startup((("database", "postgres"),)),
+    "an empty user": startup((("user", ""), ("database", "postgres"))),
+    "a replication connection": startup((("user", "postgres"), ("database", "postgres"), ("replication", "true"))),
+    "a cancel request of odd length": struct.pack("!III", 13, 80877102, 1) + b"x",
+    "a cancel request of nobody": struct.pack("!IIII", 16, 80877102, 1, 2),
+    "SSLRequest twice": struct.pack("!II", 8, 80877103) * 2,
+    "GSSENCRequest and then garbage": struct.pack("!II", 8, 80877104) + b"\xff" * 8,
+    "a query instead of a startup": message(b"Q", b"SELECT 1\0"),
+    "half a startup": startup()[:20],
+}
+
+
+@pytest.mark.parametrize("packet", BEFORE_LOGIN.values(), ids=BEFORE_LOGIN.keys())
+def test_before_login(cluster, bystander, packet):
+    with socket.create_connection((HOST, cluster.pooler_port), 10) as raw:
+        raw.sendall(packet)
+        if packet in (b"", startup()[:20]):
+            raw.shutdown(socket.SHUT_WR)
+        said = read_until_closed(raw, LOGIN_TIMEOUT_S + 5)
+    # Nothing, the answers to SSLRequest, or a complete ErrorResponse, and never a login.
+    assert b"Z\0\0\0\5I" not in said
+    said = said.lstrip(b"N")
+    assert said == b"" or said[:1] == b"E"
+    assert_nobody_is_disturbed(cluster, bystander)
+
+
+AFTER_LOGIN = {
+    "an unknown kind of message": message(b"z", b"x"),
+    "a server's message": message(b"T", b"\0\0"),
+    "length 3": message(b"Q", b"", 3),
+    "length 0": message(b"Q", b"SELECT 1\0", 0),
+    "a negative length": message(b"Q", b"SELECT 1\0", -1),
+    "the largest length": message(b"Q", b"SELECT 1\0", 0x7FFFFFFF),
+    "an oversized Sync": message(b"S", b"", 0x3FFFFFFF),
+    "a zero byte": b"\0" * 10,
+    "a startup packet again": startup(),
+}
+
+
+@pytest.mark.parametrize("packet", AFTER_LOGIN.values(), ids=AFTER_LOGIN.keys())
+def test_after_login(cluster, bystander, packet):
+    with log_in(cluster) as raw:
+        raw.sendall(packet)
+        said = read_until_closed(raw, 10)
+    assert said == b"" or said[:1] == b"E" and b"C08P01\0" in said
+    assert_nobody_is_disturbed(cluster, bystander)
+
+
+MALFORMED = {
+    "a query without its terminator": message(b"Q", b"SELECT 1"),
+    "a bind that ends too early": message(b"P", b"\0SELECT 1\0\0\0") + message(b"B", b"\0\0\0\5") + message(b"S", b""),
+    "a bind with a negative count": message(b"P", b"\0SELECT 1\0\0\0") + message(b"B", b"\0\0\0\0\xff\xff\0\0")
+    + message(b"S", b""),
+    "a parse without a query": message(b"P", b"\0") + message(b"S", b""),
+    "a describe of nothing": message(b"D", b"X\0") + message(b"S", b""),
+    "a password nobody asked for": message(b"p", b"secret\0"),
+}
+
+
+@pytest.mark.parametrize("packet", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_body(cluster, bystander, packet):
+    """The frame is right, the body isn't: an error, after which the connection may be kept or closed."""
+    with log_in(cluster) as raw:
+        raw.sendall(packet)
+        raw.shutdown(socket.SHUT_WR)
+        said = read_until_closed(raw, 10)
+    assert b"C08P01\0" in said or b"ERROR" in said or b"FATAL" in said
+    assert_nobody_is_disturbed(cluster, bystander)
+
+
+@pytest.mark.parametrize("sent", [1, 4, 5, 9])
+def test_half_a_message_and_a_hang_up(cluster, bystander, sent):
+    whole = message(b"Q", b"BEGIN; SELECT pg_sleep(0)\0")
+    for _ in range(20):
+        with log_in(cluster) as raw:
+            raw.sendall(whole[:sent])
+    wait_for(lambda: cluster.coordinator.value("SELECT count(*) FROM pgxc_pooler_clients") == 1, "the clients to be gone")
+    assert cluster.masters[1].value("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == 0
+    assert_nobody_is_disturbed(cluster, bystander)
+
+
+def test_hang_up_in_the_middle_of_copy(cluster, bystander):
+    cluster.pooler_sql("CREATE TABLE half_copied (t text)")
+    with log_in(cluster) as raw:
+        raw.sendall(message(b"Q", b"COPY half_copied FROM STDIN\0"))
+        assert raw.recv(100)[:1] == b"G"
+        raw.sendall(message(b"d", b"a row\n") + b"d\0\0")
+    wait_for(lambda: cluster.masters[1].value(
+        "SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'COPY half_copied%' AND state = 'active'"),
+        "the COPY to end")
+    assert cluster.masters[1].value("SELECT count(*) FROM half_copied") == 0
+    assert_nobody_is_disturbed(cluster, bystander)
+
+
+def test_a_thousand_connections_that_say_nothing(cluster, bystander):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard > 0 else 4096, hard))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection((HOST, cluster.pooler_port), 10)) for _ in range(1000)]
+        began = time.monotonic()
+        for _ in range(10):
+            assert_nobody_is_disturbed(cluster, bystander)
+        assert time.monotonic() - began < 10
+        end = time.monotonic() + LOGIN_TIMEOUT_S + 20
+        for connection in silent:
+            read_until_closed(connection, max(0.1, end - time.monotonic()))
+    assert_nobody_is_disturbed(cluster, bystander)
+
+
+@pytest.mark.parametrize("name,value", [
+    ("datanodes", "nonsense"), ("datanodes", "1=host"), ("datanodes", "0=h:1"), ("datanodes", "1=h:1, 1=h:2"),
+    ("datanodes", "1=h:1, 2=h:1"), ("datanodes", "1=h:70000"), ("coordinators", "x=h:1"),
+    ("read_routing", "sometimes"), ("promotion", "perhaps"), ("arbiter", "oracle"), ("arbiter", "etcd:"),
+    ("probe_interval", "0"), ("probe_interval", "-1"), ("probe_timeout", "0"), ("probe_retries", "-1"),
+    ("failover_hold", "-5s"), ("max_pool_size", "0"), ("sync_slaves", "-1"), ("max_read_lag", "-1"),
+    ("node_conninfo", "sslmode"), ("failover", "maybe"), ("pooler_port", "65536"), ("node_id", "0"),
+    ("no_such_setting", "1"),
+])
+def test_settings_with_nonsense(cluster, name, value):
+    with pytest.raises(psycopg2.Error) as caught:
+        cluster.coordinator.sql(f"ALTER SYSTEM SET pgxc.{name} = '{value}'")
+    assert caught.value.pgcode in ("22023", "42704", "42602", "0A000")
+    auto = (cluster.coordinator.data / "postgresql.auto.conf").read_text()
+    assert f"pgxc.{name}" not in auto
+
+
+def test_node_choice_with_nonsense(cluster):
+    with pytest.raises(psycopg2.Error):
+        cluster.coordinator.sql("SET pgxc.node = 'somewhere'")

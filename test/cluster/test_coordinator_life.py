@@ -1,0 +1,136 @@
+"""What the coordinator survives, and that our workers are not in the way of what administrators do to it."""
+
+import contextlib
+import os
+import signal
+import time
+
+import psycopg2
+import pytest
+
+from pgcluster import HOST, wait_for
+from writer import Writer
+
+CLIENTS = 100
+
+
+def worker(cluster, word):
+    return wait_for(lambda: cluster.coordinator.child_pid("pgxc", word), f"the {word} worker")
+
+
+def kill_worker(cluster, word):
+    """kill -9 of a worker, and waits until the coordinator (F21) has another one."""
+    pid = worker(cluster, word)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: cluster.coordinator.child_pid("pgxc", word) not in (None, pid), f"a new {word} worker")
+
+
+@pytest.mark.parametrize("word", ["pooler", "monitor"])
+def test_killed_worker(make_cluster, word):
+    cluster = make_cluster()
+    nodes = cluster.nodes()
+    kill_worker(cluster, word)
+    wait_for(lambda: cluster.coordinator.value("SELECT 1"), "the coordinator")
+    assert cluster.nodes() == nodes
+    cluster.wait_ready()
+    wait_for(lambda: cluster.pooler_sql("INSERT INTO load VALUES (0, 1); SELECT 1"), "the pooler")
+    assert cluster.coordinator.value("SELECT count(*) FROM pgxc.failover_history") == 0
+    # And it can still do its work.
+    load = Writer(cluster.pooler_dsn(), 2).start()
+    wait_for(lambda: load.acked_count() > 50, "the load to run")
+    killed_at = cluster.masters[1].kill9()
+    wait_for(lambda: load.acked_after(killed_at) == 2, "every client to write again")
+    load.stop()
+    assert load.verify(cluster.slaves[2].sql("SELECT client, seq FROM load WHERE seq > 0 AND NOT (client = 0 AND seq = 1)"
+                                             " UNION ALL SELECT 0, 1")) == ([], [], [])
+
+
+@pytest.mark.parametrize("pause_ms", [0, 20, 40, 60, 80])
+def test_failover_in_progress_is_finished(make_cluster, pause_ms):
+    """The monitor dies at some point of a failover; another one brings it to its end, once."""
+    cluster = make_cluster()
+    load = Writer(cluster.pooler_dsn(), 2).start()
+    wait_for(lambda: load.acked_count() > 50, "the load to run")
+    monitor = worker(cluster, "monitor")
+    cluster.masters[1].kill9()
+    time.sleep(pause_ms / 1000)  # not a wait for anything: the point where the monitor dies
+    os.kill(monitor, signal.SIGKILL)
+    wait_for(lambda: cluster.nodes()[-1] == ("D", 1, HOST, cluster.slaves[2].port, 0, None), "the failover to be finished")
+    cluster.wait_status(1, state="up", role_seen="master", gate="open")
+    # The coordinator's restart ended the clients' connections: those that could not connect at once gave up.
+    load._stop.set()
+    for thread in load._threads:
+        thread.join()
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    assert load.verify(cluster.slaves[2].sql("SELECT client, seq FROM load WHERE client >= 0")) == ([], [], [])
+    assert cluster.coordinator.value("SELECT node_epoch FROM pgxc_nodes WHERE node_type = 'D'") == 1
+    assert cluster.slaves[2].value("SELECT timeline_id FROM pg_control_checkpoint()") <= 2
+
+
+@contextlib.contextmanager
+def hundred_clients(cluster, **options):
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for i in range(CLIENTS):
+            # Half of them at a datanode, half at the coordinator itself, where they hold local backends.
+            client = cluster.pooler(node=1 if i % 2 else "C", **options)
+            stack.callback(client.close)
+            client.cursor().execute("SELECT 1")
+            clients.append(client)
+        yield clients
+
+
+def test_administration_with_clients(make_cluster):
+    """One cluster, one thing after the other: making 100 clients is what takes time."""
+    cluster = make_cluster()
+    server = cluster.coordinator
+    with hundred_clients(cluster) as clients:
+        # DROP DATABASE: waits for a barrier that every process must answer (F20), and for the database to be unused.
+        server.sql("CREATE DATABASE doomed")
+        with contextlib.closing(cluster.pooler(node="C", dbname="doomed")) as pooled:
+            pooled.cursor().execute("SELECT 1")
+        began = time.monotonic()
+        wait_for(lambda: drop_database(server), "DROP DATABASE", deadline_s=30)
+        assert time.monotonic() - began < 30
+
+        # A reload changes a setting and disturbs nobody.
+        server.sql("ALTER SYSTEM SET pgxc.failover_hold = '31s'")
+        server.reload()
+        wait_for(lambda: server.value("SHOW pgxc.failover_hold") == "31s", "the reload")
+        for client in clients:
+            client.cursor().execute("SELECT 1")
+
+        began = time.monotonic()
+        server.restart("fast")
+        assert time.monotonic() - began < 30
+    cluster.wait_ready()
+    for mode in ("smart", "fast", "immediate"):
+        with hundred_clients(cluster):
+            began = time.monotonic()
+            server.stop(mode, timeout_s=45)
+            assert time.monotonic() - began < 45, f"stop -m {mode}"
+            server.wait_gone()
+        server.start()
+        cluster.wait_ready()
+        assert cluster.pooler_sql("SELECT 1") == [(1,)]
+    assert server.value("SELECT count(*) FROM pgxc.failover_history") == 0
+
+
+def drop_database(server):
+    try:
+        server.sql("DROP DATABASE doomed")
+    except psycopg2.errors.ObjectInUse:
+        return False
+    return True
+
+
+def test_killed_postmaster(make_cluster):
+    """Workers notice that their postmaster is gone (F20): the port is free again and a new start works."""
+    cluster = make_cluster()
+    with contextlib.closing(cluster.pooler()) as client:
+        client.cursor().execute("SELECT 1")
+        cluster.coordinator.kill9()
+        cluster.coordinator.wait_gone()
+    cluster.coordinator.start()
+    cluster.wait_ready()
+    assert cluster.pooler_sql("SELECT 1") == [(1,)]

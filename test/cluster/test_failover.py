@@ -1,0 +1,227 @@
+"""Automatic failover. bench/failover.sh measures how long it takes; here it must be right."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from pgcluster import HOST, wait_for
+from writer import Writer
+
+CLIENTS = 8
+
+
+def start_load(cluster, clients=CLIENTS):
+    load = Writer(cluster.pooler_dsn(), clients).start()
+    wait_for(lambda: load.acked_count() > 50 * clients, "the load to run")
+    return load
+
+
+def finish_load(load, since, server):
+    """Waits until every client has written again after `since`, stops the load and checks what it was promised."""
+    wait_for(lambda: load.acked_after(since) == len(load._threads), "every client to write again")
+    load.stop()
+    lost, duplicated, phantom = load.verify(server.sql("SELECT client, seq FROM load WHERE client >= 0"))
+    assert (lost, duplicated, phantom) == ([], [], [])
+
+
+def history(cluster):
+    with contextlib.closing(cluster.coordinator.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM pgxc.failover_history ORDER BY history_id")
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+
+def test_killed_master_under_load(make_cluster):
+    cluster = make_cluster()
+    slave = cluster.slaves[2]
+    listener = cluster.coordinator.connect()
+    listener.cursor().execute("LISTEN pgxc_failover")
+    idle = cluster.pooler()
+    idle.cursor().execute("SELECT 1")
+    in_block = cluster.pooler(autocommit=False)
+    in_block.cursor().execute("INSERT INTO load VALUES (-1, 1)")
+    load = start_load(cluster)
+    killed_at = cluster.masters[1].kill9()
+
+    finish_load(load, killed_at, slave)
+    assert load.reconnects == 0, "clients keep their connections"
+    assert load.outage_ms(killed_at) < 10_000
+    assert {answer.code for answer in load.answers() if answer.result != "acked"} <= {"08006", "08007"}
+
+    # The catalog: the slave has the master's node id.
+    assert [row for row in cluster.nodes() if row[0] == "D"] == [("D", 1, HOST, slave.port, 0, None)]
+    assert cluster.coordinator.value("SELECT node_epoch FROM pgxc_nodes WHERE node_type = 'D'") == 1
+    cluster.wait_status(1, state="up", role_seen="master", gate="open", timeline=2)
+
+    # An idle client notices nothing; one in a block is told that it wasn't committed, and can go on.
+    with idle.cursor() as cursor:
+        cursor.execute("SELECT inet_server_port()")
+        assert cursor.fetchone() == (slave.port,)
+    with pytest.raises(psycopg2.Error) as caught:
+        in_block.cursor().execute("INSERT INTO load VALUES (-1, 2)")
+    assert caught.value.pgcode == "08006" and caught.value.diag.message_hint
+    in_block.rollback()
+    assert in_block.closed == 0
+    in_block.cursor().execute("INSERT INTO load VALUES (-1, 3)")
+    in_block.commit()
+    assert slave.sql("SELECT seq FROM load WHERE client = -1") == [(3,)]
+
+    # The history row, and the same as a notification.
+    (row,) = history(cluster)
+    assert (row["epoch"], row["node_type"], row["node_id"]) == (1, "D", 1)
+    assert (row["old_address"], row["new_address"]) == (cluster.masters[1].address, slave.address)
+    assert (row["promoted_from_id"], row["lost_wal_bytes"]) == (2, 0)
+    assert row["cause"] and row["decided_by"] and row["method"]
+    for phase in ("detect_ms", "decide_ms", "fence_ms", "promote_ms", "publish_ms"):
+        assert 0 <= row[phase] <= row["outage_ms"], phase
+    assert select.select([listener], [], [], 10)[0], "no notification"
+    listener.poll()
+    payload = json.loads(listener.notifies[0].payload)
+    assert payload.keys() == row.keys()
+    assert (payload["history_id"], payload["new_address"]) == (row["history_id"], slave.address)
+    for connection in (listener, idle, in_block):
+        connection.close()
+
+
+def test_port_taken_over_by_itself(make_cluster):
+    """promotion = restart: the promoted slave listens where the dead master did."""
+    cluster = make_cluster(promotion="restart")
+    slave, port = cluster.slaves[2], cluster.masters[1].port
+    load = start_load(cluster)
+    killed_at = cluster.masters[1].kill9()
+    wait_for(lambda: history(cluster), "the failover")
+    slave.port = port
+    finish_load(load, killed_at, slave)
+    assert load.reconnects == 0
+    assert [row for row in cluster.nodes() if row[0] == "D"] == [("D", 1, HOST, port, 0, None)]
+    assert history(cluster)[0]["method"] == "restart"
+
+
+def test_frozen_master_can_acknowledge_nothing_when_it_wakes(make_cluster):
+    cluster = make_cluster(probe_timeout="500ms")
+    master, slave = cluster.masters[1], cluster.slaves[2]
+    direct = master.connect()
+    load = start_load(cluster)
+    frozen_at = time.monotonic()
+    master.freeze()
+    wait_for(lambda: history(cluster), "the failover")
+    master.thaw()
+
+    acknowledged = threading.Event()
+
+    def write_directly():
+        with contextlib.suppress(psycopg2.Error):
+            direct.cursor().execute("INSERT INTO load VALUES (-9, 0)")
+            if not any("canceling wait" in notice for notice in direct.notices):
+                acknowledged.set()
+    thread = threading.Thread(target=write_directly, daemon=True)
+    thread.start()
+    finish_load(load, frozen_at, slave)
+    assert not acknowledged.is_set()
+    assert master.value("SELECT count(*) FROM pg_stat_replication") == 0
+    # Routing stays with the new master though the old one answers again.
+    assert cluster.pooler_sql("SELECT inet_server_port()") == [(slave.port,)]
+    assert len(history(cluster)) == 1
+
+
+def test_twice(make_cluster):
+    """The second failover finds what the first left: a new slave makes the node safe again."""
+    cluster = make_cluster()
+    first = cluster.slaves[2]
+    killed_at = cluster.masters[1].kill9()
+    wait_for(lambda: history(cluster), "the first failover")
+    cluster.wait_status(1, state="up", gate="open")
+    cluster.masters[1] = first
+    second = cluster.make_slave(3, 1)
+    cluster.register(3, 1, "SYNCHRONOUS")
+    cluster.wait_status(3, state="up")
+    load = start_load(cluster)
+    killed_at = first.kill9()
+    finish_load(load, killed_at, second)
+    assert [row["epoch"] for row in history(cluster)] == [1, 2]
+    assert [row for row in cluster.nodes() if row[0] == "D"] == [("D", 1, HOST, second.port, 0, None)]
+    assert cluster.status(1)["timeline"] == 3
+
+
+def test_two_nodes_at_once(make_cluster):
+    cluster = make_cluster(datanodes=2)
+    killed_at = [cluster.masters[n].kill9() for n in (1, 2)]
+    assert killed_at
+    wait_for(lambda: len(history(cluster)) == 2, "both failovers")
+    for node_id, slave_id in ((1, 3), (2, 4)):
+        cluster.wait_status(node_id, state="up", gate="open")
+        cluster.pooler_sql("INSERT INTO load VALUES (0, 0)", node=node_id)
+        assert cluster.slaves[slave_id].value("SELECT count(*) FROM load") == 1
+
+
+def wait_for_rounds(cluster, rounds=10):
+    """Lets the monitor look at the node `rounds` times: for what must not happen."""
+    for _ in range(rounds):
+        seen = cluster.coordinator.value("SELECT max(last_seen) FROM pgxc_node_status WHERE node_type = 'D'")
+        wait_for(lambda: cluster.coordinator.value(
+            "SELECT max(last_seen) > %s FROM pgxc_node_status WHERE node_type = 'D'", (seen,)), "a round of probes")
+
+
+def test_failover_off(make_cluster):
+    cluster = make_cluster(failover="off")
+    cluster.masters[1].kill9()
+    cluster.wait_status(1, state="down")
+    wait_for_rounds(cluster)
+    assert history(cluster) == []
+    assert cluster.slaves[2].value("SELECT pg_is_in_recovery()")
+
+
+def test_asynchronous_slave_is_not_promoted_by_itself(make_cluster):
+    cluster = make_cluster(replication="ASYNCHRONOUS", failover_hold="2s")
+    cluster.masters[1].kill9()
+    row = cluster.wait_status(1, state="down")
+    wait_for_rounds(cluster)
+    assert history(cluster) == []
+    assert row["why"]
+    assert cluster.slaves[2].value("SELECT pg_is_in_recovery()")
+    # Held clients are let go with an error once pgxc.failover_hold has passed, not kept for ever.
+    with pytest.raises(psycopg2.Error) as caught:
+        cluster.pooler_sql("SELECT 1")
+    assert (caught.value.pgcode or "08").startswith(("08", "57"))
+
+
+def test_crash_of_a_backend_is_no_reason(make_cluster):
+    """The master restarts by itself: it answers, or refuses for a moment, and stays the master."""
+    cluster = make_cluster()
+    master = cluster.masters[1]
+    load = start_load(cluster)
+    victim = master.connect()
+    killed_at = time.monotonic()
+    os.kill(victim.info.backend_pid, signal.SIGKILL)
+    finish_load(load, killed_at, master)
+    assert history(cluster) == []
+    assert [row for row in cluster.nodes() if row[0] == "D" and row[4] == 0] == [("D", 1, HOST, master.port, 0, None)]
+
+
+def test_restart_of_the_master_is_no_reason(make_cluster):
+    cluster = make_cluster()
+    load = start_load(cluster)
+    began = time.monotonic()
+    cluster.masters[1].restart("fast")
+    finish_load(load, began, cluster.masters[1])
+    assert history(cluster) == []
+
+
+def test_old_master_that_returns_is_not_routed_to(make_cluster):
+    cluster = make_cluster()
+    old, slave = cluster.masters[1], cluster.slaves[2]
+    old.kill9()
+    wait_for(lambda: history(cluster), "the failover")
+    cluster.wait_status(1, state="up", gate="open")
+    old.wait_gone()
+    old.start(check=False)
+    for _ in range(50):
+        assert cluster.pooler_sql("SELECT inet_server_port()") == [(slave.port,)]
+    assert len(history(cluster)) == 1
