@@ -82,11 +82,13 @@ Command stop_command(const ServerFiles& server, bool immediate) {
 }
 
 Command start_command(const ServerFiles& server, const std::string& log_file, Millis timeout) {
-    // "restart" of a server that is down is a start that takes all server arguments from -o, -D too.
+    // "restart" of a server that is down is a start that takes all server arguments from -o, -D too. With -p
+    // pg_ctl need not run "postgres -V" first to find its server.
     Command command = pg_ctl(server, "restart");
     const auto seconds = std::max<long long>(1, std::chrono::ceil<std::chrono::seconds>(timeout).count());
-    command.arguments.insert(command.arguments.end(), {"-m", "fast", "-w", "-t", std::to_string(seconds),
-                                                       "-l", log_file, "-o", server_options(server)});
+    command.arguments.insert(command.arguments.end(),
+                             {"-m", "fast", "-w", "-t", std::to_string(seconds), "-l", log_file, "-p",
+                              server.bin_directory + "/postgres", "-o", server_options(server)});
     return command;
 }
 

@@ -20,6 +20,7 @@
 #include <cstring>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -92,6 +93,27 @@ Status add_edit(const ServerFiles& server, const PromotionStep& step, std::vecto
     found->new_text = settings->text();
     found->changes.push_back(std::move(change));
     return {};
+}
+
+// Where the server will make its sockets: what its files say, and the one that it has now.
+std::vector<std::string> socket_directories_of(const ServerFiles& server) {
+    std::vector<std::string> directories;
+    if (server.postmaster && !server.postmaster->socket_directory.empty()) {
+        directories.push_back(server.postmaster->socket_directory);
+    }
+    const auto place = locate_setting(server.config_file, auto_conf_path(server), "unix_socket_directories");
+    if (!place || !*place) return directories;
+    std::string_view list = (*place)->value;
+    while (!list.empty()) {
+        const auto comma = list.find(',');
+        std::string_view one = list.substr(0, comma);
+        list.remove_prefix(comma == std::string_view::npos ? list.size() : comma + 1);
+        const auto is_padding = [](char c) { return c == ' ' || c == '\t' || c == '"'; };
+        while (!one.empty() && is_padding(one.front())) one.remove_prefix(1);
+        while (!one.empty() && is_padding(one.back())) one.remove_suffix(1);
+        if (one.starts_with('/')) directories.emplace_back(one);
+    }
+    return directories;
 }
 
 // Does the server, starting now, see what the plan wants?
@@ -263,6 +285,7 @@ struct RestartPromotion::State {
     FileLock lock;
     RestartJournal journal;
     std::uint16_t port = 0;  // on which it must come up; 0: whichever
+    std::vector<std::string> socket_directories;
     Phase phase = Phase::ReadyToStop;
     Error error;
 
@@ -394,6 +417,7 @@ void RestartPromotion::State::stopped(TimePoint now) {
 }
 
 void RestartPromotion::State::begin_start(TimePoint now) {
+    for (const auto& directory : socket_directories) clear_dead_socket_lock(directory, port);
     log_start = size_of(server.log_file);
     deadline = now + pg_ctl_grace(options.start_timeout);
     auto started =
@@ -562,6 +586,7 @@ Result<RestartPromotion> RestartPromotion::prepare(ServerFiles server, const Pro
     const ServerFiles& files = state->server;
     RestartJournal& journal = state->journal;
     state->port = port;
+    state->socket_directories = socket_directories_of(files);
     if (auto opened = state->open_events(); !opened) return std::move(opened).error();
 
     journal.intent = state->options.intent;

@@ -39,6 +39,11 @@ def free_port():
         return s.getsockname()[1]
 
 
+def listens(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(what, condition):
     end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end:
@@ -126,7 +131,7 @@ class RestartPromotionTest(unittest.TestCase):
     def test_takes_over_the_port_of_the_dead_master(self):
         self.master.sql("CREATE TABLE t AS SELECT 1 AS x")
         os.kill(self.master.pid(), signal.SIGKILL)
-        wait_until("the master is gone", lambda: socket.socket().connect_ex(("127.0.0.1", self.master.port)) != 0)
+        wait_until("the master is gone", lambda: not listens(self.master.port))
         before = self.slave.files()
         out = self.driver("plan", self.slave.data, self.slave.data / "postgresql.conf", self.slave.port,
                           self.master.port).stdout

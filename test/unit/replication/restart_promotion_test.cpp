@@ -411,6 +411,30 @@ TEST_F(RestartPromotionTest, RefusesAPortInUse) {
     expect_files_restored();
 }
 
+// PostgreSQL takes the zombie of a killed master, not reaped yet, for a living owner of the socket.
+TEST_F(RestartPromotionTest, ADeadMastersSocketLockIsCleared) {
+    auto ended = ChildProcess::start({{"/bin/true"}, {}}, Clock::now() + Millis{20000});
+    ASSERT_TRUE(ended.ok());
+    pollfd event{ended->event_fd(), POLLIN, 0};
+    ASSERT_EQ(::poll(&event, 1, 20000), 1);  // a zombie from here on, since nobody has asked for its status
+    auto server = inspected();
+    server.postmaster->socket_directory = directory_.path();
+    const std::string socket = directory_ / ".s.PGSQL.6023";
+    const auto lock_text = [&](pid_t pid) { return std::to_string(pid) + "\n/d\n1\n6023\n/s\n"; };
+
+    write_text(socket, "");
+    write_text(socket + ".lock", lock_text(::getpid()));
+    ASSERT_TRUE(run_restart_promotion(server, plan_to(6023), options(), [] { return Status{}; }).ok());
+    EXPECT_TRUE(std::filesystem::exists(socket + ".lock"));  // that one lives: the server will say so
+
+    server = inspected();
+    server.postmaster->socket_directory = directory_.path();
+    write_text(socket + ".lock", lock_text(ended->pid()));
+    ASSERT_TRUE(run_restart_promotion(server, plan_to(6023), options(), [] { return Status{}; }).ok());
+    EXPECT_FALSE(std::filesystem::exists(socket + ".lock"));
+    EXPECT_FALSE(std::filesystem::exists(socket));
+}
+
 TEST_F(RestartPromotionTest, AnIncludedFileElsewhereIsLeftAlone) {
     write_text(directory_ / "shared.conf", "port = 5432\n");
     write_text(conf_, "include '" + (directory_ / "shared.conf") + "'\n");
@@ -431,7 +455,7 @@ TEST(PgCtlTest, StartsTheServerAsItWasStarted) {
     auto command = start_command(server, "/log", Millis{1500});
     EXPECT_EQ(command.arguments,
               (std::vector<std::string>{"/opt/bin/pg_ctl", "restart", "-D", "/srv/it's", "-m", "fast", "-w",
-                                        "-t", "2", "-l", "/log", "-o",
+                                        "-t", "2", "-l", "/log", "-p", "/opt/bin/postgres", "-o",
                                         "'-c' 'a=$HOME `x` \"y\" '\\''z'\\''' '-D' '/srv/it'\\''s'"}));
     EXPECT_EQ(command.environment, (std::vector<std::string>{"TZ=UTC", "PG_OOM_ADJUST_FILE=/x"}));
 
