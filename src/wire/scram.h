@@ -105,7 +105,7 @@ class ScramClientExchange {
 /// Does a (saslprep'ed) cleartext password match a stored secret?
 [[nodiscard]] bool verify_plain_password(std::string_view password, const ScramSecret& secret);
 
-/// "md5" + md5(password + user): pg_authid's old form.
+/// "md5" + md5(password + user): pg_authid's old form. Empty where OpenSSL refuses MD5 (FIPS).
 [[nodiscard]] std::string md5_secret(std::string_view password, std::string_view user);
 /// Is a stored password of that form?
 [[nodiscard]] bool is_md5_secret(std::string_view stored);
