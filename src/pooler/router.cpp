@@ -308,19 +308,23 @@ bool is_declared_read_only(std::string_view sql, bool default_read_only, bool de
 }
 
 SessionEffect read_session_effect(std::string_view sql) {
-    // Looked at closely only where the words are there at all.
+    SqlScanner scanner(sql);
+    const SqlToken first = scanner.next();
+    const bool direct = first.is("set") || first.is("reset") || first.is("discard") || first.is("show");
+    // One statement of another kind can do it only by the setting's name (set_config); several in one text,
+    // or what can't be read, by any of these words.
     constexpr std::array<std::string_view, 4> words = {default_read_only_name, "characteristics", "reset",
                                                        "discard"};
+    const bool single = wire::read_statement_head(sql).control == TransactionControl::None;
+    if (single && !direct)
+        return contains(sql, default_read_only_name) ? SessionEffect::Unknown : SessionEffect::None;
     if (std::none_of(words.begin(), words.end(),
                      [sql](std::string_view word) { return contains(sql, word); }))
         return SessionEffect::None;
-    if (const auto effect = read_setting_statement(sql)) return *effect;
+    if (!single) return SessionEffect::Unknown;
     // SET LOCAL ends with its transaction.
-    SqlScanner scanner(sql);
-    if (scanner.next().is("set") && scanner.next().is("local") &&
-        wire::read_statement_head(sql).control == TransactionControl::None)
-        return SessionEffect::None;
-    return SessionEffect::Unknown;
+    if (first.is("set") && scanner.next().is("local")) return SessionEffect::None;
+    return read_setting_statement(sql).value_or(SessionEffect::Unknown);
 }
 
 }  // namespace pgxc::pooler

@@ -182,7 +182,14 @@ ScramSecret mock_scram_secret(std::string_view user, std::string_view mock_nonce
 
 ScramServerExchange::ScramServerExchange(ScramSecret secret, bool doomed,
                                          std::span<const std::uint8_t> random)
-    : secret_(std::move(secret)), doomed_(doomed), server_nonce_(encode(random)) {}
+    : ScramServerExchange(std::move(secret), doomed, encode(random)) {}
+
+ScramServerExchange::ScramServerExchange(ScramSecret secret, bool doomed, std::string nonce)
+    : secret_(std::move(secret)), doomed_(doomed), server_nonce_(std::move(nonce)) {}
+
+ScramServerExchange ScramServerExchange::with_nonce(ScramSecret secret, bool doomed, std::string nonce) {
+    return {std::move(secret), doomed, std::move(nonce)};
+}
 
 Result<std::string> ScramServerExchange::client_first(std::string_view message) {
     if (state_ != State::Init) return malformed("A client-first-message was not expected.");

@@ -56,6 +56,9 @@ class ScramServerExchange {
     /// least.
     ScramServerExchange(ScramSecret secret, bool doomed, std::span<const std::uint8_t> random);
 
+    /// The same with our half of the nonce as text (printable, no comma) instead of random bytes.
+    [[nodiscard]] static ScramServerExchange with_nonce(ScramSecret secret, bool doomed, std::string nonce);
+
     /// Takes client-first-message; gives server-first-message. Errors: 08P01 malformed, 0A000 what isn't
     /// supported.
     [[nodiscard]] Result<std::string> client_first(std::string_view message);
@@ -66,6 +69,8 @@ class ScramServerExchange {
     [[nodiscard]] const std::optional<ScramClientKeys>& client_keys() const { return client_keys_; }
 
   private:
+    ScramServerExchange(ScramSecret secret, bool doomed, std::string nonce);
+
     enum class State : std::uint8_t { Init, SaltSent, Finished };
     State state_ = State::Init;
     ScramSecret secret_;
