@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "net/resolver.h"
 
 namespace pgxc::net {
 namespace {
@@ -163,6 +164,16 @@ Status set_group(const std::string& path, const std::string& group) {
 }
 
 }  // namespace
+
+Result<std::vector<SocketAddress>> listen_addresses(const std::string& name, std::uint16_t port) {
+    if (name == "*") {
+        std::vector<SocketAddress> all{*SocketAddress::from_literal("0.0.0.0", port)};
+        const UniqueFd probe{::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+        if (probe.valid()) all.push_back(*SocketAddress::from_literal("::", port));
+        return all;
+    }
+    return look_up_host(name, port);
+}
 
 Result<std::unique_ptr<Listener>> Listener::tcp(Loop& loop, const SocketAddress& address, bool shared,
                                                 OnAccept on_accept) {

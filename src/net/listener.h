@@ -17,6 +17,10 @@ struct Accepted {
     SocketAddress peer;
 };
 
+/// The addresses that a name of listen_addresses means: '*' is all of IPv4 and, where there is IPv6, all of that. May
+/// block in a name look-up: for the start only.
+[[nodiscard]] Result<std::vector<SocketAddress>> listen_addresses(const std::string& name, std::uint16_t port);
+
 /// A listening socket. Destroying it stops listening and removes a unix socket's files.
 class Listener {
   public:

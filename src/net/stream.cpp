@@ -131,7 +131,7 @@ Status Stream::forget_writable() {
     return {};
 }
 
-IoResult Stream::read(std::span<std::byte> into) {
+IoResult Stream::read(std::span<char> into) {
     for (;;) {
         const ssize_t got = ::recv(fd(), into.data(), into.size(), 0);
         if (got > 0) return {IoResult::Outcome::Done, static_cast<std::size_t>(got), 0};
@@ -155,7 +155,7 @@ IoResult Stream::write(std::span<const iovec> from) {
     }
 }
 
-IoResult Stream::write(std::span<const std::byte> from) {
+IoResult Stream::write(std::string_view from) {
     for (;;) {
         const ssize_t put = ::send(fd(), from.data(), from.size(), MSG_NOSIGNAL);
         if (put >= 0) return {IoResult::Outcome::Done, static_cast<std::size_t>(put), 0};

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -61,9 +62,9 @@ class Stream {
     /// (each answer of the peer would wake the loop twice).
     [[nodiscard]] Status forget_writable();
 
-    [[nodiscard]] IoResult read(std::span<std::byte> into);
+    [[nodiscard]] IoResult read(std::span<char> into);
     [[nodiscard]] IoResult write(std::span<const iovec> from);
-    [[nodiscard]] IoResult write(std::span<const std::byte> from);
+    [[nodiscard]] IoResult write(std::string_view from);
 
   private:
     struct State;
