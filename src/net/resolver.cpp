@@ -45,7 +45,7 @@ class Resolver::Request final : public Handle::Target {
 
     const std::string host;
     const std::uint16_t port;
-    Callback callback;  // the loop's thread only
+    Callback callback;             // the loop's thread only
     std::optional<Answer> answer;  // the lookup thread writes it before it puts the request on `done`
 };
 
@@ -102,7 +102,9 @@ class Resolver::Queue {
 
 Resolver::Resolver(Loop& loop) : loop_(loop), queue_(std::make_shared<Queue>()) {}
 
-Resolver::~Resolver() { queue_->close(); }
+Resolver::~Resolver() {
+    queue_->close();
+}
 
 std::optional<SocketAddress> Resolver::without_lookup(const std::string& host, std::uint16_t port) {
     if (host.starts_with('/')) return SocketAddress::unix_socket(host + "/.s.PGSQL." + std::to_string(port));

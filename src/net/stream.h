@@ -36,8 +36,8 @@ struct IoResult {
     int error = 0;
 };
 
-/// A connected (or connecting) stream socket that tells when it is ready and leaves reading and writing to its owner,
-/// so that one buffer serves all connections and an idle one costs no memory.
+/// A connected (or connecting) stream socket that tells when it is ready and leaves reading and writing to
+/// its owner, so that one buffer serves all connections and an idle one costs no memory.
 class Stream {
   public:
     Stream() = default;
@@ -58,8 +58,8 @@ class Stream {
     void want_readable(bool wanted);
     /// Asks for one on_writable().
     void want_writable();
-    /// Registers the descriptor anew without the interest in writing, which Asio keeps for ever once it was asked for
-    /// (each answer of the peer would wake the loop twice).
+    /// Registers the descriptor anew without the interest in writing, which Asio keeps for ever once it was
+    /// asked for (each answer of the peer would wake the loop twice).
     [[nodiscard]] Status forget_writable();
 
     [[nodiscard]] IoResult read(std::span<char> into);

@@ -9,8 +9,8 @@
 
 namespace pgxc::pooler {
 
-/// A cancel request on its way: connects, sends, and waits until the server closes, which it does after it has
-/// signalled the backend.
+/// A cancel request on its way: connects, sends, and waits until the server closes, which it does after it
+/// has signalled the backend.
 class Backend::CancelConnection final : private net::StreamEvents,
                                         public std::enable_shared_from_this<Backend::CancelConnection> {
   public:
@@ -77,7 +77,9 @@ Backend::Backend(Context& context, NodePool& pool, std::uint64_t target_version)
     applied = none;
 }
 
-Backend::~Backend() { *alive_ = false; }
+Backend::~Backend() {
+    *alive_ = false;
+}
 
 void Backend::read_on(bool wanted) {
     if (connection_.open()) connection_.stream().want_readable(wanted);
@@ -161,7 +163,8 @@ void Backend::idle_input(wire::Bytes& input) {
         const wire::Bytes body = input.substr(wire::header_bytes, header.body_bytes);
         input.remove_prefix(header.total_bytes());
         if (header.type == wire::BackendMessage::ParameterStatus) {
-            if (const auto status = wire::parse_parameter_status(body)) parameter_reported(status->name, status->value);
+            if (const auto status = wire::parse_parameter_status(body))
+                parameter_reported(status->name, status->value);
         } else if (header.type == wire::BackendMessage::ErrorResponse) {
             // Unasked for, an error is the announcement of the end.
             const auto fields = wire::parse_error_fields(body);
@@ -174,8 +177,10 @@ void Backend::idle_input(wire::Bytes& input) {
 void Backend::lost(std::string cause) {
     if (phase_ == Phase::Ended) return;
     if (phase_ != Phase::Ready) {
-        fail({TrafficFailure::ConnectionLost, true,
-              {sqlstate::connection_failure, "connection to " + where() + " was lost during login: " + cause}});
+        fail({TrafficFailure::ConnectionLost,
+              true,
+              {sqlstate::connection_failure,
+               "connection to " + where() + " was lost during login: " + cause}});
         return;
     }
     phase_ = Phase::Ended;

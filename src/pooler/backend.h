@@ -11,6 +11,7 @@
 #include "pooler/pool.h"
 #include "pooler/setting_set.h"
 #include "wire/scram.h"
+#include "wire/startup.h"
 #include "wire/transaction_tracker.h"
 
 namespace pgxc::pooler {
@@ -25,8 +26,8 @@ struct BackendFailure {
     Error error;
 };
 
-/// One server connection: makes itself (address, connect, startup, authentication), is lent to one session at a time,
-/// and is watched while idle. Owned by its NodePool, which it tells when it is ready, failed or lost.
+/// One server connection: makes itself (address, connect, startup, authentication), is lent to one session at
+/// a time, and is watched while idle. Owned by its NodePool, which it tells when it is ready, failed or lost.
 class Backend final : public Member, private net::StreamEvents {
   public:
     Backend(Context& context, NodePool& pool, std::uint64_t target_version);
@@ -89,8 +90,8 @@ class Backend final : public Member, private net::StreamEvents {
         Resolving,
         Connecting,
         Login,
-        Ready,   // lent or idle: the pool's list says
-        Ended,   // the pool has been told; nothing comes any more
+        Ready,  // lent or idle: the pool's list says
+        Ended,  // the pool has been told; nothing comes any more
     };
 
     Context& context_;

@@ -19,8 +19,8 @@ namespace {
 
 constexpr off_t max_passfile_bytes = 1024 * 1024;
 
-/// The passfile of the OS user that the server runs as, by libpq's rules: PGPASSFILE, else ~/.pgpass; a plain file that
-/// only its owner can read. Empty where there is none.
+/// The passfile of the OS user that the server runs as, by libpq's rules: PGPASSFILE, else ~/.pgpass; a plain
+/// file that only its owner can read. Empty where there is none.
 std::string read_passfile() {
     std::string path;
     if (const char* given = std::getenv("PGPASSFILE"); given != nullptr && *given != '\0') {
@@ -29,7 +29,8 @@ std::string read_passfile() {
         passwd entry{};
         passwd* found = nullptr;
         std::vector<char> buffer(16384);
-        if (::getpwuid_r(::geteuid(), &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr) return {};
+        if (::getpwuid_r(::geteuid(), &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr)
+            return {};
         path = std::string{found->pw_dir} + "/.pgpass";
     }
     UniqueFd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
@@ -52,15 +53,19 @@ std::string read_passfile() {
 
 }  // namespace
 
-std::string Backend::where() const { return pool_.key().node.to_string() + " (" + address_.to_string() + ")"; }
+std::string Backend::where() const {
+    return pool_.key().node.to_string() + " (" + address_.to_string() + ")";
+}
 
 void Backend::start(const HostPort& address) {
     address_ = address;
     phase_ = Phase::Resolving;
     deadline_ = context_.loop.call_after(context_.settings().connect_timeout, [this] {
-        fail({phase_ == Phase::Resolving ? std::nullopt : std::optional{TrafficFailure::ConnectTimeout}, true,
+        fail({phase_ == Phase::Resolving ? std::nullopt : std::optional{TrafficFailure::ConnectTimeout},
+              true,
               {sqlstate::unable_to_connect, "no answer from " + where() + " within " +
-                                                std::to_string(context_.settings().connect_timeout.count()) + " ms"}});
+                                                std::to_string(context_.settings().connect_timeout.count()) +
+                                                " ms"}});
     });
     // A literal address is answered by the next round of the loop, so failures never come out of start().
     resolving_ = context_.resolver.resolve(address.host, address.port, [this](net::Resolver::Answer answer) {
@@ -108,8 +113,10 @@ void Backend::fail_connect(int error_number) {
         traffic = TrafficFailure::ConnectTimeout;
     }
     if (error_number == EAGAIN || error_number == EMFILE || error_number == ENFILE) traffic = std::nullopt;
-    fail({traffic, true,
-          {sqlstate::unable_to_connect, "could not connect to " + where() + ": " + std::strerror(error_number)}});
+    fail({traffic,
+          true,
+          {sqlstate::unable_to_connect,
+           "could not connect to " + where() + ": " + std::strerror(error_number)}});
 }
 
 void Backend::connected() {
@@ -132,7 +139,8 @@ void Backend::login_input(wire::Bytes& input) {
     while (phase_ == Phase::Login && !input.empty()) {
         const auto header = wire::read_backend_header(input);
         if (header.violation()) {
-            fail({std::nullopt, true,
+            fail({std::nullopt,
+                  true,
                   {sqlstate::protocol_violation, where() + " does not speak the PostgreSQL protocol"}});
             return;
         }
@@ -195,8 +203,9 @@ void Backend::authenticate(wire::Bytes body) {
             answer_sasl({});
             return;
         case wire::AuthenticationKind::SaslContinue: {
-            auto answer = scram_ ? scram_->server_first(request->data)
-                                 : Result<std::string>{Error{sqlstate::protocol_violation, "SASL out of turn"}};
+            auto answer = scram_
+                              ? scram_->server_first(request->data)
+                              : Result<std::string>{Error{sqlstate::protocol_violation, "SASL out of turn"}};
             if (!answer) {
                 fail({std::nullopt, false, std::move(answer).error()});
                 return;
@@ -217,21 +226,27 @@ void Backend::authenticate(wire::Bytes body) {
         case wire::AuthenticationKind::Sspi:
             break;
     }
-    fail({std::nullopt, false,
+    fail({std::nullopt,
+          false,
           {sqlstate::invalid_authorization,
-           where() + " asks user \"" + pool_.key().user + "\" for an authentication that the pooler can't give",
+           where() + " asks user \"" + pool_.key().user +
+               "\" for an authentication that the pooler can't give",
            "Let pg_hba.conf there ask this host for trust, scram-sha-256, md5 or password."}});
 }
 
 std::optional<std::string> Backend::password() {
     // Where the passfile tells nothing, the message must say where it was looked for.
-    auto found = wire::find_password(read_passfile(), address_.host.starts_with('/') ? "localhost" : address_.host,
-                                     address_.port, pool_.key().database, pool_.key().user);
+    auto found =
+        wire::find_password(read_passfile(), address_.host.starts_with('/') ? "localhost" : address_.host,
+                            address_.port, pool_.key().database, pool_.key().user);
     if (!found) {
-        fail({std::nullopt, false,
+        fail({std::nullopt,
+              false,
               {sqlstate::invalid_password,
-               where() + " asks the pooler for the password of user \"" + pool_.key().user + "\", which it doesn't know",
-               "Add a line to the password file (.pgpass) of the operating system user that runs this server, or let "
+               where() + " asks the pooler for the password of user \"" + pool_.key().user +
+                   "\", which it doesn't know",
+               "Add a line to the password file (.pgpass) of the operating system user that runs this "
+               "server, or let "
                "pg_hba.conf there trust this host."}});
     }
     return found;
@@ -257,7 +272,8 @@ void Backend::send_password(bool md5, wire::Bytes salt) {
     if (md5) {
         std::array<std::uint8_t, 4> bytes{};
         std::memcpy(bytes.data(), salt.data(), std::min(bytes.size(), salt.size()));
-        wire::put_password(connection_.out(), wire::md5_response(wire::md5_secret(*known, pool_.key().user), bytes));
+        wire::put_password(connection_.out(),
+                           wire::md5_response(wire::md5_secret(*known, pool_.key().user), bytes));
     } else {
         wire::put_password(connection_.out(), *known);
     }
@@ -265,7 +281,8 @@ void Backend::send_password(bool md5, wire::Bytes salt) {
 }
 
 void Backend::ready() {
-    // A server in recovery in a master's place would refuse every write: it isn't the master, whoever says so.
+    // A server in recovery in a master's place would refuse every write: it isn't the master, whoever says
+    // so.
     if (pool_.target().is_master && pool_.key().node.type == NodeType::Datanode &&
         reported_value("in_hot_standby") == "on") {
         fail({TrafficFailure::ServerSaysReadOnly,

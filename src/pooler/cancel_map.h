@@ -9,8 +9,8 @@ namespace pgxc::pooler {
 
 class Session;
 
-/// Which client of this worker a cancel key means. The low bits of a key's pid are the worker's number, so that a
-/// request which reached another worker finds its way.
+/// Which client of this worker a cancel key means. The low bits of a key's pid are the worker's number, so
+/// that a request which reached another worker finds its way.
 class CancelMap {
   public:
     static constexpr std::uint32_t worker_bits = 6;  // limits::max_pooler_workers
@@ -20,9 +20,10 @@ class CancelMap {
     [[nodiscard]] static int worker_of(CancelKey key) {
         return static_cast<int>(key.pid & ((1U << worker_bits) - 1));
     }
-    /// Makes a key out of random bits and keeps it; nullopt where those are taken (draw again). The pid is a positive
-    /// int, as drivers expect.
-    [[nodiscard]] std::optional<CancelKey> add(std::uint32_t random_pid, std::uint32_t random_secret, Session& session);
+    /// Makes a key out of random bits and keeps it; nullopt where those are taken (draw again). The pid is a
+    /// positive int, as drivers expect.
+    [[nodiscard]] std::optional<CancelKey> add(std::uint32_t random_pid, std::uint32_t random_secret,
+                                               Session& session);
     void remove(CancelKey key);
     /// The client with exactly that key, or nullptr.
     [[nodiscard]] Session* find(CancelKey key) const;

@@ -14,15 +14,18 @@
 namespace pgxc::pooler {
 
 CancelRelay::CancelRelay(std::string prefix, std::string path, UniqueFd fd, OnCancel on_cancel)
-    : prefix_(std::move(prefix)), path_(std::move(path)), fd_(std::move(fd)), on_cancel_(std::move(on_cancel)) {}
+    : prefix_(std::move(prefix)),
+      path_(std::move(path)),
+      fd_(std::move(fd)),
+      on_cancel_(std::move(on_cancel)) {}
 
 CancelRelay::~CancelRelay() {
     watch_.reset();
     ::unlink(path_.c_str());
 }
 
-Result<std::unique_ptr<CancelRelay>> CancelRelay::listen(net::Loop& loop, const std::string& directory, int port,
-                                                         int worker, OnCancel on_cancel) {
+Result<std::unique_ptr<CancelRelay>> CancelRelay::listen(net::Loop& loop, const std::string& directory,
+                                                         int port, int worker, OnCancel on_cancel) {
     const std::string prefix = directory + "/.s.pgxc." + std::to_string(port) + ".w";
     const std::string path = prefix + std::to_string(worker);
     const auto failed = [&](const std::string& what) {
@@ -51,13 +54,15 @@ void CancelRelay::send(int worker, CancelKey key) {
     const std::array<std::uint32_t, 2> message{key.pid, key.secret};
     if (::sendto(fd_.get(), message.data(), sizeof message, MSG_NOSIGNAL,
                  reinterpret_cast<const sockaddr*>(&address->storage), address->length) < 0) {
-        log_info("pooler: cancel request for worker " + std::to_string(worker) + " got lost: " + std::strerror(errno));
+        log_info("pooler: cancel request for worker " + std::to_string(worker) +
+                 " got lost: " + std::strerror(errno));
     }
 }
 
 void CancelRelay::receive() {
     std::array<std::uint32_t, 2> message{};
-    while (::recv(fd_.get(), message.data(), sizeof message, MSG_TRUNC) == static_cast<ssize_t>(sizeof message)) {
+    while (::recv(fd_.get(), message.data(), sizeof message, MSG_TRUNC) ==
+           static_cast<ssize_t>(sizeof message)) {
         on_cancel_({message[0], message[1]});
     }
 }

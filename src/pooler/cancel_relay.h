@@ -11,13 +11,15 @@
 
 namespace pgxc::pooler {
 
-/// Carries cancel requests to the worker whose client is meant: a datagram socket `<directory>/.s.pgxc.<port>.w<worker>`
-/// for each. Whoever could write to it could send the same request to the public port.
+/// Carries cancel requests to the worker whose client is meant: a datagram socket
+/// `<directory>/.s.pgxc.<port>.w<worker>` for each. Whoever could write to it could send the same request to
+/// the public port.
 class CancelRelay {
   public:
     using OnCancel = std::function<void(CancelKey)>;
-    [[nodiscard]] static Result<std::unique_ptr<CancelRelay>> listen(net::Loop& loop, const std::string& directory,
-                                                                     int port, int worker, OnCancel on_cancel);
+    [[nodiscard]] static Result<std::unique_ptr<CancelRelay>> listen(net::Loop& loop,
+                                                                     const std::string& directory, int port,
+                                                                     int worker, OnCancel on_cancel);
     ~CancelRelay();
     CancelRelay(const CancelRelay&) = delete;
     CancelRelay& operator=(const CancelRelay&) = delete;

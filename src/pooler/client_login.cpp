@@ -52,7 +52,8 @@ ClientLogin::Step ClientLogin::begin_authentication(wire::Buffer& out) {
     const std::string where = "host \"" + from_.host() + "\", user \"" + startup_->user + "\", database \"" +
                               startup_->database + "\", " + (from_.tls ? "SSL encryption" : "no encryption");
     if (startup_->replication != wire::ReplicationRequest::None) {
-        return refuse({sqlstate::feature_not_supported, "replication connections are not possible through the pooler",
+        return refuse({sqlstate::feature_not_supported,
+                       "replication connections are not possible through the pooler",
                        "Connect to the node itself."});
     }
     const AuthRule rule = environment_.match_hba(from_, startup_->database, startup_->user);
@@ -140,7 +141,8 @@ ClientLogin::Step ClientLogin::check_sasl_initial(wire::Bytes body, wire::Buffer
     const auto initial = wire::parse_sasl_initial_response(body);
     if (!initial) return refuse(initial.error());
     if (initial->mechanism != wire::scram_sha_256) {
-        return refuse({sqlstate::protocol_violation, "client selected an invalid SASL authentication mechanism"});
+        return refuse(
+            {sqlstate::protocol_violation, "client selected an invalid SASL authentication mechanism"});
     }
     phase_ = Phase::SaslResponse;
     // Without data the server sends an empty challenge; the client's next message begins the exchange then.
@@ -183,7 +185,8 @@ ClientLogin::Step ClientLogin::check_role() {
         return refuse({sqlstate::invalid_authorization, "role \"" + startup_->user + "\" does not exist"});
     }
     if (!role_->can_login) {
-        return refuse({sqlstate::invalid_authorization, "role \"" + startup_->user + "\" is not permitted to log in"});
+        return refuse(
+            {sqlstate::invalid_authorization, "role \"" + startup_->user + "\" is not permitted to log in"});
     }
     return Step::Proven;
 }
@@ -194,7 +197,8 @@ ClientLogin::Step ClientLogin::refuse(Error error) {
 }
 
 ClientLogin::Step ClientLogin::refuse_password() {
-    return refuse({sqlstate::invalid_password, "password authentication failed for user \"" + startup_->user + "\""});
+    return refuse(
+        {sqlstate::invalid_password, "password authentication failed for user \"" + startup_->user + "\""});
 }
 
 }  // namespace pgxc::pooler

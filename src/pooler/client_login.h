@@ -12,9 +12,9 @@
 
 namespace pgxc::pooler {
 
-/// A client's way from its first byte to a proven role: the startup packets and the authentication, without I/O. The
-/// texts and SQLSTATEs are the server's (postmaster.c, auth.c, auth-scram.c, miscinit.c), and so is what they don't
-/// tell: a wrong password and a role that isn't there look the same.
+/// A client's way from its first byte to a proven role: the startup packets and the authentication, without
+/// I/O. The texts and SQLSTATEs are the server's (postmaster.c, auth.c, auth-scram.c, miscinit.c), and so is
+/// what they don't tell: a wrong password and a role that isn't there look the same.
 class ClientLogin {
   public:
     enum class Step : std::uint8_t {

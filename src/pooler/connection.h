@@ -7,8 +7,8 @@
 
 namespace pgxc::pooler {
 
-/// A stream with what could not be written yet. Small messages are collected in out() and leave together with what
-/// flush() is given, in one write.
+/// A stream with what could not be written yet. Small messages are collected in out() and leave together with
+/// what flush() is given, in one write.
 class Connection {
   public:
     Connection() = default;
@@ -20,8 +20,8 @@ class Connection {
 
     /// Where messages to send are appended; flush() sends them.
     [[nodiscard]] wire::Buffer& out() { return out_; }
-    /// Sends out() and then `tail`; what the socket doesn't take now is kept and goes when it is writable (call
-    /// flush() then). False: the connection is broken, error() says how.
+    /// Sends out() and then `tail`; what the socket doesn't take now is kept and goes when it is writable
+    /// (call flush() then). False: the connection is broken, error() says how.
     [[nodiscard]] bool flush(wire::Bytes tail = {});
     /// Bytes that the socket hasn't taken yet: while there are any, read no more for this side.
     [[nodiscard]] std::size_t backlog() const { return out_.size() - sent_; }

@@ -7,7 +7,8 @@
 namespace pgxc::pooler {
 namespace {
 
-/// Bytes of one read. Larger ones save system calls in COPY and large rows; memory is shared by all connections.
+/// Bytes of one read. Larger ones save system calls in COPY and large rows; memory is shared by all
+/// connections.
 constexpr std::size_t read_bytes = 64 * 1024;
 
 }  // namespace

@@ -35,11 +35,12 @@ class Context {
     [[nodiscard]] NodeKey own_node() const { return {NodeType::Coordinator, settings().own_node_id}; }
 
     /// One read into the buffer that all connections share, behind what `kept` still holds; `input` is both
-    /// together, valid until the next read. Only from the top of an event's callback: nothing reads while it works.
+    /// together, valid until the next read. Only from the top of an event's callback: nothing reads while it
+    /// works.
     [[nodiscard]] net::IoResult read(Connection& connection, const std::string& kept, wire::Bytes& input);
 
-    /// Destroys the object after the callback that runs now, since it may be on the stack. It must have detached
-    /// itself from everything.
+    /// Destroys the object after the callback that runs now, since it may be on the stack. It must have
+    /// detached itself from everything.
     template <class T>
     void bury(std::unique_ptr<T> object) {
         graveyard_.emplace_back(std::shared_ptr<T>{std::move(object)});

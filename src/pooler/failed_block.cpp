@@ -66,7 +66,8 @@ void FailedBlock::take(wire::FrontendMessage type, wire::Bytes body, bool whole,
             wire::put_ready_for_query(out, status());
             return;
         case wire::FrontendMessage::Parse: {
-            const auto parse = whole ? wire::parse_parse(body) : Result<wire::ParseMessage>{wire::ParseMessage{}};
+            const auto parse =
+                whole ? wire::parse_parse(body) : Result<wire::ParseMessage>{wire::ParseMessage{}};
             parsed_end_ = parse.ok() && ends_block(parse->sql);
             parsed_end_ ? wire::put_parse_complete(out) : refuse();
             return;

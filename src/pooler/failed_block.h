@@ -9,10 +9,10 @@
 
 namespace pgxc::pooler {
 
-/// Answers a client in place of a server that was lost. Inside a transaction block the client's program goes on
-/// sending statements that belong together until it looks at an error: they must fail as in a real failed block, or
-/// the second half of a transaction would be run, and committed, alone. Outside of a block only the rest of a pipeline
-/// is skipped, up to its Sync.
+/// Answers a client in place of a server that was lost. Inside a transaction block the client's program goes
+/// on sending statements that belong together until it looks at an error: they must fail as in a real failed
+/// block, or the second half of a transaction would be run, and committed, alone. Outside of a block only the
+/// rest of a pipeline is skipped, up to its Sync.
 class FailedBlock {
   public:
     /// Is there anything to answer in place of a server?

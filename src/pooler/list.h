@@ -32,8 +32,8 @@ class ListNode {
     List<T>* list_ = nullptr;
 };
 
-/// A doubly linked list of objects that it does not own: moving one costs no allocation, and which list an object is
-/// on is its state.
+/// A doubly linked list of objects that it does not own: moving one costs no allocation, and which list an
+/// object is on is its state.
 template <class T>
 class List {
   public:
@@ -50,7 +50,9 @@ class List {
     [[nodiscard]] const T* front() const { return static_cast<const T*>(first_); }
     [[nodiscard]] T* back() { return static_cast<T*>(last_); }
     /// The one behind `item`, which is on this list; nullptr at the end.
-    [[nodiscard]] T* after(const T& item) { return static_cast<T*>(static_cast<const ListNode<T>&>(item).next_); }
+    [[nodiscard]] T* after(const T& item) {
+        return static_cast<T*>(static_cast<const ListNode<T>&>(item).next_);
+    }
     [[nodiscard]] const T* after(const T& item) const {
         return static_cast<const T*>(static_cast<const ListNode<T>&>(item).next_);
     }

@@ -17,7 +17,9 @@ constexpr std::size_t max_known_logins = 64;
 
 }  // namespace
 
-NodePool::NodePool(Context& context, PoolKey key) : context_(context), key_(std::move(key)) { refresh(); }
+NodePool::NodePool(Context& context, PoolKey key) : context_(context), key_(std::move(key)) {
+    refresh();
+}
 
 NodePool::~NodePool() = default;
 
@@ -28,7 +30,9 @@ Backend* NodePool::request(Session& session) {
     return nullptr;
 }
 
-void NodePool::stop_waiting(Session& session) { core_.stop_waiting(session); }
+void NodePool::stop_waiting(Session& session) {
+    core_.stop_waiting(session);
+}
 
 void NodePool::give_back(Backend& backend) {
     context_.stats_changed = true;
@@ -37,7 +41,8 @@ void NodePool::give_back(Backend& backend) {
         discard(backend);
         return;
     }
-    // The next client must not be hit by the cancel request of this one: it becomes idle when that is through.
+    // The next client must not be hit by the cancel request of this one: it becomes idle when that is
+    // through.
     if (backend.cancels_running()) {
         core_.retire(backend);
         return;
@@ -84,9 +89,10 @@ void NodePool::backend_failed(Backend& backend, const BackendFailure& failure) {
     if (failure.traffic && current) report(*failure.traffic);
     backend.unlink();  // it isn't a connection any more
     if (current) {
-        // A server that refuses for good is not asked again for those who wait now, unless others show that it serves.
-        // Who waits for a slave is served by the master instead.
-        if ((!failure.temporary || !target_.is_master) && core_.usable_members() == 0) fail_waiters(failure.error);
+        // A server that refuses for good is not asked again for those who wait now, unless others show that
+        // it serves. Who waits for a slave is served by the master instead.
+        if ((!failure.temporary || !target_.is_master) && core_.usable_members() == 0)
+            fail_waiters(failure.error);
         retry_later();
     }
     discard(backend);
@@ -97,7 +103,9 @@ void NodePool::idle_backend_lost(Backend& backend, const std::string& cause) {
     discard(backend);
 }
 
-void NodePool::report(TrafficFailure failure) { context_.environment.report(key_.node, target_.epoch, failure); }
+void NodePool::report(TrafficFailure failure) {
+    context_.environment.report(key_.node, target_.epoch, failure);
+}
 
 void NodePool::serve() {
     while (auto match = core_.match()) {
@@ -151,15 +159,17 @@ void NodePool::refresh() {
         case Switch::Move:
             ++target_version_;
             if (before.exists) {
-                log_info("pooler: " + key_.node.to_string() + " has moved from " + before.address.to_string() + " to " +
-                         target_.address.to_string() + ", epoch " + std::to_string(target_.epoch.value()));
+                log_info("pooler: " + key_.node.to_string() + " has moved from " +
+                         before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +
+                         std::to_string(target_.epoch.value()));
                 close_all(key_.node.to_string() + " has a new master");
             }
             break;
         case Switch::Retire:
             ++target_version_;
             close_idle();
-            fail_waiters({sqlstate::connection_failure, key_.node.to_string() + " is not in pgxc_nodes any more"});
+            fail_waiters(
+                {sqlstate::connection_failure, key_.node.to_string() + " is not in pgxc_nodes any more"});
             break;
     }
     // A new view may mean that the server is back: ask at once.
@@ -237,8 +247,8 @@ PoolRow NodePool::row(TimePoint now) const {
     row.servers_connecting = static_cast<std::uint32_t>(core_.connecting().size());
     if (const Waiter* first = core_.waiters().front()) {
         const auto waited = now - first->waiting_since();
-        row.longest_wait_us = static_cast<std::uint64_t>(
-            std::chrono::duration_cast<std::chrono::microseconds>(waited).count());
+        row.longest_wait_us =
+            static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(waited).count());
     }
     return row;
 }
@@ -268,7 +278,8 @@ void PoolSet::refresh() {
 
 void PoolSet::close_own_idle(const std::string& database) {
     for (const auto& [key, pool] : pools_) {
-        if (key.node == context_.own_node() && (database.empty() || key.database == database)) pool->close_idle();
+        if (key.node == context_.own_node() && (database.empty() || key.database == database))
+            pool->close_idle();
     }
 }
 
@@ -281,7 +292,8 @@ void PoolSet::tick(TimePoint now) {
     for (const auto& [key, pool] : pools_) pools.push_back(pool);
     for (const auto& pool : pools) pool->tick(now);
     pools.clear();
-    std::erase_if(pools_, [](const auto& entry) { return entry.second.use_count() == 1 && entry.second->deserted(); });
+    std::erase_if(
+        pools_, [](const auto& entry) { return entry.second.use_count() == 1 && entry.second->deserted(); });
 }
 
 std::vector<PoolRow> PoolSet::rows(TimePoint now) const {

@@ -71,7 +71,9 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void retry_later();
     void close_all(const std::string& cause);
     void fail_waiters(const Error& error);
-    [[nodiscard]] bool usable(const Backend& backend) const { return backend.target_version() == target_version_; }
+    [[nodiscard]] bool usable(const Backend& backend) const {
+        return backend.target_version() == target_version_;
+    }
 
     Context& context_;
     const PoolKey key_;

@@ -6,7 +6,8 @@
 #include "base/clock.h"
 #include "pooler/list.h"
 
-/// The arithmetic of one pool, without sockets: who gets which server connection, and how many there should be.
+/// The arithmetic of one pool, without sockets: who gets which server connection, and how many there should
+/// be.
 namespace pgxc::pooler {
 
 /// Somebody who wants a server connection. Base of a client's session.
@@ -39,8 +40,8 @@ class Pool {
 
     void set_limits(Limits limits) { limits_ = limits; }
 
-    /// Asks for a connection: the one most recently used, at once, if one is idle and nobody waits longer; else
-    /// nullptr, and the waiter stands last in the queue.
+    /// Asks for a connection: the one most recently used, at once, if one is idle and nobody waits longer;
+    /// else nullptr, and the waiter stands last in the queue.
     [[nodiscard]] Member* borrow(Waiter& waiter, TimePoint now);
     void stop_waiting(Waiter& waiter) { waiter.unlink(); }
 
@@ -53,8 +54,8 @@ class Pool {
         Waiter* waiter = nullptr;
         Member* member = nullptr;
     };
-    /// The longest waiting one and an idle connection, if there are both; it is lent then. Call until nullopt after
-    /// became_idle() and resume().
+    /// The longest waiting one and an idle connection, if there are both; it is lent then. Call until nullopt
+    /// after became_idle() and resume().
     [[nodiscard]] std::optional<Match> match();
 
     void add_connecting(Member& member) { connecting_.push_back(member); }
@@ -67,7 +68,8 @@ class Pool {
 
     /// Nobody needs the minimum until the next borrow().
     void rest() { used_ = false; }
-    /// The connection that has been idle for longest, if that is since before `since` and the minimum allows it to go.
+    /// The connection that has been idle for longest, if that is since before `since` and the minimum allows
+    /// it to go.
     [[nodiscard]] Member* surplus(TimePoint since);
 
     /// How many connections to begin now.

@@ -89,15 +89,17 @@ Status Pooler::Impl::listen() {
     }
     if (context.environment.worker_index() == 0) {
         for (const std::string& directory : settings.socket_directories) {
-            keep(net::Listener::unix_socket(context.loop, directory, settings.port, settings.unix_socket_group,
-                                            settings.unix_socket_permissions, on_accept),
-                 "directory \"" + directory + "\"");
+            keep(
+                net::Listener::unix_socket(context.loop, directory, settings.port, settings.unix_socket_group,
+                                           settings.unix_socket_permissions, on_accept),
+                "directory \"" + directory + "\"");
         }
     }
     if (listeners.empty()) return last;
     if (shared && !settings.socket_directories.empty()) {
         auto made = CancelRelay::listen(context.loop, settings.socket_directories.front(), settings.port,
-                                        context.environment.worker_index(), [this](CancelKey key) { cancel_here(key); });
+                                        context.environment.worker_index(),
+                                        [this](CancelKey key) { cancel_here(key); });
         if (!made) return made.error();
         relay = std::move(*made);
     }
@@ -194,11 +196,17 @@ Result<std::unique_ptr<Pooler>> Pooler::start(net::Loop& loop, Environment& envi
     return std::unique_ptr<Pooler>{new Pooler{std::move(impl)}};
 }
 
-void Pooler::reload() { impl_->refresh(); }
+void Pooler::reload() {
+    impl_->refresh();
+}
 
-void Pooler::view_changed() { impl_->refresh(); }
+void Pooler::view_changed() {
+    impl_->refresh();
+}
 
-void Pooler::close_database(const std::string& database) { impl_->context.pools->close_own_idle(database); }
+void Pooler::close_database(const std::string& database) {
+    impl_->context.pools->close_own_idle(database);
+}
 
 void Pooler::begin_shutdown(ShutdownMode mode, std::function<void()> on_drained) {
     Impl& impl = *impl_;
@@ -222,8 +230,12 @@ void Pooler::begin_shutdown(ShutdownMode mode, std::function<void()> on_drained)
     impl.check_drained();
 }
 
-bool Pooler::drained() const { return impl_->context.shutting_down && impl_->sessions.empty(); }
+bool Pooler::drained() const {
+    return impl_->context.shutting_down && impl_->sessions.empty();
+}
 
-void Pooler::publish_stats() { impl_->publish(); }
+void Pooler::publish_stats() {
+    impl_->publish();
+}
 
 }  // namespace pgxc::pooler

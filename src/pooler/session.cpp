@@ -34,7 +34,8 @@ Session::Session(Context& context, SessionOwner& owner, ClientId id, ClientAddre
       owner_(owner),
       id_(id),
       from_(std::move(from)),
-      connected_at_(std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now())),
+      connected_at_(
+          std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now())),
       login_deadline_(Clock::now() + context.settings().login_timeout),
       login_(std::make_unique<ClientLogin>(context.environment, from_)) {}
 
@@ -110,7 +111,9 @@ void Session::keep(wire::Bytes rest) {
     if (rest.empty() && kept_.capacity() > kept_capacity) std::string{}.swap(kept_);
 }
 
-void Session::client_gone() { close(); }
+void Session::client_gone() {
+    close();
+}
 
 void Session::close() {
     if (state_ == State::Ended) return;
@@ -251,7 +254,9 @@ void Session::learn_login(Backend& backend) {
 void Session::finish_login(const Backend::Reported& reported) {
     for (int attempt = 0; attempt < 8 && !cancel_key_; ++attempt) {
         std::array<std::uint32_t, 2> random{};
-        if (!context_.environment.strong_random(reinterpret_cast<std::uint8_t*>(random.data()), sizeof random)) break;
+        if (!context_.environment.strong_random(reinterpret_cast<std::uint8_t*>(random.data()),
+                                                sizeof random))
+            break;
         cancel_key_ = context_.cancels.add(random[0], random[1], *this);
     }
     if (!cancel_key_) {

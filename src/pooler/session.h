@@ -27,8 +27,8 @@ class SessionOwner {
     ~SessionOwner() = default;
 };
 
-/// One client, from its first byte to its last. session.cpp: its life; session_client.cpp: what the client says;
-/// session_server.cpp: what the server answers, and what a lost server means.
+/// One client, from its first byte to its last. session.cpp: its life; session_client.cpp: what the client
+/// says; session_server.cpp: what the server answers, and what a lost server means.
 class Session final : public Waiter, private net::StreamEvents {
   public:
     Session(Context& context, SessionOwner& owner, ClientId id, ClientAddress from);
@@ -42,8 +42,8 @@ class Session final : public Waiter, private net::StreamEvents {
     // From the server connection that the session has.
     void server_input(wire::Bytes& input);
     void server_writable();
-    /// The connection is of no use any more, because it broke or leads to a server that isn't the master now. The session
-    /// tells the client what that means and gives the connection up.
+    /// The connection is of no use any more, because it broke or leads to a server that isn't the master now.
+    /// The session tells the client what that means and gives the connection up.
     void server_lost(const std::string& cause);
 
     /// The client asked, over another connection, to cancel what it runs.
@@ -159,7 +159,7 @@ class Session final : public Waiter, private net::StreamEvents {
     // Settings.
     SettingSetRef wanted_;
     SettingSetRef login_wanted_;
-    bool tell_settings_ = false;         // DISCARD ALL: the client is told what is applied next
+    bool tell_settings_ = false;        // DISCARD ALL: the client is told what is applied next
     std::optional<Error> apply_error_;  // the server's answer to them
 
     // The server connection and what passes over it.
@@ -168,19 +168,19 @@ class Session final : public Waiter, private net::StreamEvents {
     std::size_t server_pass_ = 0;
     bool client_pass_dropped_ = false;
     bool server_pass_dropped_ = false;
-    bool paused_ = false;       // linked, but the next message begins a transaction that may belong elsewhere
+    bool paused_ = false;  // linked, but the next message begins a transaction that may belong elsewhere
     bool to_slave_ = false;
-    bool force_master_ = false; // the next transaction: a slave could not do it
+    bool force_master_ = false;      // the next transaction: a slave could not do it
     bool drop_until_ready_ = false;  // an error was put in place of the answers up to ReadyForQuery
     SessionUse use_;
-    std::string_view pin_reason_;    // a literal; empty = not pinned
-    bool parsed_unbound_ = false;    // an unnamed statement was prepared and not bound yet
-    bool keep_for_bind_ = false;     // so it was when the unit ended: the next one will bind it
-    bool never_slave_ = false;       // it has prepared statements, which live where they were made
-    bool sent_any_ = false;          // the server was sent something of the transaction
-    bool beginning_ = false;         // begin_transaction() is on the stack
-    bool taking_ = false;            // take_commands() is on the stack
-    bool again_ = false;             // resume() was called meanwhile
+    std::string_view pin_reason_;  // a literal; empty = not pinned
+    bool parsed_unbound_ = false;  // an unnamed statement was prepared and not bound yet
+    bool keep_for_bind_ = false;   // so it was when the unit ended: the next one will bind it
+    bool never_slave_ = false;     // it has prepared statements, which live where they were made
+    bool sent_any_ = false;        // the server was sent something of the transaction
+    bool beginning_ = false;       // begin_transaction() is on the stack
+    bool taking_ = false;          // take_commands() is on the stack
+    bool again_ = false;           // resume() was called meanwhile
     std::uint64_t transactions_ = 0;
 
     // A read-only transaction as it was sent, to repeat it elsewhere as long as that can't be noticed.
@@ -189,7 +189,7 @@ class Session final : public Waiter, private net::StreamEvents {
     std::string sent_;
     unsigned units_answered_ = 0;  // ReadyForQuery given to the client in this transaction
     bool unit_answered_ = false;   // something of the unit that runs now was given to the client
-    unsigned swallow_next_ = 0;   // swallow_units_ of the connection that repeats
+    unsigned swallow_next_ = 0;    // swallow_units_ of the connection that repeats
     unsigned swallow_units_ = 0;   // units of a repeated transaction whose answers the client has already
 
     FailedBlock failed_block_;  // in place of a server: a transaction block whose server was lost

@@ -210,7 +210,8 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
         }
     }
     to_slave_ = decision.to_slave;
-    repeatable_ = whole && text && (to_slave_ || is_declared_read_only(*text, default_read_only_, default_serializable_));
+    repeatable_ = whole && text &&
+                  (to_slave_ || is_declared_read_only(*text, default_read_only_, default_serializable_));
     begins_with_begin_ = repeatable_ && type == wire::FrontendMessage::Query &&
                          wire::read_statement_head(*text).control == wire::TransactionControl::Begin;
     set_state(State::Waiting);
@@ -222,7 +223,8 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
 
 const std::shared_ptr<NodePool>& Session::pool_of(NodeKey node) {
     if (group_pool_ && group_pool_->key().node == node) return group_pool_;
-    if (!other_pool_ || other_pool_->key().node != node) other_pool_ = context_.pools->get({node, database_, user_});
+    if (!other_pool_ || other_pool_->key().node != node)
+        other_pool_ = context_.pools->get({node, database_, user_});
     return other_pool_;
 }
 
@@ -272,7 +274,8 @@ void Session::refuse_pending(const Error& error) {
     set_state(State::Idle);
     const auto header = wire::read_frontend_header(kept_, wire::FrontendPhase::Normal);
     if (std::exchange(swallow_next_, 0U) > 0) {
-        // A read-only block that was to be repeated: its BEGIN was answered long ago, what follows fails in it.
+        // A read-only block that was to be repeated: its BEGIN was answered long ago, what follows fails in
+        // it.
         kept_.erase(0, std::min(header.total_bytes(), kept_.size()));
         failed_block_.fail_block(error);
         resume();

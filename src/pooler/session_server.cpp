@@ -33,7 +33,9 @@ bool is_slaves_own_error(std::string_view state) {
     return state.starts_with("08") || std::find(states.begin(), states.end(), state) != states.end();
 }
 
-bool reports_lost_server(std::string_view state) { return state == "57P01" || state == "57P02" || state == "57P03"; }
+bool reports_lost_server(std::string_view state) {
+    return state == "57P01" || state == "57P02" || state == "57P03";
+}
 
 }  // namespace
 
@@ -188,12 +190,14 @@ void Session::relay(wire::Bytes& input) {
                 }
                 if (std::exchange(drop_until_ready_, false)) {
                     collect();
-                    wire::put_error_response(
-                        client_.out(), wire::Severity::Error,
-                        {sqlstate::transaction_resolution_unknown,
-                         "the commit is not known to be on a synchronous slave of " + backend.pool().node_text(),
-                         "Check whether the transaction took effect, now and after a failover, before you repeat it.",
-                         "The server stopped waiting for its synchronous slaves after it had committed locally."});
+                    wire::put_error_response(client_.out(), wire::Severity::Error,
+                                             {sqlstate::transaction_resolution_unknown,
+                                              "the commit is not known to be on a synchronous slave of " +
+                                                  backend.pool().node_text(),
+                                              "Check whether the transaction took effect, now and after a "
+                                              "failover, before you repeat it.",
+                                              "The server stopped waiting for its synchronous slaves after "
+                                              "it had committed locally."});
                     drop = false;
                 }
                 if (status) answer_ready(*status);
@@ -250,7 +254,8 @@ bool Session::gives_up_server(wire::Bytes body) {
 /// False: the client is not to hear of it.
 bool Session::parameter_changed(std::string_view name, std::string_view value) {
     const std::string lower = to_lower(name);
-    // What its login asked for will be brought back before its next transaction, and the client hears of that.
+    // What its login asked for will be brought back before its next transaction, and the client hears of
+    // that.
     if (tell_settings_) return login_wanted_->find(lower) == nullptr;
     if (!is_followed_setting(lower) || !pin_reason_.empty()) return true;
     if (lower == "application_name") application_name_ = value;
@@ -263,7 +268,8 @@ bool Session::parameter_changed(std::string_view name, std::string_view value) {
 
 void Session::statement_done(std::string_view tag) {
     if (tag == "DISCARD ALL") {
-        // The session is as new: nothing holds the client to it, and its settings are those of its login again.
+        // The session is as new: nothing holds the client to it, and its settings are those of its login
+        // again.
         pin_reason_ = {};
         keep_for_bind_ = false;
         use_ = {};
@@ -298,7 +304,8 @@ void Session::transaction_over() {
         return;
     }
     if (to_slave_ && !pin_reason_.empty()) {
-        // A slave can't be this client's only server. What was kept there is lost; from now on the master has it.
+        // A slave can't be this client's only server. What was kept there is lost; from now on the master has
+        // it.
         never_slave_ = true;
         pin_reason_ = {};
         let_go(false);
@@ -328,7 +335,9 @@ void Session::let_go(bool reusable) {
     }
 }
 
-bool Session::may_repeat() const { return repeatable_ && !unit_answered_ && swallow_units_ == 0 && client_pass_ == 0; }
+bool Session::may_repeat() const {
+    return repeatable_ && !unit_answered_ && swallow_units_ == 0 && client_pass_ == 0;
+}
 
 void Session::repeat_elsewhere() {
     // What was sent goes in front of what wasn't, and the first unit's answer isn't given twice.
@@ -401,7 +410,8 @@ void Session::lose_transaction(const std::string& cause) {
     if (!pin_reason_.empty() || keep_for_bind_) {
         Error fatal = error;
         fatal.hint += " The connection depended on that server session (" +
-                      std::string{pin_reason_.empty() ? "prepared statement" : pin_reason_} + "): connect again.";
+                      std::string{pin_reason_.empty() ? "prepared statement" : pin_reason_} +
+                      "): connect again.";
         end(fatal);
         return;
     }

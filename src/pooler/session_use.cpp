@@ -8,7 +8,9 @@
 namespace pgxc::pooler {
 namespace {
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+char lower(char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 
 bool begins_with(std::string_view text, std::string_view word) {
     if (text.size() < word.size()) return false;
@@ -18,7 +20,8 @@ bool begins_with(std::string_view text, std::string_view word) {
     return true;
 }
 
-/// One pass for the words that matter, wherever they stand (in a comment or a string too: pinning is only slower).
+/// One pass for the words that matter, wherever they stand (in a comment or a string too: pinning is only
+/// slower).
 std::uint8_t find_words(std::string_view sql) {
     std::uint8_t bits = 0;
     for (std::size_t i = 0; i < sql.size(); ++i) {
@@ -30,7 +33,8 @@ std::uint8_t find_words(std::string_view sql) {
                 if (begins_with(sql.substr(i), "hold")) bits |= SessionUse::HoldsCursor;
                 break;
             case 'a':
-                // pg_advisory_lock, pg_try_advisory_lock_shared; pg_advisory_xact_lock ends with its transaction.
+                // pg_advisory_lock, pg_try_advisory_lock_shared; pg_advisory_xact_lock ends with its
+                // transaction.
                 if (begins_with(sql.substr(i), "advisory_lock")) bits |= SessionUse::LocksSession;
                 break;
             case 's':
@@ -60,7 +64,7 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
     if (!whole) use.bits |= SessionUse::Unreadable;
     wire::SqlScanner scanner{sql};
     const wire::SqlToken first = scanner.next();
-    static constexpr std::array<std::string_view, 9> plain{"select", "insert", "update", "delete", "with",
+    static constexpr std::array<std::string_view, 9> plain{"select", "insert", "update", "delete",  "with",
                                                            "begin",  "commit", "end",    "rollback"};
     bool is_plain = false;
     for (const auto word : plain) is_plain = is_plain || first.is(word);
@@ -96,7 +100,8 @@ std::string_view pin_reason_when_done(std::string_view tag, SessionUse use) {
     if (tag == "DO") return "DO";
     if (tag == "CALL") return "CALL";
     if (use.has(SessionUse::CallsSetConfig)) return "set_config()";
-    if (tag == "DECLARE CURSOR") return use.has(SessionUse::HoldsCursor) ? "WITH HOLD cursor" : std::string_view{};
+    if (tag == "DECLARE CURSOR")
+        return use.has(SessionUse::HoldsCursor) ? "WITH HOLD cursor" : std::string_view{};
     if (use.has(SessionUse::MakesTemporary) && (tag.starts_with("CREATE ") || tag.starts_with("SELECT"))) {
         return "temporary object";
     }

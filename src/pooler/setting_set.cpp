@@ -35,14 +35,16 @@ void append_identifier(std::string& sql, std::string_view name) {
 }
 
 auto position(std::vector<SettingSet::Entry>& entries, std::string_view name) {
-    return std::lower_bound(entries.begin(), entries.end(), name,
-                            [](const SettingSet::Entry& entry, std::string_view key) { return entry.first < key; });
+    return std::lower_bound(
+        entries.begin(), entries.end(), name,
+        [](const SettingSet::Entry& entry, std::string_view key) { return entry.first < key; });
 }
 
 }  // namespace
 
 const std::string* SettingSet::find(std::string_view name) const {
-    const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.first == name; });
+    const auto found =
+        std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.first == name; });
     return found == entries_.end() ? nullptr : &found->second;
 }
 

@@ -28,12 +28,12 @@ class SettingSet {
 /// Shared, so that the check at each checkout is mostly one comparison of pointers.
 using SettingSetRef = std::shared_ptr<const SettingSet>;
 
-/// The text of a simple Query that brings a session from one set to another; empty where they are equal. Values go
-/// through set_config(), which reads them as a startup packet's are read (a list stays a list).
+/// The text of a simple Query that brings a session from one set to another; empty where they are equal.
+/// Values go through set_config(), which reads them as a startup packet's are read (a list stays a list).
 [[nodiscard]] std::string change_settings_sql(const SettingSet& from, const SettingSet& to);
 
-/// Settings that the server reports (ParameterStatus) and a session may change: those are followed from client to
-/// client, and a SET of one needs no pinning. `name` in lower case.
+/// Settings that the server reports (ParameterStatus) and a session may change: those are followed from
+/// client to client, and a SET of one needs no pinning. `name` in lower case.
 [[nodiscard]] bool is_followed_setting(std::string_view name);
 [[nodiscard]] std::string to_lower(std::string_view text);
 
