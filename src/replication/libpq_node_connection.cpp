@@ -8,7 +8,7 @@
 #include <asio/use_awaitable.hpp>
 #include <utility>
 
-#include "net/resolver.h"
+#include "net/host_lookup.h"
 #include "replication/node_connection.h"
 
 namespace pgxc {
