@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -134,6 +137,28 @@ TEST(CodeDetour, ARefusalChangesNothing) {
     EXPECT_EQ(detour.error().sqlstate, sqlstate::feature_not_supported);
     EXPECT_EQ(victim(41), 42);
     EXPECT_EQ(std::memcmp(victim.address(), victim_code, sizeof victim_code), 0);
+}
+
+TEST(CodeDetour, ARefusedMprotectChangesNothing) {
+    // What systemd's MemoryDenyWriteExecute and SELinux do: memory that was writable never becomes
+    // executable.
+    const Victim victim;
+    constexpr int set_mdwe = 65;  // PR_SET_MDWE, Linux 6.3
+    const auto in_a_strict_process = [&] {
+        if (prctl(set_mdwe, 1UL, 0UL, 0UL, 0UL) != 0) std::_Exit(77);
+        const auto detour =
+            install_detour(victim.address(), sizeof victim_code, reinterpret_cast<void*>(&replacement));
+        if (detour.ok() || detour.error().message.find("mprotect") == std::string::npos) std::_Exit(1);
+        std::_Exit(victim(41) == 42 ? 0 : 2);
+    };
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) in_a_strict_process();
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "this kernel has no PR_SET_MDWE";
+    EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 #endif
