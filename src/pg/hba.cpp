@@ -189,7 +189,7 @@ Result<std::vector<HbaRule>> read_hba_file() {
 
 pooler::HbaFacts server_hba_facts() {
     pooler::HbaFacts facts;
-    facts.is_member = [](const std::string& user, const std::string& role) {
+    facts.is_member = [](const std::string& user, const std::string& role) -> std::optional<bool> {
         bool member = false;
         const char* user_name = user.c_str();
         const char* role_name = role.c_str();

@@ -10,24 +10,41 @@ bool is_keyword(const HbaToken& token, std::string_view word) {
     return !token.quoted && token.text == word;
 }
 
-bool database_matches(const HbaRule& rule, const std::string& database, const std::string& user,
-                      const HbaFacts& facts) {
-    return std::any_of(rule.databases.begin(), rule.databases.end(), [&](const HbaToken& token) {
-        if (is_keyword(token, "all")) return true;
-        if (is_keyword(token, "sameuser")) return database == user;
-        if (is_keyword(token, "samerole") || is_keyword(token, "samegroup"))
-            return facts.is_member(user, database);
-        // The pooler has no replication connections; a database of that name is written in quotes.
-        if (is_keyword(token, "replication")) return false;
-        return token.text == database;
-    });
+/// Whether the words of a line fit a client, `Unknown` where the catalog could not be asked.
+enum class Fit : std::uint8_t { No, Yes, Unknown };
+
+Fit membership(const HbaFacts& facts, const std::string& user, const std::string& role) {
+    const std::optional<bool> member = facts.is_member(user, role);
+    if (!member) return Fit::Unknown;
+    return *member ? Fit::Yes : Fit::No;
 }
 
-bool role_matches(const HbaRule& rule, const std::string& user, const HbaFacts& facts) {
-    return std::any_of(rule.roles.begin(), rule.roles.end(), [&](const HbaToken& token) {
-        if (!token.quoted && token.text.starts_with('+')) return facts.is_member(user, token.text.substr(1));
-        return token.text == user || is_keyword(token, "all");
-    });
+Fit database_word(const HbaToken& token, const std::string& database, const std::string& user,
+                  const HbaFacts& facts) {
+    if (is_keyword(token, "all")) return Fit::Yes;
+    if (is_keyword(token, "sameuser")) return database == user ? Fit::Yes : Fit::No;
+    if (is_keyword(token, "samerole") || is_keyword(token, "samegroup"))
+        return membership(facts, user, database);
+    // The pooler has no replication connections; a database of that name is written in quotes.
+    if (is_keyword(token, "replication")) return Fit::No;
+    return token.text == database ? Fit::Yes : Fit::No;
+}
+
+Fit role_word(const HbaToken& token, const std::string& user, const HbaFacts& facts) {
+    if (!token.quoted && token.text.starts_with('+')) return membership(facts, user, token.text.substr(1));
+    return token.text == user || is_keyword(token, "all") ? Fit::Yes : Fit::No;
+}
+
+/// One word that fits is enough; one that can't be known spoils a line that doesn't fit otherwise.
+template <class Judge>
+Fit any_word(const std::vector<HbaToken>& tokens, Judge judge) {
+    Fit fit = Fit::No;
+    for (const HbaToken& token : tokens) {
+        const Fit one = judge(token);
+        if (one == Fit::Yes) return Fit::Yes;
+        if (one == Fit::Unknown) fit = Fit::Unknown;
+    }
+    return fit;
 }
 
 bool in_network(const std::vector<std::uint8_t>& client, const std::vector<std::uint8_t>& address,
@@ -90,8 +107,16 @@ AuthRule match_rules(const std::vector<HbaRule>& rules, const ClientAddress& fro
     for (const HbaRule& rule : rules) {
         // The cheap questions first: membership costs a look into the catalog.
         if (!connection_matches(rule, from) || !address_matches(rule, client, facts)) continue;
-        if (!database_matches(rule, database, user, facts) || !role_matches(rule, user, facts)) continue;
+        const Fit by_database = any_word(rule.databases, [&](const HbaToken& token) {
+            return database_word(token, database, user, facts);
+        });
+        if (by_database == Fit::No) continue;
+        const Fit by_role =
+            any_word(rule.roles, [&](const HbaToken& token) { return role_word(token, user, facts); });
+        if (by_role == Fit::No) continue;
         const std::string where = "pg_hba.conf line " + std::to_string(rule.line);
+        if (by_database == Fit::Unknown || by_role == Fit::Unknown)
+            return {AuthMethod::Unsupported, "a role membership that could not be looked up", where};
         if (!rule.beyond_us.empty()) return {AuthMethod::Unsupported, rule.beyond_us, where};
         return {rule.method, rule.method_name, where};
     }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,8 +54,9 @@ struct InterfaceAddress {
 
 /// What matching needs to know beyond the file; asked only when a line makes it necessary.
 struct HbaFacts {
-    /// Is `user` a member of `role`, directly or not, or the same? False where either doesn't exist.
-    std::function<bool(const std::string& user, const std::string& role)> is_member;
+    /// Is `user` a member of `role`, directly or not, or the same? False where either doesn't exist; nullopt
+    /// where the catalog could not be asked: then whom the rest of the line fits is refused.
+    std::function<std::optional<bool>(const std::string& user, const std::string& role)> is_member;
     std::function<std::vector<InterfaceAddress>()> interfaces;
 };
 
