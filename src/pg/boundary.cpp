@@ -290,8 +290,9 @@ Result<SpiResult> spi_execute(const std::string& sql, const SpiRow& parameters, 
     return result;
 }
 
-Result<SpiConnection> SpiConnection::open() {
-    if (Status connected = pg_call([] { SPI_connect(); }); !connected) return connected.error();
+Result<SpiConnection> SpiConnection::open(SpiMode mode) {
+    const int options = mode == SpiMode::MayCommit ? SPI_OPT_NONATOMIC : 0;
+    if (Status connected = pg_call([=] { SPI_connect_ext(options); }); !connected) return connected.error();
     return SpiConnection{};
 }
 

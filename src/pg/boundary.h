@@ -185,10 +185,13 @@ struct SpiResult {
 [[nodiscard]] Result<SpiResult> spi_execute(const std::string& sql, const SpiRow& parameters = {},
                                             bool read_only = false);
 
+/// MayCommit: for the procedure of a non-atomic CALL, which may SPI_commit().
+enum class SpiMode { Atomic, MayCommit };
+
 /// Connects SPI for a scope in a backend. On the error path nothing needs to be done: the abort does it.
 class SpiConnection {
   public:
-    [[nodiscard]] static Result<SpiConnection> open();
+    [[nodiscard]] static Result<SpiConnection> open(SpiMode mode = SpiMode::Atomic);
     SpiConnection(SpiConnection&& other) noexcept : open_(std::exchange(other.open_, false)) {}
     SpiConnection(const SpiConnection&) = delete;
     SpiConnection& operator=(const SpiConnection&) = delete;

@@ -315,21 +315,32 @@ void abandon_request(int /*code*/, Datum slot_number) {
     slot.state = slot.state == SlotState::Running ? SlotState::Abandoned : SlotState::Free;
 }
 
-void wait_for_answer(int slot_number) {
+/// False: the deadline has passed, and the request is withdrawn. A `timeout` of 0 is for ever.
+bool wait_for_answer(int slot_number, Millis timeout) {
+    const TimePoint deadline = Clock::now() + timeout;
+    bool done = false;
     RequestSlot& slot = shared->requests[slot_number];
     PG_ENSURE_ERROR_CLEANUP(abandon_request, Int32GetDatum(slot_number));
     {
         ConditionVariablePrepareToSleep(&slot.answered);
         for (;;) {
             LWLockAcquire(shared->request_lock, LW_SHARED);
-            const bool done = slot.state == SlotState::Done;
+            done = slot.state == SlotState::Done;
             LWLockRelease(shared->request_lock);
             if (done) break;
-            ConditionVariableSleep(&slot.answered, PG_WAIT_EXTENSION);
+            if (timeout.count() == 0) {
+                ConditionVariableSleep(&slot.answered, PG_WAIT_EXTENSION);
+                continue;
+            }
+            const auto left = std::chrono::duration_cast<Millis>(deadline - Clock::now()).count();
+            if (left <= 0) break;
+            (void)ConditionVariableTimedSleep(&slot.answered, static_cast<long>(left), PG_WAIT_EXTENSION);
         }
         ConditionVariableCancelSleep();
     }
     PG_END_ENSURE_ERROR_CLEANUP(abandon_request, Int32GetDatum(slot_number));
+    if (!done) abandon_request(0, Int32GetDatum(slot_number));
+    return done;
 }
 
 /// Fails what waits for a monitor that is no more. The caller holds request_lock.
@@ -505,7 +516,8 @@ int pooler_wake_fd(int worker) noexcept {
     return pooler_eventfds[worker];
 }
 
-Status submit_monitor_request(const MonitorRequest& request, std::string* result_text) {
+Status submit_monitor_request(const MonitorRequest& request, std::string* result_text,
+                              std::optional<Millis> timeout) {
     if (Status there = require_shared_state(); !there) return there;
     int number = -1;
     {
@@ -531,7 +543,13 @@ Status submit_monitor_request(const MonitorRequest& request, std::string* result
         slot.order = ++shared->next_order;
     }
     wake_monitor();
-    if (Status waited = pg_call([number] { wait_for_answer(number); }); !waited) return waited;
+    const Millis patience = timeout.value_or(Millis{0});
+    const auto answered = pg_call([=] { return wait_for_answer(number, patience); });
+    if (!answered) return answered.error();
+    if (!*answered)
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     "the monitor did not finish within " + std::to_string(patience.count()) + " ms",
+                     "It goes on by itself: see pgxc_node_status."};
 
     // The slot is ours alone now (Done): copy it out, then give it back.
     const RequestSlot& slot = shared->requests[number];

@@ -83,8 +83,9 @@ struct MonitorRequest {
 /// success. Can be cancelled: then the request is withdrawn, or, if the monitor is already working on it, its
 /// outcome is nobody's (the monitor finishes what it began). Errors: 55000 if the monitor isn't running,
 /// 53400 if too many requests wait, and whatever the monitor answers. Call it without locks that the monitor
-/// may want.
-[[nodiscard]] Status submit_monitor_request(const MonitorRequest& request, std::string* result_text);
+/// may want. With a `timeout` it gives up after that time (55000), as when it is cancelled.
+[[nodiscard]] Status submit_monitor_request(const MonitorRequest& request, std::string* result_text,
+                                            std::optional<Millis> timeout = std::nullopt);
 
 struct TakenRequest {
     int slot = 0;
