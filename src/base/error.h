@@ -13,11 +13,13 @@ using SqlState = std::string_view;
 namespace sqlstate {
 inline constexpr SqlState connection_exception = "08000";
 inline constexpr SqlState unable_to_connect = "08001";
+inline constexpr SqlState rejected_connection = "08004";  // sqlserver_rejected_establishment_of_sqlconnection
 inline constexpr SqlState connection_failure = "08006";
 inline constexpr SqlState transaction_resolution_unknown = "08007";
 inline constexpr SqlState protocol_violation = "08P01";
 inline constexpr SqlState feature_not_supported = "0A000";
 inline constexpr SqlState numeric_value_out_of_range = "22003";
+inline constexpr SqlState null_value_not_allowed = "22004";
 inline constexpr SqlState character_not_in_repertoire = "22021";
 inline constexpr SqlState invalid_parameter_value = "22023";
 inline constexpr SqlState invalid_escape_sequence = "22025";
