@@ -161,7 +161,7 @@ Result<NodeId> check_node_id(NodeType type, std::int64_t id) {
 Result<HostPort> address_for_coordinator(const Topology& topology, NodeId own_id,
                                          const std::vector<std::string>& addresses) {
     const auto coordinators = topology.masters(NodeType::Coordinator);
-    if (addresses.size() != 1 && addresses.size() != coordinators.size())
+    if (addresses.empty() || (addresses.size() != 1 && addresses.size() != coordinators.size()))
         return Error{
             sqlstate::invalid_parameter_value,
             "WITH CONNECTION names " + std::to_string(addresses.size()) + " addresses for " +

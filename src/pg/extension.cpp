@@ -1,16 +1,10 @@
 #include "pg/boundary.h"
 #include "pg/database_hook.h"
 #include "pg/guc.h"
+#include "pg/node_store_pg.h"
+#include "pg/raw_parser_detour.h"
 #include "pg/shared_state.h"
 #include "pg/workers.h"
-#if __has_include("pg/raw_parser_detour.h")
-#include "pg/raw_parser_detour.h"
-#define PGXC_HAS_DETOUR 1
-#endif
-#if __has_include("pg/node_store_pg.h")
-#include "pg/node_store_pg.h"
-#define PGXC_HAS_NODE_STORE 1
-#endif
 
 extern "C" {
 #include "miscadmin.h"
@@ -24,9 +18,7 @@ namespace {
 
 /// What only a server that loads us from shared_preload_libraries gets.
 void set_up_server() {
-#ifdef PGXC_HAS_DETOUR
-    if (guc::grammar()) install_raw_parser_detour();
-#endif
+    if (guc::grammar()) pg::install_raw_parser_detour();
     // pg_upgrade starts the server with its own connections only; a pooler or a failover would be in its way.
     if (guc::role() != guc::Role::Coordinator || IsBinaryUpgrade) return;
     if (guc::pooler_port() == PostPortNumber)
@@ -44,9 +36,7 @@ void set_up_server() {
 extern "C" PGDLLEXPORT void _PG_init() {
     pgxc::install_log_sink();
     pgxc::guc::define_settings(process_shared_preload_libraries_in_progress);
-#ifdef PGXC_HAS_NODE_STORE
     pgxc::install_catalog_callbacks();
-#endif
     // A single-user server (pg_rewind runs one) is neither watched nor pooled, and must start whatever is
     // set.
     if (process_shared_preload_libraries_in_progress && IsPostmasterEnvironment) pgxc::set_up_server();

@@ -90,6 +90,8 @@ TEST(Addresses, OtherCountsAreRefusedWithBothCounts) {
                  "WITH CONNECTION names 2 addresses for 3 coordinators");
     expect_error(address_for_coordinator(three, NodeId{5}, {}), sqlstate::invalid_parameter_value,
                  "WITH CONNECTION names 0 addresses for 3 coordinators");
+    expect_error(address_for_coordinator(Topology{}, NodeId{1}, {}), sqlstate::invalid_parameter_value,
+                 "WITH CONNECTION names 0 addresses for 0 coordinators");
     expect_error(address_for_coordinator(sample(), NodeId{1}, {"h:1", "h:2"}),
                  sqlstate::invalid_parameter_value, "WITH CONNECTION names 2 addresses for 1 coordinator");
 }
