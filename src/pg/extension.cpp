@@ -33,6 +33,7 @@ void set_up_server() {
 }  // namespace
 }  // namespace pgxc
 
+// The server looks it up by this name. NOLINTNEXTLINE(bugprone-reserved-identifier)
 extern "C" PGDLLEXPORT void _PG_init() {
     pgxc::install_log_sink();
     pgxc::guc::define_settings(process_shared_preload_libraries_in_progress);
