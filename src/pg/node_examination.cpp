@@ -56,6 +56,7 @@ struct Question {
 Result<std::vector<Result<NodeFacts>>> ask(const std::vector<Question>& questions) {
     const NodeLogin login{guc::node_user(), guc::node_database(), guc::node_conninfo()};
     std::vector<HostPort> addresses;
+    addresses.reserve(questions.size());
     for (const Question& question : questions) addresses.push_back(question.address);
     Interruption interruption;
     auto answers = examine_nodes(addresses, login, std::max(examination_timeout, guc::probe_timeout()),
