@@ -1,48 +1,29 @@
 #include "pg/monitor_host.h"
 
-#include <charconv>
-
 #include "base/log.h"
 #include "catalog/topology.h"
 #include "pg/boundary.h"
 #include "pg/guc.h"
+#include "pg/node_store_pg.h"
 #include "pg/shared_state.h"
 
 namespace pgxc {
 namespace {
 
-std::int64_t number(const std::optional<std::string>& cell) {
-    std::int64_t value = 0;
-    if (cell) std::from_chars(cell->data(), cell->data() + cell->size(), value);
-    return value;
-}
-
 /// The rows of pgxc_nodes; none while the extension isn't created.
 Result<Topology> read_catalog() {
-    std::vector<Node> nodes;
+    Topology topology;
     const Status read = in_transaction([&]() -> Status {
-        const auto there = spi_execute("SELECT to_regclass('pg_catalog.pgxc_nodes') IS NOT NULL", {}, true);
+        const auto there = catalog_exists();
         if (!there) return there.error();
-        if (there->rows.empty() || there->rows[0][0] != "t") return {};
-        const auto rows = spi_execute(
-            "SELECT node_type, node_id, node_host, node_port, node_master_id, node_replication, node_epoch "
-            "FROM pg_catalog.pgxc_nodes",
-            {}, true);
-        if (!rows) return rows.error();
-        for (const SpiRow& row : rows->rows) {
-            Node node;
-            node.key = {static_cast<NodeType>(row[0]->front()),
-                        NodeId{static_cast<std::int32_t>(number(row[1]))}};
-            node.address = {*row[2], static_cast<std::uint16_t>(number(row[3]))};
-            node.master_id = NodeId{static_cast<std::int32_t>(number(row[4]))};
-            node.replication = row[5] ? static_cast<Replication>(row[5]->front()) : Replication::None;
-            node.epoch = Epoch{number(row[6])};
-            nodes.push_back(std::move(node));
-        }
+        if (!*there) return {};
+        auto loaded = load_topology();
+        if (!loaded) return std::move(loaded).error();
+        topology = std::move(loaded).value();
         return {};
     });
     if (!read) return read.error();
-    return Topology{std::move(nodes)};
+    return topology;
 }
 
 }  // namespace
