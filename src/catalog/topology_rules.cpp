@@ -45,7 +45,7 @@ Result<Node> find_upstream(const Topology& topology, NodeKey slave, NodeId maste
     std::string detail = other_type_detail(topology, key);
     if (!detail.empty()) detail += " A slave has its master's type.";
     return Error{
-        sqlstate::foreign_key_violation,
+        sqlstate::undefined_object,
         key.to_string() + ", named as the master of " + slave.to_string() + ", does not exist",
         "Register the master first, or name another one: SELECT * FROM pgxc_nodes shows the nodes there are.",
         detail};
