@@ -11,7 +11,8 @@ inline constexpr std::size_t max_nodes = 1024;
 inline constexpr std::size_t max_host_bytes = 256;
 /// Bytes of the sentence in pgxc_node_status.why, zero included. A longer one is cut.
 inline constexpr std::size_t max_reason_bytes = 256;
-/// Bytes of a startup packet, as the server's MAX_STARTUP_PACKET_LENGTH. A longer one ends the connection (08P01).
+/// Bytes of a startup packet, as the server's MAX_STARTUP_PACKET_LENGTH. A longer one ends the connection
+/// (08P01).
 inline constexpr std::size_t max_startup_bytes = 10000;
 /// Bytes of a message before authentication, as the server's PG_MAX_AUTH_TOKEN_LENGTH (65535).
 inline constexpr std::size_t max_auth_message_bytes = 65535;
@@ -21,9 +22,17 @@ inline constexpr std::size_t max_message_bytes = 0x3fffffff - 1;
 inline constexpr std::size_t max_statement_bytes = 64 * 1024;
 /// Bytes of a file that the settings editor reads. A larger one is refused (54000 family: F0000).
 inline constexpr std::size_t max_settings_file_bytes = 4 * 1024 * 1024;
+/// Bytes that are kept of what a program we run (pg_ctl, ...) writes. Its later writes fail; it runs on.
+inline constexpr std::size_t max_program_output_bytes = 256 * 1024;
 /// Synchronous slaves of one master. At the limit REPLICATION TO SYNCHRONOUS fails with 53400.
 inline constexpr std::size_t max_sync_slaves = 32;
 /// Pooler processes sharing the port.
 inline constexpr int max_pooler_workers = 64;
+/// Rows of pgxc_pools and of pgxc_pooler_clients that one pooler process keeps in shared memory. More are
+/// counted, and a NOTICE tells how many are not shown.
+inline constexpr std::size_t max_pool_rows = 512;
+inline constexpr std::size_t max_client_rows = 4096;
+/// Sessions that wait for the monitor's answer at the same time. One more fails with 53400.
+inline constexpr std::size_t max_monitor_requests = 16;
 
 }  // namespace pgxc::limits

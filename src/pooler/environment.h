@@ -106,6 +106,9 @@ struct CancelKey {
 class Environment : public ClusterViewSource, public TrafficFailureSink, public StatsSink {
   public:
     [[nodiscard]] virtual const Settings& settings() const = 0;
+    /// 0 .. settings().workers - 1, different for each pooler process. Number 0 listens on the unix sockets; every
+    /// one listens on TCP (SO_REUSEPORT).
+    [[nodiscard]] virtual int worker_index() const { return 0; }
     /// The first line of the coordinator's pg_hba.conf that matches.
     [[nodiscard]] virtual AuthRule match_hba(const ClientAddress& from, const std::string& database,
                                              const std::string& user) = 0;

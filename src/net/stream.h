@@ -1,0 +1,74 @@
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "net/loop.h"
+
+namespace pgxc::net {
+
+/// Who is told that a stream can go on. A callback may destroy the stream, itself included.
+class StreamEvents {
+  public:
+    virtual void on_readable() = 0;
+    virtual void on_writable() = 0;
+
+  protected:
+    ~StreamEvents() = default;
+};
+
+/// What one read or write did.
+struct IoResult {
+    enum class Outcome : std::uint8_t {
+        Done,        // `bytes` > 0 were moved
+        WouldBlock,  // nothing moved: wait for the event
+        Ended,       // read: the peer has closed its side
+        Failed,      // `error` is the errno
+    };
+    Outcome outcome = Outcome::WouldBlock;
+    std::size_t bytes = 0;
+    int error = 0;
+};
+
+/// A connected (or connecting) stream socket that tells when it is ready and leaves reading and writing to its owner,
+/// so that one buffer serves all connections and an idle one costs no memory.
+class Stream {
+  public:
+    Stream() = default;
+    /// Takes the descriptor (non-blocking). `events` outlives the stream.
+    [[nodiscard]] static Result<Stream> adopt(Loop& loop, UniqueFd fd, StreamEvents& events);
+    Stream(Stream&& other) noexcept;
+    Stream& operator=(Stream&& other) noexcept;
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+    ~Stream();
+
+    [[nodiscard]] bool open() const { return state_ != nullptr; }
+    [[nodiscard]] int fd() const;
+    /// Closes now; no callback comes any more.
+    void close();
+
+    /// Asks for on_readable() while `wanted`. It is level-triggered.
+    void want_readable(bool wanted);
+    /// Asks for one on_writable().
+    void want_writable();
+    /// Registers the descriptor anew without the interest in writing, which Asio keeps for ever once it was asked for
+    /// (each answer of the peer would wake the loop twice).
+    [[nodiscard]] Status forget_writable();
+
+    [[nodiscard]] IoResult read(std::span<std::byte> into);
+    [[nodiscard]] IoResult write(std::span<const iovec> from);
+    [[nodiscard]] IoResult write(std::span<const std::byte> from);
+
+  private:
+    struct State;
+    explicit Stream(State* state) : state_(state) {}
+    State* state_ = nullptr;
+};
+
+}  // namespace pgxc::net

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pg/shared_state.h"
+#include "pooler/environment.h"
+#include "pooler/hba_rules.h"
+
+namespace pgxc {
+
+/// What the pooler asks of the server it lives in. One per pooler process, used from its loop only.
+class PoolerEnvironment final : public pooler::Environment {
+  public:
+    explicit PoolerEnvironment(int worker);
+
+    /// Reads settings and pg_hba.conf again. A pg_hba.conf with an error leaves the old rules in force.
+    void reload();
+
+    [[nodiscard]] const pooler::Settings& settings() const override { return settings_; }
+    [[nodiscard]] int worker_index() const override { return worker_; }
+    [[nodiscard]] pooler::AuthRule match_hba(const pooler::ClientAddress& from, const std::string& database,
+                                             const std::string& user) override;
+    [[nodiscard]] Result<pooler::RoleInfo> role(const std::string& user) override;
+    [[nodiscard]] std::string mock_nonce() override;
+    [[nodiscard]] bool strong_random(std::uint8_t* out, std::size_t bytes) override;
+    [[nodiscard]] std::optional<std::string> saslprep(const std::string& text) override;
+    [[nodiscard]] std::vector<std::pair<std::string, std::string>> default_parameters() override;
+
+    [[nodiscard]] std::shared_ptr<const ClusterView> current() override { return view_.current(); }
+    void report(NodeKey node, Epoch epoch, TrafficFailure failure) override {
+        report_traffic_failure(node, epoch, failure);
+    }
+    void publish(const std::vector<pooler::PoolRow>& pools,
+                 const std::vector<pooler::ClientRow>& clients) override {
+        publish_pooler_rows(worker_, pools, clients);
+    }
+
+  private:
+    void read_settings();
+
+    int worker_;
+    int most_clients_;  // pgxc.max_client_connections, less where the limit of open files is too low for it
+    pooler::Settings settings_;
+    std::vector<pooler::HbaRule> rules_;
+    pooler::HbaFacts facts_;
+    SharedClusterView view_;
+    std::string encoding_;  // of pgxc.database: what a client is told before its first server connection
+};
+
+}  // namespace pgxc

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pooler/environment.h"
+
+/// The matching of pg_hba.conf, as hba.c:check_hba() does it, over lines that the server's own parser has
+/// read.
+namespace pgxc::pooler {
+
+/// The first word of a line.
+enum class HbaConnection : std::uint8_t { Local, Host, HostSsl, HostNoSsl, HostGss, HostNoGss };
+
+/// What the address column asks.
+enum class HbaAddress : std::uint8_t {
+    Any,       // all, or a local line
+    Netmask,   // address and mask
+    SameHost,  // one of this host's own addresses
+    SameNet,   // any network that this host is in
+    HostName,  // needs DNS
+};
+
+struct HbaToken {
+    std::string text;
+    bool quoted = false;  // a quoted word is never a keyword
+};
+
+struct HbaRule {
+    int line = 0;
+    HbaConnection connection = HbaConnection::Local;
+    std::vector<HbaToken> databases;
+    std::vector<HbaToken> roles;
+    HbaAddress address_kind = HbaAddress::Any;
+    std::vector<std::uint8_t> address;  // 4 or 16 bytes, network order
+    std::vector<std::uint8_t> mask;     // as long as address
+    AuthMethod method = AuthMethod::Reject;
+    std::string method_name;
+    /// Not empty: something on the line that the pooler can't judge ("a host name", "a regular expression").
+    /// A client whom the rest of the line fits is refused there, since to skip the line could let in whom it
+    /// keeps out.
+    std::string beyond_us;
+};
+
+/// An address of this host with its netmask.
+struct InterfaceAddress {
+    std::vector<std::uint8_t> address;
+    std::vector<std::uint8_t> mask;
+};
+
+/// What matching needs to know beyond the file; asked only when a line makes it necessary.
+struct HbaFacts {
+    /// Is `user` a member of `role`, directly or not, or the same? False where either doesn't exist; nullopt
+    /// where the catalog could not be asked: then whom the rest of the line fits is refused.
+    std::function<std::optional<bool>(const std::string& user, const std::string& role)> is_member;
+    std::function<std::vector<InterfaceAddress>()> interfaces;
+};
+
+/// The first rule that matches, or the implicit reject.
+[[nodiscard]] AuthRule match_rules(const std::vector<HbaRule>& rules, const ClientAddress& from,
+                                   const std::string& database, const std::string& user,
+                                   const HbaFacts& facts);
+
+}  // namespace pgxc::pooler

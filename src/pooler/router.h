@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "base/result.h"
+#include "catalog/cluster_view.h"
+#include "pooler/environment.h"
+
+/// Where a transaction goes. Pure: facts in, decision out, with its reason.
+namespace pgxc::pooler {
+
+/// Chooses the node group that a connection means (DESIGN 5.1), by the name of its master: `choice` is the
+/// client's pgxc.node, "N" for datanode group N or "C" for this coordinator; nullopt or "": the only datanode
+/// group if there is exactly one, else this coordinator. Errors with a HINT: 22023 not a node name, 08000 no
+/// such group.
+[[nodiscard]] Result<NodeKey> choose_group(std::optional<std::string_view> choice, const ClusterView& view,
+                                           NodeId own_coordinator);
+
+/// Reads a pgxc.read_routing value as a client writes it in its options; error 22023.
+[[nodiscard]] Result<ReadRouting> parse_read_routing(std::string_view text);
+
+/// What is known of the position up to which a client must see commits (pgxc.causal_reads).
+struct CausalBound {
+    enum class State : std::uint8_t {
+        None,     // nothing was committed through this pooler, or causal reads are off
+        Known,    // position is the bound
+        Unknown,  // a commit is running or its position isn't known yet: only the master will do
+    } state = State::None;
+    Lsn position;
+};
+
+/// Transactions under way at a node, as this pooler worker counts them.
+struct NodeLoad {
+    NodeKey node;
+    std::uint32_t outstanding = 0;
+};
+
+/// What is known when a transaction begins.
+struct RouteFacts {
+    const ClusterView* view = nullptr;  // never null
+    NodeKey group;                      // as choose_group() gave it: the group's master by name
+    NodeId own_coordinator;
+    ReadRouting routing = ReadRouting::Explicit;
+    /// The first statement's text (Query, or the statement behind the first Parse/Bind); nullopt = unknown.
+    std::optional<std::string_view> first_statement;
+    /// The session's defaults as remembered (ParameterStatus default_transaction_read_only on servers from 14
+    /// on, or read_session_effect()).
+    bool default_read_only = false;
+    bool default_serializable = false;
+    std::uint64_t max_read_lag_bytes = 0;
+    CausalBound bound;
+    std::span<const NodeLoad> load;
+};
+
+struct Decision {
+    NodeKey target;     // the node to use, or to wait for
+    bool hold = false;  // its gate isn't open: wait, and decide again at the next view
+    bool to_slave = false;
+    std::string_view
+        reason;  // one sentence for logs and pgxc_pooler_clients.why; a literal, or a text of the view
+};
+
+/// Decides for a transaction that begins. The target's group is there in the view or the decision is to hold
+/// (a group that was dropped is for choose_group() to tell).
+[[nodiscard]] Decision decide_route(const RouteFacts& facts);
+
+/// True for our own statements (REGISTER ..., ALTER DATANODE ..., CALL pgxc....), by their first words: they
+/// run on this coordinator, whatever node the client means.
+[[nodiscard]] bool is_own_statement(std::string_view sql);
+
+/// Is the transaction that begins with this text declared read only, and can it run on a slave?
+/// Serializable can't (a hot standby refuses it).
+[[nodiscard]] bool is_declared_read_only(std::string_view sql, bool default_read_only,
+                                         bool default_serializable);
+
+/// What a statement does to the session's default access mode, once it has succeeded and its transaction is
+/// committed.
+enum class SessionEffect : std::uint8_t {
+    None,
+    ReadOnlyOn,
+    ReadOnlyOff,
+    ReadOnlyDefault,  // back to the value at login: RESET, SET ... TO DEFAULT, DISCARD ALL
+    Unknown,          // names the setting, but can't be read with certainty: take it as off
+};
+[[nodiscard]] SessionEffect read_session_effect(std::string_view sql);
+
+}  // namespace pgxc::pooler

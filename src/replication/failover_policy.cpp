@@ -1,0 +1,251 @@
+#include "replication/failover_policy.h"
+
+#include <algorithm>
+
+#include "replication/sync_standbys.h"
+
+namespace pgxc {
+namespace {
+
+std::string ms(Millis time) {
+    return std::to_string(time.count()) + " ms";
+}
+
+const Observation* find(const std::map<HostPort, Observation>& seen, const HostPort& address) {
+    const auto at = seen.find(address);
+    return at != seen.end() ? &at->second : nullptr;
+}
+
+Millis since(TimePoint start, TimePoint now) {
+    return std::chrono::duration_cast<Millis>(now - start);
+}
+
+}  // namespace
+
+StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings, TimePoint now) {
+    if (seen.starting) return {NodeState::Starting, seen.error};
+    switch (seen.silence) {
+        case Silence::None:
+            break;
+        case Silence::Refused:
+            return {NodeState::Down, seen.error};
+        case Silence::Lost:
+            return {NodeState::Suspect, seen.error};
+        case Silence::Timeout:
+        case Silence::Other: {
+            const bool long_enough = seen.failed_attempts > settings.probe_retries && seen.silent_since &&
+                                     since(*seen.silent_since, now) >= settings.probe_timeout;
+            return {long_enough ? NodeState::Down : NodeState::Suspect, seen.error};
+        }
+    }
+    if (seen.refuses_us) return {NodeState::Wrong, seen.error};
+    if (!seen.facts) return {NodeState::Unknown, "not asked yet"};
+    if (node.is_master() && seen.facts->in_recovery)
+        return {NodeState::Wrong, "is in recovery: a slave, but registered as a master"};
+    if (!node.is_master() && !seen.facts->in_recovery)
+        return {NodeState::Wrong, "is a master, but registered as a slave"};
+    if (!node.is_master() && !seen.facts->streaming())
+        return {NodeState::Up, "doesn't stream: its WAL receiver has no connection to its master"};
+    return {NodeState::Up, {}};
+}
+
+Judgement judge_master(const Record& record, const std::map<HostPort, Observation>& seen,
+                       const PolicySettings& settings, TimePoint now) {
+    const Observation* master = find(seen, record.master);
+    if (master == nullptr) return {Verdict::Wait, "the master has not been asked yet", {}};
+
+    if (master->silence == Silence::None) {
+        if (!master->starting) return {Verdict::Alive, {}, {}};
+        const TimePoint from = master->going_down_since.value_or(now);
+        if (since(from, now) < settings.restart_grace)
+            return {Verdict::Wait,
+                    "the master says: " + master->error + "; restart_grace of " + ms(settings.restart_grace) +
+                        " runs since " + ms(since(from, now)),
+                    {}};
+        return {Verdict::Dead,
+                "the master has been starting or stopping for longer than restart_grace (" +
+                    ms(settings.restart_grace) + ")",
+                {}};
+    }
+    if (!master->answered_at)
+        return {Verdict::Wait, "the master has not answered once since this monitor started: " + master->error, {}};
+
+    const TimePoint silent_since = master->silent_since.value_or(now);
+    if (master->going_down_since && since(*master->going_down_since, now) < settings.restart_grace)
+        return {Verdict::Wait,
+                "the master was shut down or restarted in good order: restart_grace of " + ms(settings.restart_grace) +
+                    " runs",
+                {}};
+    std::string cause;
+    switch (master->silence) {
+        case Silence::None:
+            break;
+        case Silence::Refused:
+            cause = "the master's address refuses connections";
+            break;
+        case Silence::Lost:
+            return {Verdict::Wait, "the connection to the master was lost; asking again", {}};
+        case Silence::Timeout:
+        case Silence::Other:
+            if (master->failed_attempts <= settings.probe_retries)
+                return {Verdict::Wait,
+                        "no answer of the master for " + ms(since(silent_since, now)) + " (" +
+                            std::to_string(master->failed_attempts) + " attempts)",
+                        {}};
+            cause = "no answer of the master to " + std::to_string(master->failed_attempts) + " attempts within " +
+                    ms(since(silent_since, now));
+            break;
+    }
+
+    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody.
+    const Configuration& wanted = record.wanted();
+    Judgement judgement{Verdict::Wait, {}, {}};
+    std::size_t fresh = 0;
+    int receiving = 0;
+    for (const Member& member : wanted.slaves) {
+        const Observation* slave = find(seen, member.address);
+        if (slave == nullptr || slave->silence != Silence::None || !slave->facts || !slave->answered_at) continue;
+        if (*slave->answered_at <= silent_since) {
+            judgement.ask.push_back(member.address);
+            continue;
+        }
+        if (!slave->facts->streaming()) {
+            ++fresh;
+            continue;
+        }
+        // The receiver holds a connection: only two answers since the silence tell whether WAL still comes.
+        if (!slave->previous_answer_at || *slave->previous_answer_at <= silent_since) {
+            judgement.ask.push_back(member.address);
+            continue;
+        }
+        ++fresh;
+        if (slave->receives_new_wal) ++receiving;
+    }
+    if (receiving > 0 && receiving >= wanted.k) {
+        judgement.reason = cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
+        for (const Member& member : wanted.slaves) judgement.ask.push_back(member.address);
+        return judgement;
+    }
+    if (!wanted.slaves.empty() && fresh < wanted.fences_needed()) {
+        judgement.reason = cause + "; waiting for an answer of " + std::to_string(wanted.fences_needed()) +
+                           " synchronous slaves, have " + std::to_string(fresh);
+        return judgement;
+    }
+    return {Verdict::Dead, cause, {}};
+}
+
+Status enough_fenced(const Record& record, const std::vector<HostPort>& fenced) {
+    for (const Configuration& configuration : record.configurations) {
+        const std::string which = "the configuration of epoch " + std::to_string(configuration.epoch.value());
+        if (configuration.slaves.empty())
+            return Error{sqlstate::object_not_in_prerequisite_state,
+                         which + " has no synchronous slave: nobody is known to have every acknowledged commit",
+                         "Promote a slave by hand with FORCE if losing commits is acceptable."};
+        std::size_t count = 0;
+        for (const Member& member : configuration.slaves)
+            if (std::find(fenced.begin(), fenced.end(), member.address) != fenced.end()) ++count;
+        if (count < configuration.fences_needed())
+            return Error{sqlstate::object_not_in_prerequisite_state,
+                         which + " needs " + std::to_string(configuration.fences_needed()) + " of its " +
+                             std::to_string(configuration.slaves.size()) + " synchronous slaves fenced, have " +
+                             std::to_string(count),
+                         "Bring its synchronous slaves back, or promote by hand with FORCE."};
+    }
+    return {};
+}
+
+const FencedPosition* choose(const std::vector<FencedPosition>& fenced) {
+    const auto best = std::max_element(fenced.begin(), fenced.end(), [](const auto& a, const auto& b) {
+        if (a.line != b.line) return a.line < b.line;
+        if (a.position != b.position) return a.position < b.position;
+        return b.address < a.address;
+    });
+    return best != fenced.end() ? &*best : nullptr;
+}
+
+Result<Configuration> configuration_after(const Record& record, const HostPort& chosen,
+                                          const std::vector<FencedPosition>& fenced, const Topology& topology,
+                                          const PolicySettings& settings) {
+    const Epoch epoch{record.epoch.value() + 1};
+    Configuration next{epoch, {}, 0};
+    for (const FencedPosition& slave : fenced) {
+        if (slave.address == chosen) continue;
+        const Node* node = topology.find(slave.address);
+        if (node == nullptr || node->replication != Replication::Synchronous) continue;
+        next.slaves.push_back({standby_name(node->key, epoch), slave.address});
+    }
+    next.k = std::min(std::max(record.wanted().k, 1), static_cast<int>(next.slaves.size()));
+    if (next.slaves.empty() && !settings.sync_degrade)
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     "no synchronous slave would be left for " + chosen.to_string() + " and pgxc.sync_degrade is off",
+                     "Set pgxc.sync_degrade = on, or bring another synchronous slave back."};
+    return next;
+}
+
+Record record_promotion(const Record& record, const HostPort& new_master, Configuration configuration,
+                        const std::vector<FencedPosition>& fenced, PendingPromotion pending) {
+    Record next = record;
+    ++next.generation;
+    // Whoever isn't told otherwise belongs to the line that ends here.
+    for (const Member& member : record.all_members()) next.lines.try_emplace(member.address.to_string(), record.epoch.value());
+    next.lines.try_emplace(record.master.to_string(), record.epoch.value());
+    for (const FencedPosition& slave : fenced) next.lines[slave.address.to_string()] = slave.line;
+    next.epoch = configuration.epoch;
+    next.master = new_master;
+    next.configurations.push_back(std::move(configuration));
+    next.pending = std::move(pending);
+    return next;
+}
+
+WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey group,
+                       const std::map<HostPort, Observation>& seen, const std::map<HostPort, TimePoint>& missing_since,
+                       const PolicySettings& settings, TimePoint now) {
+    WantedSync wanted{{record.epoch, {}, 0}, {}, {}};
+    const Observation* master = find(seen, record.master);
+    const ServerFacts* master_facts = master != nullptr && master->facts ? &*master->facts : nullptr;
+    int registered = 0;
+    for (const Node* slave : topology.slaves_of(group)) {
+        if (slave->replication != Replication::Synchronous) continue;
+        ++registered;
+        const std::string name = standby_name(slave->key, record.epoch);
+        const Observation* observation = find(seen, slave->address);
+        const Member* counts = record.wanted().find(slave->address);
+        if (counts != nullptr && counts->name == name) {
+            const auto missing = missing_since.find(slave->address);
+            const bool gone =
+                missing != missing_since.end() && since(missing->second, now) >= settings.detection_time();
+            if (!gone || !settings.sync_degrade) {
+                wanted.configuration.slaves.push_back(*counts);
+                continue;
+            }
+            wanted.why = slave->key.to_string() + " has had no stream from its master for " +
+                         ms(since(missing->second, now)) + ": it does not count until it streams again";
+            continue;
+        }
+        const bool answers = observation != nullptr && observation->facts && observation->silence == Silence::None;
+        if (!answers || !observation->facts->in_recovery) {
+            wanted.why = slave->key.to_string() + " doesn't count yet: it isn't there as a slave";
+            continue;
+        }
+        const StreamSeen* stream = master_facts != nullptr ? master_facts->find_standby(name) : nullptr;
+        const bool prepared = observation->facts->primary_slot == name &&
+                              observation->facts->primary_conninfo.find(name) != std::string::npos;
+        if (!prepared) {
+            wanted.to_prepare.push_back(*slave);
+            wanted.why = slave->key.to_string() + " is being prepared to count";
+        } else if (stream == nullptr || stream->state != "streaming") {
+            wanted.why = slave->key.to_string() + " doesn't count yet: it doesn't stream under its name";
+        } else {
+            wanted.configuration.slaves.push_back({name, slave->address});
+        }
+    }
+    wanted.configuration.k =
+        std::min(std::max(settings.sync_slaves, 1), static_cast<int>(wanted.configuration.slaves.size()));
+    // The strict choice: never let commits through unprotected because a slave that counted can't any more.
+    if (!settings.sync_degrade && registered > 0 && wanted.configuration.slaves.empty() &&
+        !record.wanted().slaves.empty())
+        wanted.configuration = record.wanted();
+    return wanted;
+}
+
+}  // namespace pgxc

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "catalog/topology.h"
+#include "replication/observation.h"
+#include "replication/promotion_plan.h"
+#include "replication/record.h"
+
+/// What to do about one node group: pure functions of facts. Every answer carries its reason (DESIGN 6.2).
+namespace pgxc {
+
+
+
+struct PolicySettings {
+    bool failover = true;
+    Millis probe_interval{200};
+    Millis probe_timeout{1'000};
+    int probe_retries = 1;
+    Millis restart_grace{5'000};
+    std::uint64_t max_lost_wal_bytes = 0;
+    int sync_slaves = 1;
+    bool sync_degrade = true;
+    replication::PromotionMethod promotion = replication::PromotionMethod::Auto;
+    /// How long a silence must last before it counts.
+    [[nodiscard]] Millis detection_time() const { return probe_timeout * (1 + probe_retries); }
+};
+
+/// The words for pgxc_node_status.
+struct StateAndReason {
+    NodeState state = NodeState::Unknown;
+    std::string why;
+};
+[[nodiscard]] StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings,
+                                      TimePoint now);
+
+/// Is the master to be replaced?
+enum class Verdict : std::uint8_t {
+    Alive,  // it answers
+    Wait,   // it doesn't, and it is too early, or something speaks against acting; `reason` tells
+    Dead,   // replace it
+};
+struct Judgement {
+    Verdict verdict = Verdict::Wait;
+    std::string reason;
+    /// Which slaves should be asked again at once, because the judgement waits for them.
+    std::vector<HostPort> ask;
+};
+[[nodiscard]] Judgement judge_master(const Record& record, const std::map<HostPort, Observation>& seen,
+                                     const PolicySettings& settings, TimePoint now);
+
+/// May a failover go on with these servers fenced? Rules 3 of FAILOVER_PROTOCOL: for every listed configuration
+/// |S| - k + 1 of its slaves; an empty S forbids it. The error names the configuration that falls short.
+[[nodiscard]] Status enough_fenced(const Record& record, const std::vector<HostPort>& fenced);
+
+/// A fenced slave's end of valid WAL, read after all fences.
+struct FencedPosition {
+    HostPort address;
+    std::int64_t line = 0;
+    Lsn position;
+};
+/// The highest by (line, LSN): rule 5. Among equals the first by address, so that a repetition chooses the same.
+[[nodiscard]] const FencedPosition* choose(const std::vector<FencedPosition>& fenced);
+
+/// The configuration that epoch e+1 begins with: the other fenced slaves, k not above what it was. With nobody left:
+/// S' = {} where degrading is allowed, else an error (rule 8).
+[[nodiscard]] Result<Configuration> configuration_after(const Record& record, const HostPort& chosen,
+                                                        const std::vector<FencedPosition>& fenced,
+                                                        const Topology& topology, const PolicySettings& settings);
+
+/// The record of epoch e+1, ready for the compare-and-set: the new configuration beside all older ones (rule 6).
+[[nodiscard]] Record record_promotion(const Record& record, const HostPort& new_master, Configuration configuration,
+                                      const std::vector<FencedPosition>& fenced, PendingPromotion pending);
+
+/// What the catalog asks for, given who is there: which slaves should count now.
+struct WantedSync {
+    Configuration configuration;
+    /// Registered as synchronous and alive, but without the name, slot or upstream of this epoch yet.
+    std::vector<Node> to_prepare;
+    std::string why;  // what keeps the configuration from being what the catalog says; empty = it is
+};
+/// `missing_since`: for a slave that counts, since when the master hasn't had its stream.
+[[nodiscard]] WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey group,
+                                     const std::map<HostPort, Observation>& seen,
+                                     const std::map<HostPort, TimePoint>& missing_since,
+                                     const PolicySettings& settings, TimePoint now);
+
+}  // namespace pgxc

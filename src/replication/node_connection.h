@@ -1,0 +1,106 @@
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <asio/awaitable.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "catalog/node.h"
+#include "replication/node_login.h"
+
+/// The control connection to a node: libpq, driven by the loop, never blocking it.
+namespace pgxc {
+
+struct ConnectTarget {
+    HostPort address;
+    NodeLogin login;
+    std::string application_name;
+};
+
+/// Why there is no answer; what the failover policy must tell apart (DESIGN 6.2, step 1).
+enum class Silence : std::uint8_t {
+    None,     // the server answered: it lives, whatever it said
+    Refused,  // nothing listens at that address
+    Lost,     // an established connection was reset or closed
+    Timeout,  // no answer in time
+    Other,    // the address can't be resolved, no route, ...: says nothing about the server
+};
+
+/// An Error, and what it means for the life of the server.
+struct NodeError {
+    Error error;
+    Silence silence = Silence::Other;
+    /// SQLSTATE that the server itself sent; empty where none came.
+    std::string server_sqlstate;
+};
+
+struct ServerNotice {
+    std::string sqlstate;
+    std::string message;
+    std::string routine;  // the C function that reported it: SyncRepWaitForLSN is a cancelled synchronous wait
+};
+
+/// The result of one statement: text, nullopt for NULL.
+struct Rows {
+    std::vector<std::vector<std::optional<std::string>>> rows;
+    std::vector<ServerNotice> notices;
+    /// The first row's column; empty text for NULL or where there is no row.
+    [[nodiscard]] std::string text(std::size_t column = 0, std::size_t row = 0) const;
+    [[nodiscard]] bool is_null(std::size_t column, std::size_t row = 0) const;
+};
+
+template <class T>
+class [[nodiscard]] NodeResult {
+  public:
+    NodeResult(T value) : value_(std::move(value)) {}
+    NodeResult(NodeError error) : error_(std::move(error)) {}
+    [[nodiscard]] bool ok() const { return value_.has_value(); }
+    [[nodiscard]] T& operator*() { return *value_; }
+    [[nodiscard]] T* operator->() { return &*value_; }
+    [[nodiscard]] const NodeError& error() const { return error_; }
+
+  private:
+    std::optional<T> value_;
+    NodeError error_;
+};
+
+class NodeConnection {
+  public:
+    /// Opens a connection within the time. Unless told otherwise by the login's conninfo: tcp_user_timeout and
+    /// keepalives so that a dead peer is noticed, gssencmode=disable so that no ticket is asked for.
+    [[nodiscard]] static asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> open(ConnectTarget target,
+                                                                                          Millis timeout);
+    NodeConnection(const NodeConnection&) = delete;
+    NodeConnection& operator=(const NodeConnection&) = delete;
+    ~NodeConnection();
+
+    /// Runs one statement (no more: ALTER SYSTEM wants to be alone). After a timeout or a lost connection the
+    /// object is broken. One statement at a time.
+    [[nodiscard]] asio::awaitable<NodeResult<Rows>> query(std::string sql, Millis timeout);
+
+    /// Starts a statement whose end is awaited later by finish(): to see from elsewhere that it waits.
+    [[nodiscard]] bool start(const std::string& sql);
+    [[nodiscard]] asio::awaitable<NodeResult<Rows>> finish(Millis timeout);
+
+    /// Waits until the server closes the connection or the time has come. True: the connection is broken.
+    [[nodiscard]] asio::awaitable<bool> wait_broken(TimePoint until);
+    /// Ends a wait_broken() early, as if its time had come.
+    void interrupt();
+
+    [[nodiscard]] bool broken() const;
+    [[nodiscard]] int backend_pid() const;
+    [[nodiscard]] int server_version() const;  // as PQserverVersion: 150020
+    /// SQLSTATE of the last FATAL or WARNING that came unasked (57P01: it shuts down), else empty.
+    [[nodiscard]] const std::string& last_unasked() const;
+
+  private:
+    class Impl;
+    explicit NodeConnection(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pgxc

@@ -1,0 +1,497 @@
+#include "replication/node_group.h"
+
+#include <algorithm>
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/use_awaitable.hpp>
+#include <set>
+#include <utility>
+
+#include "base/log.h"
+#include "replication/promotion_rules.h"
+#include "replication/sync_standbys.h"
+
+namespace pgxc {
+namespace {
+
+/// A group that nothing happens to looks around this often: lag and settings change without an event.
+constexpr Millis idle_interval{200};
+/// After an effect failed, the next attempt waits this long: the node's own state has to change first.
+constexpr Millis retry_interval{500};
+/// How long a statement that asked for synchronous replication is kept waiting for it.
+constexpr Millis settle_limit{15'000};
+
+std::vector<std::string> names_of(const Configuration& configuration) {
+    std::vector<std::string> names;
+    for (const Member& member : configuration.slaves) names.push_back(member.name);
+    return names;
+}
+
+}  // namespace
+
+NodeGroup::NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token,
+                     MonitorEnvironment& environment, Surroundings& surroundings)
+    : executor_(executor),
+      key_(key),
+      claim_token_(std::move(claim_token)),
+      environment_(environment),
+      surroundings_(surroundings),
+      timer_(executor) {}
+
+NodeGroup::~NodeGroup() = default;
+
+void NodeGroup::start() {
+    asio::co_spawn(executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+}
+
+void NodeGroup::stop() {
+    stopped_ = true;
+    wake();
+}
+
+void NodeGroup::wake() {
+    woken_ = true;
+    timer_.cancel();
+}
+
+void NodeGroup::submit(MonitorTask task) {
+    if (task.kind == MonitorTask::Kind::Settle) settle_since_[task.ticket] = Clock::now();
+    tasks_.push_back(std::move(task));
+    wake();
+}
+
+asio::awaitable<void> NodeGroup::wait_for_event(Millis limit) {
+    if (!std::exchange(woken_, false)) {
+        timer_.expires_after(limit);
+        std::error_code cancelled;
+        co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+        woken_ = false;
+    }
+}
+
+asio::awaitable<void> NodeGroup::run() {
+    while (!stopped_) {
+        std::string trouble;
+        try {
+            co_await step();
+        } catch (const std::exception& problem) {
+            trouble = problem.what();
+        }
+        if (!trouble.empty()) {
+            log_warning(key_.to_string() + ": " + trouble);
+            hold(trouble);
+        }
+        if (stopped_) break;
+        co_await wait_for_event(idle_interval);
+    }
+    sessions_.clear();
+    for (const MonitorTask& task : tasks_)
+        environment_.finish_task(
+            task.ticket,
+            Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"}, {});
+}
+
+void NodeGroup::hold(std::string why) {
+    const bool changed = gate_ != Gate::Held;
+    gate_ = Gate::Held;
+    if (changed) {
+        log_info(key_.to_string() + ": new transactions are held: " + why);
+        surroundings_.view_changed();
+    }
+    set_why(std::move(why));
+}
+
+void NodeGroup::set_why(std::string why) {
+    if (why == why_) return;
+    why_ = std::move(why);
+    if (!why_.empty()) log_info(key_.to_string() + ": " + why_);
+    surroundings_.view_changed();
+}
+
+asio::awaitable<void> NodeGroup::step() {
+    const Node* node = surroundings_.topology().find(key_);
+    if (node == nullptr || !node->is_master()) co_return;
+    const HostPort catalog_address = node->address;
+
+    if (!record_) {
+        if (Status read = co_await read_record(); !read.ok()) {
+            hold(read.error().message);
+            answer_tasks(read);
+            co_return;
+        }
+    }
+    if (!claimed_) {
+        if (Status mine = co_await claim(); !mine.ok()) {
+            hold("can't claim the group: " + mine.error().message);
+            answer_tasks(mine);
+            co_return;
+        }
+    }
+    if (record_->pending) {
+        if (Status finished = co_await finish_promotion(); !finished.ok()) {
+            hold("the recorded promotion of " + record_->pending->listens_at.to_string() +
+                 " isn't finished: " + finished.error().message);
+            answer_tasks(finished);
+            co_await wait_for_event(retry_interval);
+        }
+        co_return;
+    }
+    if (catalog_address != record_->master) {
+        hold("the catalog has " + catalog_address.to_string() + " as the master, the arbiter's record " +
+             record_->master.to_string());
+        co_return;
+    }
+    const auto promote = std::find_if(tasks_.begin(), tasks_.end(), [](const MonitorTask& task) {
+        return task.kind == MonitorTask::Kind::Promote;
+    });
+    if (promote != tasks_.end()) {
+        const MonitorTask task = *promote;
+        tasks_.erase(promote);
+        Status done = co_await promote_by_hand(task);
+        environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
+        if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+        co_return;
+    }
+
+    const auto seen = surroundings_.observations();
+    const auto now = Clock::now();
+    const Judgement judgement = judge_master(*record_, seen, policy(), now);
+    const auto master = seen.find(record_->master);
+    switch (judgement.verdict) {
+        case Verdict::Dead: {
+            hold(judgement.reason);
+            if (!policy().failover) {
+                set_why(judgement.reason + "; pgxc.failover is off");
+                answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
+                break;
+            }
+            const TimePoint since = master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
+            if (Status done = co_await fail_over(judgement.reason, since); !done.ok()) {
+                set_why(judgement.reason + "; no failover: " + done.error().message);
+                answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
+                co_await wait_for_event(retry_interval);
+            }
+            break;
+        }
+        case Verdict::Wait: {
+            const bool slow = master != seen.end() && (master->second.silence == Silence::Timeout ||
+                                                       master->second.silence == Silence::Other);
+            // One slow answer is no reason to stop traffic that may well run; a closed port or connection is.
+            if (slow && gate_ == Gate::Open)
+                set_why(judgement.reason);
+            else
+                hold(judgement.reason);
+            for (const HostPort& address : judgement.ask) surroundings_.kick(address);
+            answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
+            if (!judgement.ask.empty()) co_await wait_for_event(Millis(5));
+            break;
+        }
+        case Verdict::Alive: {
+            const Observation& observation = master->second;
+            if (observation.refuses_us) {
+                hold(observation.error);
+                answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
+                break;
+            }
+            if (observation.facts->in_recovery) {
+                hold("the recorded master at " + record_->master.to_string() + " is in recovery");
+                answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
+                break;
+            }
+            if (record_->system_identifier != 0 &&
+                observation.facts->system_identifier != record_->system_identifier) {
+                hold("the server at " + record_->master.to_string() + " belongs to another cluster");
+                answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
+                break;
+            }
+            note_missing_streams(seen);
+            Status settled = co_await keep_synchronous();
+            if (settled.ok() && gate_ == Gate::Held) settled = co_await open_gate();
+            if (settled.ok()) settled = co_await follow();
+            if (settled.ok() && gate_ == Gate::Open) set_why(sync_why_);
+            answer_tasks(settled);
+            break;
+        }
+    }
+}
+
+// --- The record ---------------------------------------------------------------------------------------------------
+
+asio::awaitable<Status> NodeGroup::read_record() {
+    auto record = co_await environment_.arbiter().read(key_);
+    if (!record.ok()) co_return record.error();
+    record_ = std::move(*record);
+    claimed_ = record_->claim_owner == claim_token_;
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::claim() {
+    if (Status read = co_await read_record(); !read.ok()) co_return read;
+    if (claimed_) co_return Status{};
+    Record next = *record_;
+    ++next.generation;
+    ++next.claim;
+    next.claim_owner = claim_token_;
+    if (Status mine = co_await replace_record(std::move(next)); !mine.ok()) co_return mine;
+    claimed_ = true;
+    // Sessions from before the claim were taken for another ballot.
+    sessions_.clear();
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::still_claimed() {
+    if (Status read = co_await read_record(); !read.ok()) co_return read;
+    if (!claimed_)
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        key_.to_string() + ": another coordinator has claimed the group"};
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::replace_record(Record next) {
+    auto replaced = co_await environment_.arbiter().compare_and_set(key_, next);
+    if (!replaced.ok()) co_return replaced.error();
+    if (!*replaced) {
+        claimed_ = false;
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        key_.to_string() + ": the arbiter's record was changed by another coordinator"};
+    }
+    record_ = std::move(next);
+    surroundings_.view_changed();
+    co_return Status{};
+}
+
+asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
+    const auto held = sessions_.find(address);
+    if (held != sessions_.end()) {
+        if (!co_await held->second->lost()) co_return held->second.get();
+        sessions_.erase(address);
+    }
+    ConnectTarget target{address, environment_.settings().login, "pgxc_ha control"};
+    auto opened = co_await LockSession::open(target, policy().probe_timeout,
+                                             [this]() -> asio::awaitable<Status> { return still_claimed(); });
+    if (!opened.ok()) co_return opened.error();
+    auto* session = opened->get();
+    sessions_[address] = std::move(*opened);
+    co_return session;
+}
+
+// --- Calm times ---------------------------------------------------------------------------------------------------
+
+void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen) {
+    const auto master = seen.find(record_->master);
+    const auto now = Clock::now();
+    std::set<HostPort> counting;
+    for (const Member& member : record_->wanted().slaves) {
+        counting.insert(member.address);
+        const StreamSeen* stream = master->second.facts->find_standby(member.name);
+        const bool streams = stream != nullptr && stream->state == "streaming";
+        if (streams)
+            missing_since_.erase(member.address);
+        else
+            missing_since_.try_emplace(member.address, now);
+    }
+    std::erase_if(missing_since_, [&](const auto& entry) { return !counting.contains(entry.first); });
+}
+
+asio::awaitable<Status> NodeGroup::open_gate() {
+    const auto now = Clock::now();
+    if (gate_tried_ && now - *gate_tried_ < retry_interval && !why_.empty() && missing_since_.empty() == false)
+        co_return Error{sqlstate::object_not_in_prerequisite_state, why_};
+    gate_tried_ = now;
+    auto master = co_await session(record_->master);
+    if (!master.ok()) {
+        hold(master.error().message);
+        co_return master.error();
+    }
+    const Configuration& wanted = record_->wanted();
+    const std::string names = synchronous_standby_names(wanted.k, names_of(wanted));
+    const std::string nobody = nobody_standby_names(record_->cluster_id);
+    const auto seen = surroundings_.observations();
+    const auto observation = seen.find(record_->master);
+    if (observation == seen.end() || !observation->second.facts) co_return Status{};
+    const std::uint64_t system_identifier = observation->second.facts->system_identifier;
+    if (observation->second.facts->standby_names != names) {
+        if (Status set = co_await set_standby_names(**master, names, nobody); !set.ok()) {
+            hold(set.error().message);
+            co_return set;
+        }
+    }
+    // Shorter than the detection time: if a slave is what is missing, degrading must not wait behind this.
+    Status proven = co_await prove_gate(**master, names, wanted.k, names_of(wanted), record_->system_identifier, 0,
+                                        policy().probe_timeout);
+    if (!proven.ok()) {
+        hold(proven.error().message);
+        co_return proven;
+    }
+    if (record_->system_identifier == 0) {
+        Record next = *record_;
+        ++next.generation;
+        next.system_identifier = system_identifier;
+        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
+    }
+    gate_ = Gate::Open;
+    log_info(key_.to_string() + ": " + record_->master.to_string() + " is proven the master of epoch " +
+             std::to_string(record_->epoch.value()) + "; open for transactions");
+    set_why({});
+    surroundings_.view_changed();
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::keep_synchronous() {
+    const auto seen = surroundings_.observations();
+    const auto now = Clock::now();
+    const WantedSync wanted =
+        wanted_sync(*record_, surroundings_.topology(), key_, seen, missing_since_, policy(), now);
+    sync_why_ = wanted.why;
+    const bool in_force = record_->configurations.size() == 1 && record_->wanted() == wanted.configuration;
+    if (in_force && wanted.to_prepare.empty()) co_return Status{};
+    // What failed a moment ago would fail again: a node's state has to change first.
+    if (sync_tried_ && now - *sync_tried_ < retry_interval) co_return Status{};
+    for (const Node& slave : wanted.to_prepare) {
+        if (Status prepared = co_await prepare(slave); !prepared.ok()) {
+            sync_tried_ = Clock::now();
+            sync_why_ = slave.key.to_string() + " can't be made synchronous: " + prepared.error().message;
+            set_why(sync_why_);
+            co_return prepared;
+        }
+    }
+    if (in_force) co_return Status{};
+    if (Status changed = co_await change_configuration(wanted.configuration); !changed.ok()) {
+        sync_tried_ = Clock::now();
+        sync_why_ = changed.error().message;
+        co_return changed;
+    }
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
+    const auto seen = surroundings_.observations();
+    const auto observation = seen.find(slave.address);
+    if (observation == seen.end() || !observation->second.facts)
+        co_return Error{sqlstate::object_not_in_prerequisite_state, "it has not answered yet"};
+    const ServerFacts facts = *observation->second.facts;
+    auto stored = environment_.stored_conninfo(slave.address);
+    if (!stored.ok()) co_return stored.error();
+    std::string conninfo = facts.primary_conninfo;
+    if (!stored->has_value() && !conninfo.empty()) {
+        if (Status kept = environment_.store_conninfo(slave.address, conninfo); !kept.ok()) co_return kept;
+    } else if (conninfo.empty()) {
+        conninfo = stored->value_or("user=" + environment_.settings().login.user);
+    }
+    auto on_slave = co_await session(slave.address);
+    if (!on_slave.ok()) co_return on_slave.error();
+    auto on_master = co_await session(record_->master);
+    if (!on_master.ok()) co_return on_master.error();
+    // Opening the second session may have ended the first one's object.
+    on_slave = co_await session(slave.address);
+    if (!on_slave.ok()) co_return on_slave.error();
+    if (record_->line_of(slave.address) < record_->epoch.value()) {
+        Status prefix = co_await prove_prefix(**on_master, facts);
+        if (!prefix.ok()) co_return prefix;
+    }
+    StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, record_->master,
+                    nobody_standby_names(record_->cluster_id)};
+    Status prepared = co_await prepare_slave(**on_slave, **on_master, plan);
+    if (!prepared.ok()) co_return prepared;
+    log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
+             " streams from now on as " + plan.name);
+    if (record_->line_of(slave.address) < record_->epoch.value()) {
+        Record next = *record_;
+        ++next.generation;
+        next.lines[slave.address.to_string()] = record_->epoch.value();
+        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
+    }
+    surroundings_.kick(slave.address);
+    surroundings_.kick(record_->master);
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_configuration) {
+    if (record_->wanted() != next_configuration) {
+        // Beside the old one first: rule 7.
+        Record next = *record_;
+        ++next.generation;
+        next.configurations.push_back(next_configuration);
+        if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
+    }
+    const std::vector<std::string> slaves = names_of(next_configuration);
+    const std::string names = synchronous_standby_names(next_configuration.k, slaves);
+    auto master = co_await session(record_->master);
+    if (!master.ok()) co_return master.error();
+    Status set = co_await set_standby_names(**master, names, nobody_standby_names(record_->cluster_id));
+    if (!set.ok()) co_return set;
+    Status proven = co_await prove_gate(**master, names, next_configuration.k, slaves, record_->system_identifier, 0,
+                                        policy().probe_timeout);
+    if (!proven.ok()) co_return proven;
+    Record next = *record_;
+    ++next.generation;
+    next.configurations.assign(1, next_configuration);
+    for (const Member& member : next_configuration.slaves)
+        next.lines[member.address.to_string()] = record_->epoch.value();
+    if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
+    log_info(key_.to_string() + ": synchronous_standby_names = '" + names + "' is in force");
+    std::vector<std::string> keep = slaves;
+    for (const Node* slave : surroundings_.topology().slaves_of(key_))
+        keep.push_back(standby_name(slave->key, record_->epoch));
+    if (Status dropped = co_await drop_stale_slots(**master, keep); !dropped.ok())
+        log_warning(key_.to_string() + ": stale slots are left: " + dropped.error().message);
+    surroundings_.kick(record_->master);
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::follow() {
+    const auto seen = surroundings_.observations();
+    const Topology topology = surroundings_.topology();
+    for (const Node* slave : topology.slaves_of(key_)) {
+        if (record_->line_of(slave->address) >= record_->epoch.value()) continue;
+        const auto observation = seen.find(slave->address);
+        if (observation == seen.end() || observation->second.silence != Silence::None ||
+            !observation->second.facts || !observation->second.facts->in_recovery)
+            continue;
+        if (sync_tried_ && Clock::now() - *sync_tried_ < retry_interval) co_return Status{};
+        if (Status followed = co_await prepare(*slave); !followed.ok()) {
+            sync_tried_ = Clock::now();
+            sync_why_ = slave->key.to_string() + " can't follow the new master: " + followed.error().message;
+        }
+    }
+    co_return Status{};
+}
+
+// --- Tasks --------------------------------------------------------------------------------------------------------
+
+std::optional<std::string> NodeGroup::settle_blocker() const {
+    if (gate_ != Gate::Open) return why_.empty() ? "the master is not proven yet" : why_;
+    if (record_->configurations.size() != 1) return "a change of the synchronous slaves is under way";
+    std::set<HostPort> registered;
+    for (const Node* slave : surroundings_.topology().slaves_of(key_))
+        if (slave->replication == Replication::Synchronous) registered.insert(slave->address);
+    std::set<HostPort> counting;
+    for (const Member& member : record_->wanted().slaves) counting.insert(member.address);
+    if (registered != counting) return sync_why_.empty() ? "a change of the synchronous slaves is due" : sync_why_;
+    return std::nullopt;
+}
+
+void NodeGroup::answer_tasks(const Status& settled) {
+    const auto now = Clock::now();
+    const auto blocker = record_ ? settle_blocker() : std::optional<std::string>("the record can't be read");
+    for (auto task = tasks_.begin(); task != tasks_.end();) {
+        const bool settle = task->kind == MonitorTask::Kind::Settle;
+        const bool timed_out = settle && now - settle_since_[task->ticket] >= settle_limit;
+        if (settle && (!blocker || timed_out)) {
+            Status answer;
+            if (blocker)
+                answer = Error{sqlstate::object_not_in_prerequisite_state,
+                               "synchronous replication of " + key_.to_string() + " is not in force yet: " + *blocker,
+                               "See pgxc_node_status; it comes into force by itself as soon as it can.",
+                               settled.ok() ? "" : settled.error().message};
+            environment_.finish_task(task->ticket, answer, {});
+            settle_since_.erase(task->ticket);
+            task = tasks_.erase(task);
+        } else {
+            ++task;
+        }
+    }
+}
+
+}  // namespace pgxc

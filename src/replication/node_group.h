@@ -1,0 +1,132 @@
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <asio/awaitable.hpp>
+#include <asio/steady_timer.hpp>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "replication/monitor_environment.h"
+#include "replication/node_effects.h"
+#include "replication/node_watch.h"
+
+namespace pgxc {
+
+/// One datanode master and its slaves: owns the group's claim, keeps its synchronous replication as the catalog says,
+/// fails it over. One coroutine: whatever is done to the group is done by it, one thing at a time.
+class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
+  public:
+    /// What the group asks of the monitor that owns it.
+    class Surroundings {
+      public:
+        virtual ~Surroundings() = default;
+        [[nodiscard]] virtual const Topology& topology() const = 0;
+        /// The newest observation of each address; a copy for a consistent decision.
+        [[nodiscard]] virtual std::map<HostPort, Observation> observations() const = 0;
+        /// Asks a node now.
+        virtual void kick(const HostPort& address) = 0;
+        /// The group's part of the view has changed: publish now.
+        virtual void view_changed() = 0;
+        /// The catalog has been written: read it again before anything else is decided.
+        virtual void reload_topology() = 0;
+    };
+
+    NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token, MonitorEnvironment& environment,
+              Surroundings& surroundings);
+    ~NodeGroup();
+
+    void start();
+    void stop();
+    /// Something has changed: look again.
+    void wake();
+    void submit(MonitorTask task);
+
+    [[nodiscard]] NodeKey key() const { return key_; }
+    /// The record as last read or written; nullopt before the first reading.
+    [[nodiscard]] const std::optional<Record>& record() const { return record_; }
+    [[nodiscard]] Gate gate() const { return gate_; }
+    [[nodiscard]] bool promoting() const { return record_ && record_->pending.has_value(); }
+    /// What the group does or waits for; empty when all is as it should be.
+    [[nodiscard]] const std::string& why() const { return why_; }
+
+  private:
+    struct Timing {
+        TimePoint silent_since;
+        TimePoint judged;
+        TimePoint claimed;
+        TimePoint fenced;
+    };
+    struct Candidate {
+        Member member;
+        FenceResult result;
+    };
+
+    asio::awaitable<void> run();
+    asio::awaitable<void> step();
+    asio::awaitable<void> wait_for_event(Millis limit);
+
+    // The record
+    asio::awaitable<Status> read_record();
+    asio::awaitable<Status> claim();
+    asio::awaitable<Status> still_claimed();
+    asio::awaitable<Status> replace_record(Record next);
+
+    // Sessions
+    asio::awaitable<Result<LockSession*>> session(HostPort address);
+
+    // Failover
+    asio::awaitable<Status> fail_over(std::string cause, TimePoint silent_since);
+    asio::awaitable<Status> promote_by_hand(const MonitorTask& task);
+    /// Fences every member of every listed configuration (and `extra`) that can be reached.
+    asio::awaitable<std::vector<Candidate>> fence_members(const std::vector<Member>& members);
+    asio::awaitable<void> undo_fences(const std::vector<Candidate>& fenced);
+    asio::awaitable<Status> record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
+                                               PendingPromotion pending, HostPort new_address);
+    asio::awaitable<Status> finish_promotion();
+    asio::awaitable<Status> restart_as_new_master();
+
+    // Calm times
+    asio::awaitable<Status> open_gate();
+    asio::awaitable<Status> keep_synchronous();
+    asio::awaitable<Status> prepare(const Node& slave);
+    asio::awaitable<Status> change_configuration(Configuration next);
+    asio::awaitable<Status> follow();
+    void note_missing_streams(const std::map<HostPort, Observation>& seen);
+
+    void hold(std::string why);
+    void set_why(std::string why);
+    void answer_tasks(const Status& settled);
+    [[nodiscard]] std::optional<std::string> settle_blocker() const;
+    [[nodiscard]] const PolicySettings& policy() { return environment_.settings().policy; }
+
+    asio::any_io_executor executor_;
+    NodeKey key_;
+    std::string claim_token_;
+    MonitorEnvironment& environment_;
+    Surroundings& surroundings_;
+    asio::steady_timer timer_;
+    bool woken_ = false;
+    bool stopped_ = false;
+
+    std::optional<Record> record_;
+    bool claimed_ = false;
+    Gate gate_ = Gate::Held;
+    std::string why_;
+    std::string sync_why_;
+    std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
+    std::map<HostPort, TimePoint> missing_since_;  // slaves that count and whose stream the master doesn't have
+    std::optional<TimePoint> gate_tried_;
+    std::optional<TimePoint> sync_tried_;
+    std::optional<Timing> timing_;  // of the failover that runs, if it began in this process
+    std::optional<Epoch> promoted_;        // the epoch whose master this process has seen promoted and proven
+    bool restarted_ = false;               // the chosen has been restarted for the pending promotion
+    std::optional<Error> restart_error_;   // why the restart that was wanted did not come about
+    std::deque<MonitorTask> tasks_;
+    std::map<int, TimePoint> settle_since_;  // ticket -> when it was taken
+};
+
+}  // namespace pgxc

@@ -1,0 +1,428 @@
+#include <algorithm>
+#include <asio/use_awaitable.hpp>
+
+#include "base/log.h"
+#include "catalog/topology_rules.h"
+#include "replication/node_group.h"
+#include "replication/server_restart.h"
+#include "replication/sync_standbys.h"
+
+namespace pgxc {
+namespace {
+
+using replication::PromotionMethod;
+
+constexpr Millis fence_timeout{5'000};
+constexpr Millis promote_timeout{30'000};
+/// How long a planned promotion waits for running transactions before it ends them.
+constexpr Millis drain_timeout{5'000};
+
+double ms_between(TimePoint from, TimePoint to) {
+    return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+std::int64_t wall_us(TimePoint then) {
+    const auto ago = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - then);
+    const auto now = std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+    return (now.time_since_epoch() - ago).count();
+}
+
+std::vector<std::string> names_of(const Configuration& configuration) {
+    std::vector<std::string> names;
+    for (const Member& member : configuration.slaves) names.push_back(member.name);
+    return names;
+}
+
+}  // namespace
+
+asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(const std::vector<Member>& members) {
+    std::vector<Candidate> fenced;
+    for (const Member& member : members) {
+        auto slave = co_await session(member.address);
+        if (!slave.ok()) {
+            log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
+                        slave.error().message);
+            continue;
+        }
+        const std::uint64_t system = record_->system_identifier;
+        auto result = co_await fence(
+            **slave, member.name, system,
+            [this, address = member.address](const std::string& conninfo) {
+                return environment_.store_conninfo(address, conninfo);
+            },
+            fence_timeout);
+        if (!result.ok()) {
+            log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
+                        result.error().message);
+            continue;
+        }
+        log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " + result->position.to_string() +
+                 " of timeline " + std::to_string(result->timeline.value()));
+        fenced.push_back({member, *result});
+    }
+    co_return fenced;
+}
+
+asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fenced) {
+    // Under the same claim, and only towards the record's master (rule 10).
+    if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
+    for (const Candidate& candidate : fenced) {
+        auto slave = co_await session(candidate.member.address);
+        if (!slave.ok()) continue;
+        std::string conninfo = candidate.result.conninfo;
+        if (conninfo.empty()) {
+            auto stored = environment_.stored_conninfo(candidate.member.address);
+            if (stored.ok() && stored->has_value()) conninfo = **stored;
+        }
+        if (Status undone = co_await unfence(**slave, conninfo, candidate.result.changed); !undone.ok())
+            log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
+                        " stays fenced: " + undone.error().message);
+    }
+}
+
+asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent_since) {
+    Timing timing{silent_since, Clock::now(), {}, {}};
+    if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
+    if (record_->pending) co_return Status{};  // somebody's decision stands: finish that
+    const std::vector<Member> members = record_->all_members();
+
+    // Reach before the first cut: a failover that can't succeed must not stop a stream.
+    std::vector<HostPort> reachable;
+    for (const Member& member : members) {
+        auto slave = co_await session(member.address);
+        if (slave.ok()) reachable.push_back(member.address);
+    }
+    if (Status enough = enough_fenced(*record_, reachable); !enough.ok()) co_return enough;
+    timing.claimed = Clock::now();
+
+    const std::vector<Candidate> fenced = co_await fence_members(members);
+    std::vector<HostPort> addresses;
+    std::vector<FencedPosition> positions;
+    for (const Candidate& candidate : fenced) {
+        addresses.push_back(candidate.member.address);
+        positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
+                             candidate.result.position});
+    }
+    Status enough = enough_fenced(*record_, addresses);
+    if (!enough.ok()) {
+        co_await undo_fences(fenced);
+        co_return enough;
+    }
+    timing.fenced = Clock::now();
+    const FencedPosition* best = choose(positions);
+    const Node* node = surroundings_.topology().find(best->address);
+    if (node == nullptr) {
+        co_await undo_fences(fenced);
+        co_return Error{sqlstate::undefined_object,
+                        "the slave at " + best->address.to_string() + " is not in the catalog any more"};
+    }
+    PendingPromotion pending;
+    pending.promoted_id = node->key.id;
+    pending.listens_at = best->address;
+    pending.old_master = record_->master;
+    pending.cause = cause;
+    pending.decided_by = "coordinator " + std::to_string(environment_.settings().own_id.value());
+    pending.started_at_us = wall_us(silent_since);
+    pending.detect_ms = ms_between(silent_since, timing.judged);
+    pending.decide_ms = ms_between(timing.judged, timing.claimed);
+    pending.fence_ms = ms_between(timing.claimed, timing.fenced);
+    HostPort new_address = best->address;
+    if (policy().promotion == PromotionMethod::Restart) {
+        auto slave = co_await session(best->address);
+        if (slave.ok()) {
+            // The classic way: on one host the new master takes the dead one's port.
+            const bool same_host = best->address.host == record_->master.host;
+            const std::uint16_t port = same_host ? record_->master.port : best->address.port;
+            Status can = co_await can_restart(**slave, port);
+            pending.by_restart = can.ok();
+            if (can.ok())
+                new_address.port = port;
+            else
+                log_warning(key_.to_string() + ": promoting without a restart: " + can.error().message);
+        }
+    }
+    timing_ = timing;
+    co_return co_await record_and_promote(fenced, best->address, pending, new_address);
+}
+
+asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
+                                                      PendingPromotion pending, HostPort new_address) {
+    std::vector<FencedPosition> positions;
+    for (const Candidate& candidate : fenced) {
+        positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
+                             candidate.result.position});
+        if (candidate.member.address == chosen) {
+            pending.settings_to_restore = candidate.result.changed;
+            pending.old_timeline = candidate.result.timeline.value();
+        }
+    }
+    auto configuration = configuration_after(*record_, chosen, positions, surroundings_.topology(), policy());
+    if (!configuration.ok()) {
+        co_await undo_fences(fenced);
+        co_return configuration.error();
+    }
+    Record next = record_promotion(*record_, new_address, *configuration, positions, std::move(pending));
+    // The commit point: from here on there is no way back, only forward.
+    if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) {
+        co_await undo_fences(fenced);
+        co_return recorded;
+    }
+    log_info(key_.to_string() + ": epoch " + std::to_string(record_->epoch.value()) + " is recorded: the master is " +
+             chosen.to_string());
+    co_return co_await finish_promotion();
+}
+
+asio::awaitable<Status> NodeGroup::restart_as_new_master() {
+    auto slave = co_await session(record_->pending->listens_at);
+    if (!slave.ok()) co_return slave.error();
+    const std::uint16_t port = record_->master.port;
+    std::unique_ptr<LockSession> owned = std::move(sessions_[record_->pending->listens_at]);
+    sessions_.erase(record_->pending->listens_at);
+    co_return co_await restart_server(std::move(owned), port, promote_timeout,
+                                      [this]() -> asio::awaitable<Status> { return still_claimed(); });
+}
+
+asio::awaitable<Status> NodeGroup::finish_promotion() {
+    const TimePoint began = Clock::now();
+    const Timing timing = timing_.value_or(Timing{began, began, began, began});
+    const Configuration wanted = record_->wanted();
+    const std::string names = synchronous_standby_names(wanted.k, names_of(wanted));
+    const std::string nobody = nobody_standby_names(record_->cluster_id);
+    TimePoint promoted = began;
+
+    if (gate_ != Gate::Open || !promoted_ || *promoted_ != record_->epoch) {
+        if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
+        HostPort at = record_->pending->listens_at;
+        auto server = co_await session(at);
+        if (!server.ok() && at != record_->master) {
+            at = record_->master;
+            server = co_await session(at);
+        }
+        if (!server.ok()) co_return server.error();
+        auto recovery = co_await (*server)->run(
+            "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM pg_catalog.pg_control_system())",
+            effect_timeout);
+        if (!recovery.ok()) co_return recovery.error();
+        if (recovery->text(1) != std::to_string(record_->system_identifier))
+            co_return Error{sqlstate::object_not_in_prerequisite_state,
+                            "the server at " + at.to_string() + " belongs to another cluster"};
+        if (recovery->text(0) == "t") {
+            // In force before it is promoted: rule 8.
+            Status named = co_await set_standby_names(**server, names, nobody);
+            if (!named.ok()) co_return named;
+            if (at != record_->master || record_->pending->by_restart) {
+                if (at != record_->master || !restarted_) {
+                    Status restarted = co_await restart_as_new_master();
+                    if (!restarted.ok()) {
+                        if (at == record_->master) co_return restarted;
+                        // It runs again where it was: the promotion stands, the port can't be had. Say so durably.
+                        log_warning(key_.to_string() + ": promoting without a restart: " + restarted.error().message);
+                        Record next = *record_;
+                        ++next.generation;
+                        next.master = at;
+                        next.pending->by_restart = false;
+                        next.pending->cause += "; restart failed: " + restarted.error().message;
+                        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
+                        restart_error_ = restarted.error();
+                    } else {
+                        restarted_ = true;
+                    }
+                    server = co_await session(record_->master);
+                    if (!server.ok()) co_return server.error();
+                }
+            }
+            for (const Member& member : wanted.slaves) {
+                auto follower = co_await session(member.address);
+                if (!follower.ok()) continue;
+                auto stored = environment_.stored_conninfo(member.address);
+                StreamPlan plan{member.name,
+                                stored.ok() && stored->has_value()
+                                    ? **stored
+                                    : "user=" + environment_.settings().login.user,
+                                record_->master, nobody};
+                server = co_await session(record_->master);
+                if (!server.ok()) co_return server.error();
+                Status follows = co_await prepare_slave(**follower, **server, plan);
+                if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
+            }
+            server = co_await session(record_->master);
+            if (!server.ok()) co_return server.error();
+            Status out = co_await promote_server(**server, promote_timeout);
+            if (!out.ok()) co_return out;
+        }
+        server = co_await session(record_->master);
+        if (!server.ok()) co_return server.error();
+        Status proven = co_await prove_gate(**server, names, wanted.k, names_of(wanted), record_->system_identifier,
+                                            record_->pending->old_timeline, policy().probe_timeout);
+        if (!proven.ok()) co_return proven;
+        promoted = Clock::now();
+        promoted_ = record_->epoch;
+        gate_ = Gate::Open;
+        why_.clear();
+        surroundings_.view_changed();
+        log_info(key_.to_string() + ": " + record_->master.to_string() + " is the master of epoch " +
+                 std::to_string(record_->epoch.value()) + "; open for transactions");
+    }
+
+    const PendingPromotion pending = *record_->pending;
+    HistoryRow row;
+    row.node = key_;
+    row.epoch = record_->epoch;
+    row.old_address = pending.old_master;
+    row.new_address = record_->master;
+    row.promoted_from = pending.promoted_id;
+    row.cause = pending.cause;
+    row.decided_by = pending.decided_by;
+    row.method = pending.by_restart ? "restart" : "promote";
+    row.started_at_us = pending.started_at_us;
+    row.detect_ms = pending.detect_ms;
+    row.decide_ms = pending.decide_ms;
+    row.fence_ms = pending.fence_ms;
+    row.promote_ms = ms_between(timing_ ? timing.fenced : began, promoted);
+    row.publish_ms = ms_between(promoted, Clock::now());
+    row.outage_ms = timing_ ? ms_between(timing.silent_since, promoted)
+                            : static_cast<double>(wall_us(promoted) - pending.started_at_us) / 1000.0;
+    row.lost_wal_bytes = pending.lost_wal_bytes;
+    if (Status published = environment_.publish_promotion(row); !published.ok()) co_return published;
+    surroundings_.reload_topology();
+
+    Record next = *record_;
+    ++next.generation;
+    next.pending.reset();
+    next.configurations.assign(1, wanted);
+    next.lines[next.master.to_string()] = next.epoch.value();
+    for (const Member& member : wanted.slaves) next.lines[member.address.to_string()] = next.epoch.value();
+    if (Status settled = co_await replace_record(std::move(next)); !settled.ok()) co_return settled;
+    timing_.reset();
+    restarted_ = false;
+    if (!pending.settings_to_restore.empty()) {
+        auto server = co_await session(record_->master);
+        if (server.ok()) {
+            SettingChanges changes;
+            for (const auto& [name, value] : pending.settings_to_restore) changes.emplace_back(name, value);
+            if (Status restored = co_await alter_system(**server, changes); !restored.ok())
+                log_warning(key_.to_string() + ": settings changed by the fence are left: " + restored.error().message);
+        }
+    }
+    surroundings_.kick(record_->master);
+    co_return Status{};
+}
+
+asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
+    const TimePoint asked = Clock::now();
+    const Topology topology = surroundings_.topology();
+    const Node* slave = topology.find(task.node);
+    if (slave == nullptr || slave->is_master())
+        co_return Error{sqlstate::undefined_object, task.node.to_string() + " is not a registered slave"};
+    auto new_address = promotion_address(slave->address, task.address);
+    if (!new_address.ok()) co_return new_address.error();
+    const Member* counts = record_->wanted().find(slave->address);
+    if (counts == nullptr && !task.force)
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        task.node.to_string() + " is not a synchronous slave in force: it may lack acknowledged commits",
+                        "Promote a synchronous slave, or add FORCE and accept the loss."};
+    if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
+
+    const bool restart = task.with_restart || policy().promotion == PromotionMethod::Restart ||
+                         new_address->port != slave->address.port;
+    auto chosen = co_await session(slave->address);
+    if (!chosen.ok()) co_return chosen.error();
+    const bool takes_over = *new_address == record_->master;
+
+    const auto seen = surroundings_.observations();
+    const auto master = seen.find(record_->master);
+    const bool master_alive = master != seen.end() && master->second.silence == Silence::None;
+    if (restart) {
+        Status can = co_await can_restart(**chosen, master_alive && takes_over ? slave->address.port : new_address->port);
+        if (!can.ok()) co_return can.error();
+    }
+    std::vector<Member> members = record_->all_members();
+    if (counts == nullptr) members.push_back({"", slave->address});
+
+    hold("a promotion of " + task.node.to_string() + " was asked for by " + task.user);
+    if (master_alive) {
+        auto old = co_await session(record_->master);
+        if (old.ok()) {
+            (void)co_await wait_for_transactions(**old, drain_timeout);
+            old = co_await session(record_->master);
+        }
+        Status silent = old.ok() ? co_await silence_master(**old, nobody_standby_names(record_->cluster_id))
+                                 : Status{old.error()};
+        if (silent.ok() && !task.force) {
+            chosen = co_await session(slave->address);
+            silent = chosen.ok() ? co_await wait_for_slave(**old, **chosen, drain_timeout) : Status{chosen.error()};
+        }
+        if (!silent.ok()) {
+            // Nothing is recorded yet: the master goes on as it was, proven anew by the gate.
+            co_return Error{silent.error().sqlstate,
+                            "the master of " + key_.to_string() + " lives, but could not be stopped from acknowledging: " +
+                                silent.error().message,
+                            "Stop it for certain, then promote again."};
+        }
+        if (takes_over) {
+            Status stopped = co_await stop_server(std::move(sessions_[record_->master]), promote_timeout);
+            sessions_.erase(record_->master);
+            if (!stopped.ok()) co_return stopped.error();
+        }
+    }
+    const TimePoint claimed = Clock::now();
+    const std::vector<Candidate> fenced = co_await fence_members(members);
+    std::vector<HostPort> addresses;
+    const Candidate* candidate = nullptr;
+    std::vector<FencedPosition> positions;
+    for (const Candidate& each : fenced) {
+        addresses.push_back(each.member.address);
+        positions.push_back({each.member.address, record_->line_of(each.member.address), each.result.position});
+        if (each.member.address == slave->address) candidate = &each;
+    }
+    Status refused;
+    if (candidate == nullptr) {
+        refused = Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
+                        "See the coordinator's log for the reason."};
+    } else if (!task.force) {
+        refused = enough_fenced(*record_, addresses);
+        const FencedPosition* best = choose(positions);
+        if (refused.ok() && best->address != slave->address &&
+            (best->line != record_->line_of(slave->address) || best->position != candidate->result.position))
+            refused = Error{sqlstate::object_not_in_prerequisite_state,
+                            task.node.to_string() + " is not caught up: " + best->address.to_string() + " is further",
+                            "Promote that one, or add FORCE and accept the loss."};
+    }
+    if (!refused.ok()) {
+        co_await undo_fences(fenced);
+        co_return refused;
+    }
+    PendingPromotion pending;
+    pending.promoted_id = task.node.id;
+    pending.listens_at = slave->address;
+    pending.old_master = record_->master;
+    pending.by_restart = restart;
+    pending.former_alive = master_alive;
+    pending.cause = std::string(task.force ? "promotion by hand with FORCE" : "promotion by hand");
+    pending.decided_by = task.user;
+    pending.started_at_us = wall_us(asked);
+    pending.decide_ms = ms_between(asked, claimed);
+    const TimePoint fences_done = Clock::now();
+    pending.fence_ms = ms_between(claimed, fences_done);
+    if (counts == nullptr) {
+        // Without the slave's acknowledgements only the master's last known end of WAL bounds the loss.
+        const bool known = master != seen.end() && master->second.facts && !master_alive;
+        pending.lost_wal_bytes = -1;
+        if (known && master->second.facts->flushed > candidate->result.position)
+            pending.lost_wal_bytes = static_cast<std::int64_t>(master->second.facts->flushed.bytes() -
+                                                               candidate->result.position.bytes());
+        if (master_alive) pending.lost_wal_bytes = 0;
+    }
+    timing_ = Timing{asked, asked, claimed, fences_done};
+    restart_error_.reset();
+    Status done = co_await record_and_promote(fenced, slave->address, pending, *new_address);
+    if (done.ok() && restart_error_) {
+        Error told = *restart_error_;
+        told.message = key_.to_string() + " is promoted, but without the restart and the address that were asked for: " +
+                       told.message;
+        co_return told;
+    }
+    co_return done;
+}
+
+}  // namespace pgxc

@@ -1,0 +1,152 @@
+#include "replication/node_watch.h"
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
+#include <utility>
+
+namespace pgxc {
+namespace {
+
+/// How soon to ask again a server that says it is starting: its first good answer ends an outage.
+constexpr Millis starting_interval{50};
+
+bool says_going_down(const std::string& state) {
+    return state == sqlstate::admin_shutdown || state == "57P02" || state == sqlstate::cannot_connect_now;
+}
+
+}  // namespace
+
+struct NodeWatch::Sleep {
+    asio::steady_timer timer;
+};
+
+NodeWatch::NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timing timing,
+                     std::function<void()> on_change)
+    : executor_(executor),
+      target_(std::move(target)),
+      timing_(timing),
+      on_change_(std::move(on_change)),
+      sleep_(std::make_unique<Sleep>(Sleep{asio::steady_timer(executor)})) {}
+
+NodeWatch::~NodeWatch() = default;
+
+void NodeWatch::start() {
+    asio::co_spawn(executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+}
+
+void NodeWatch::stop() {
+    stopped_ = true;
+    on_change_ = nullptr;
+    kick();
+}
+
+void NodeWatch::kick() {
+    kicked_ = true;
+    sleep_->timer.cancel();
+    if (connection_) connection_->interrupt();
+}
+
+void NodeWatch::notify() {
+    if (on_change_) on_change_();
+}
+
+asio::awaitable<void> NodeWatch::pause(Millis time) {
+    if (std::exchange(kicked_, false)) co_return;
+    sleep_->timer.expires_after(time);
+    std::error_code cancelled;
+    co_await sleep_->timer.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+    kicked_ = false;
+}
+
+void NodeWatch::answered(ServerFacts facts) {
+    const auto now = Clock::now();
+    const Lsn before = seen_.facts ? seen_.facts->received : Lsn{};
+    seen_.previous_answer_at = seen_.silence == Silence::None ? seen_.answered_at : std::nullopt;
+    seen_.receives_new_wal = seen_.previous_answer_at && facts.received > before;
+    seen_.facts = std::move(facts);
+    seen_.answered_at = now;
+    seen_.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
+    seen_.silence = Silence::None;
+    seen_.silent_since.reset();
+    seen_.failed_attempts = 0;
+    seen_.going_down_since.reset();
+    seen_.starting = false;
+    seen_.refuses_us = false;
+    seen_.error.clear();
+}
+
+void NodeWatch::failed(const NodeError& error) {
+    const auto now = Clock::now();
+    seen_.error = error.error.message;
+    seen_.silence = error.silence;
+    seen_.starting = error.silence == Silence::None && says_going_down(error.server_sqlstate);
+    seen_.refuses_us = error.silence == Silence::None && !seen_.starting;
+    if (seen_.starting && !seen_.going_down_since) seen_.going_down_since = now;
+    if (error.silence == Silence::None) {
+        // Any answer is life.
+        seen_.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
+        seen_.silent_since.reset();
+        seen_.failed_attempts = 0;
+        return;
+    }
+    if (!seen_.silent_since) seen_.silent_since = now;
+    // A lost connection is followed by an attempt at once, which is the one that counts.
+    if (error.silence != Silence::Lost) ++seen_.failed_attempts;
+}
+
+asio::awaitable<void> NodeWatch::run() {
+    while (!stopped_) {
+        if (!connection_) {
+            const auto began = Clock::now();
+            auto opened = co_await NodeConnection::open(target_, timing_.probe_timeout);
+            if (stopped_) break;
+            if (!opened.ok()) {
+                failed(opened.error());
+                notify();
+                // A timeout has already taken its time; ask again at once.
+                const auto took = std::chrono::duration_cast<Millis>(Clock::now() - began);
+                const Millis interval =
+                    seen_.starting ? std::min(starting_interval, timing_.probe_interval) : timing_.probe_interval;
+                if (!stopped_ && took < interval) co_await pause(interval - took);
+                continue;
+            }
+            connection_ = std::move(*opened);
+        }
+        kicked_ = false;
+        auto rows = co_await connection_->query(probe_sql(), timing_.probe_timeout);
+        if (stopped_) break;
+        if (rows.ok()) {
+            auto facts = facts_from(*rows, connection_->server_version());
+            if (facts.ok())
+                answered(std::move(*facts));
+            else
+                failed({facts.error(), Silence::None, facts.error().sqlstate});
+        } else {
+            NodeError error = rows.error();
+            if (connection_->broken() && says_going_down(connection_->last_unasked()) && !seen_.going_down_since)
+                seen_.going_down_since = Clock::now();
+            failed(error);
+        }
+        const bool broken = connection_->broken();
+        if (broken) connection_.reset();
+        notify();
+        if (stopped_ || broken) continue;
+        if (kicked_) continue;
+        if (co_await connection_->wait_broken(Clock::now() + timing_.probe_interval)) {
+            if (stopped_) break;
+            if (says_going_down(connection_->last_unasked())) seen_.going_down_since = Clock::now();
+            failed({{sqlstate::connection_failure,
+                     "node at " + target_.address.to_string() + ": the connection was closed"},
+                    Silence::Lost,
+                    {}});
+            connection_.reset();
+            notify();
+        }
+    }
+    connection_.reset();
+}
+
+}  // namespace pgxc

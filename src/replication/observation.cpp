@@ -1,0 +1,93 @@
+#include "replication/observation.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+namespace pgxc {
+namespace {
+
+template <class T>
+T number(const std::string& text) {
+    T value{};
+    std::from_chars(text.data(), text.data() + text.size(), value);
+    return value;
+}
+
+Lsn lsn_in(const nlohmann::json& row, const char* key) {
+    const auto at = row.find(key);
+    if (at == row.end() || !at->is_string()) return Lsn{};
+    return Lsn::parse(at->get<std::string>()).value_or(Lsn{});
+}
+
+std::string text_in(const nlohmann::json& row, const char* key) {
+    const auto at = row.find(key);
+    return at != row.end() && at->is_string() ? at->get<std::string>() : std::string{};
+}
+
+}  // namespace
+
+const StreamSeen* ServerFacts::find_standby(const std::string& name) const {
+    const auto at = std::find_if(standbys.begin(), standbys.end(),
+                                 [&](const StreamSeen& standby) { return standby.name == name; });
+    return at != standbys.end() ? &*at : nullptr;
+}
+
+const std::string& probe_sql() {
+    // Whole rows as JSON where the columns differ between versions (pg_stat_wal_receiver.sender_host is of 11).
+    static const std::string sql = R"(
+SELECT pg_catalog.pg_is_in_recovery(),
+       (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+       CASE WHEN pg_catalog.pg_is_in_recovery()
+            THEN (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())
+            ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_flush_lsn() END,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_receive_lsn() END,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() END,
+       (SELECT pg_catalog.row_to_json(w) FROM pg_catalog.pg_stat_wal_receiver w),
+       pg_catalog.current_setting('synchronous_standby_names'),
+       pg_catalog.current_setting('primary_conninfo', true),
+       pg_catalog.current_setting('primary_slot_name', true),
+       (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('application_name', application_name,
+               'state', state, 'flush_lsn', flush_lsn, 'replay_lsn', replay_lsn))
+          FROM pg_catalog.pg_stat_replication))";
+    return sql;
+}
+
+Result<ServerFacts> facts_from(Rows& rows, int server_version) {
+    if (rows.rows.size() != 1 || rows.rows.front().size() != 11)
+        return Error{sqlstate::internal_error, "a node answered the probe with an unexpected result"};
+    ServerFacts facts;
+    facts.server_version = server_version;
+    facts.in_recovery = rows.text(0) == "t";
+    facts.system_identifier = number<std::uint64_t>(rows.text(1));
+    facts.timeline = TimelineId{number<std::uint32_t>(rows.text(2))};
+    facts.flushed = Lsn::parse(rows.text(3)).value_or(Lsn{});
+    facts.received = Lsn::parse(rows.text(4)).value_or(Lsn{});
+    facts.replayed = Lsn::parse(rows.text(5)).value_or(Lsn{});
+    facts.standby_names = rows.text(7);
+    facts.primary_conninfo = rows.text(8);
+    facts.primary_slot = rows.text(9);
+    try {
+        if (!rows.is_null(6)) {
+            const auto receiver = nlohmann::json::parse(rows.text(6));
+            facts.receiver_status = text_in(receiver, "status");
+            facts.sender_host = text_in(receiver, "sender_host");
+            const auto port = receiver.find("sender_port");
+            if (port != receiver.end() && port->is_number()) facts.sender_port = port->get<std::uint16_t>();
+            const auto timeline = receiver.find("received_tli");
+            if (timeline != receiver.end() && timeline->is_number() && facts.streaming())
+                facts.timeline = TimelineId{timeline->get<std::uint32_t>()};
+        }
+        if (!rows.is_null(10)) {
+            for (const auto& row : nlohmann::json::parse(rows.text(10)))
+                facts.standbys.push_back({text_in(row, "application_name"), text_in(row, "state"),
+                                          lsn_in(row, "flush_lsn"), lsn_in(row, "replay_lsn")});
+        }
+    } catch (const std::exception& problem) {
+        return Error{sqlstate::internal_error, std::string("a node's answer can't be read: ") + problem.what()};
+    }
+    return facts;
+}
+
+}  // namespace pgxc

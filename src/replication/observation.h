@@ -1,0 +1,69 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "catalog/cluster_view.h"
+#include "replication/node_connection.h"
+
+namespace pgxc {
+
+/// A row of a master's pg_stat_replication.
+struct StreamSeen {
+    std::string name;   // application_name
+    std::string state;  // "streaming", "catchup", ...
+    Lsn flush;
+    Lsn replay;
+    friend bool operator==(const StreamSeen&, const StreamSeen&) = default;
+};
+
+/// What a server says of itself: one answer to probe_sql().
+struct ServerFacts {
+    bool in_recovery = false;
+    std::uint64_t system_identifier = 0;
+    TimelineId timeline;
+    Lsn flushed;   // of a master
+    Lsn received;  // of a slave; reset to a segment's start when streaming is requested anew
+    Lsn replayed;  // of a slave
+    std::string receiver_status;  // "streaming", "waiting", ...; empty = no WAL receiver, or one that connects
+    std::string sender_host;
+    std::uint16_t sender_port = 0;
+    std::string standby_names;  // synchronous_standby_names
+    std::string primary_conninfo;
+    std::string primary_slot;
+    int server_version = 0;
+    std::vector<StreamSeen> standbys;
+    [[nodiscard]] bool streaming() const { return receiver_status == "streaming"; }
+    /// How far a slave has valid WAL for certain: the end of what it received or replayed.
+    [[nodiscard]] Lsn end_of_wal() const { return std::max(received, replayed); }
+    [[nodiscard]] const StreamSeen* find_standby(const std::string& name) const;
+    friend bool operator==(const ServerFacts&, const ServerFacts&) = default;
+};
+
+/// The one statement that a probe runs; works on PostgreSQL 10 and later.
+[[nodiscard]] const std::string& probe_sql();
+[[nodiscard]] Result<ServerFacts> facts_from(Rows& rows, int server_version);
+
+/// All that the monitor knows of one node: the newest answer, and the silence or refusal since then.
+struct Observation {
+    std::optional<ServerFacts> facts;      // of the newest answer to a probe
+    std::optional<TimePoint> answered_at;  // when that came
+    std::optional<WallTime> last_seen;     // any sign of life, wall clock
+    /// Between the last two answers, both later than `previous_answer_at`, the received position has grown.
+    std::optional<TimePoint> previous_answer_at;
+    bool receives_new_wal = false;
+
+    Silence silence = Silence::None;        // None: the newest attempt met a living server
+    std::optional<TimePoint> silent_since;  // the first of the failed attempts in a row
+    int failed_attempts = 0;                // in a row
+    /// The server said that it shuts down, starts or recovers (57P01, 57P02, 57P03) since its last good answer.
+    std::optional<TimePoint> going_down_since;
+    bool starting = false;                  // the newest attempt was answered so
+    bool refuses_us = false;                // the newest attempt was answered by another error (login, ...)
+    std::string error;                      // of the newest attempt; empty = it went well
+};
+
+}  // namespace pgxc

@@ -1,0 +1,157 @@
+#include "replication/server_restart.h"
+
+#include <algorithm>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
+#include <unistd.h>
+
+#include "replication/node_effects.h"
+#include "replication/restart_promotion.h"
+
+namespace pgxc {
+namespace {
+
+using namespace replication;
+
+struct Inspected {
+    ServerFiles files;
+    PromotionPlan plan;
+};
+
+/// Asks the server where its files are, looks at them, and plans.
+asio::awaitable<Result<Inspected>> inspect(LockSession& server, std::uint16_t port) {
+    auto told = co_await server.run(
+        "SELECT current_setting('data_directory'), current_setting('config_file'), current_setting('port'), "
+        "current_setting('restore_command', true), (SELECT count(*) FROM pg_catalog.pg_settings WHERE name LIKE "
+        "'recovery\\_target%' AND name NOT IN ('recovery_target_timeline', 'recovery_target_action', "
+        "'recovery_target_inclusive') AND setting <> ''), "
+        "(SELECT system_identifier FROM pg_catalog.pg_control_system())",
+        effect_timeout);
+    if (!told.ok()) co_return told.error();
+    PromotionFacts facts;
+    facts.node = "node at " + server.address().to_string();
+    facts.server_version_num = server.server_version();
+    facts.method = PromotionMethod::Restart;
+    facts.with_restart = true;
+    facts.listens_on_port = static_cast<std::uint16_t>(std::stoul("0" + told->text(2)));
+    facts.wanted_port = port;
+    facts.has_restore_command = !told->text(3).empty();
+    facts.has_recovery_target = told->text(4) != "0";
+    auto files = inspect_server(told->text(0), told->text(1));
+    if (files.ok() && std::to_string(files->system_identifier) != told->text(5))
+        files = Error{sqlstate::undefined_file,
+                      told->text(0) + " on this host is another server's data directory"};
+    if (files.ok() && !files->postmaster)
+        files = Error{sqlstate::undefined_file, told->text(0) + " on this host has no running server"};
+    facts.files_reachable = files.ok();
+    if (files.ok()) {
+        facts.systemd_unit = files->systemd_unit;
+        for (const CommandLineSetting& setting : command_line_settings(files->arguments))
+            facts.command_line_settings.push_back(setting.name);
+    } else {
+        facts.files_unreachable_because = files.error().message;
+    }
+    auto plan = plan_promotion(facts);
+    if (!plan.ok()) co_return plan.error();
+    co_return Inspected{std::move(*files), std::move(*plan)};
+}
+
+/// Waits until the descriptor is readable or the time has come.
+asio::awaitable<void> wait_for(int fd, std::optional<TimePoint> until) {
+    const auto executor = co_await asio::this_coro::executor;
+    asio::steady_timer timer(executor, until.value_or(Clock::now() + Millis(1'000)));
+    std::error_code ignored;
+    if (fd < 0) {
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_return;
+    }
+    asio::posix::stream_descriptor descriptor(executor, ::dup(fd));
+    auto alive = std::make_shared<bool>(true);
+    timer.async_wait([alive, &descriptor](const std::error_code& error) {
+        if (!error && *alive) descriptor.cancel();
+    });
+    co_await descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                                   asio::redirect_error(asio::use_awaitable, ignored));
+    *alive = false;
+}
+
+}  // namespace
+
+asio::awaitable<Status> can_restart(LockSession& server, std::uint16_t port) {
+    auto inspected = co_await inspect(server, port);
+    if (!inspected.ok()) co_return inspected.error();
+    co_return Status{};
+}
+
+asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, std::uint16_t port, Millis timeout,
+                                       std::function<asio::awaitable<Status>()> claim_is_newest) {
+    auto inspected = co_await inspect(*server, port);
+    if (!inspected.ok()) co_return inspected.error();
+    RestartOptions options;
+    options.intent = "promotion of the node at " + server->address().to_string();
+    options.start_timeout = timeout;
+    auto restart = RestartPromotion::prepare(std::move(inspected->files), inspected->plan, options);
+    if (!restart.ok()) co_return restart.error();
+    // A fast stop waits for nobody, but a session of ours would be told by a FATAL: end it first.
+    using Phase = RestartPromotion::Phase;
+    Status lost;
+    for (;;) {
+        switch (restart->phase()) {
+            case Phase::ReadyToStop:
+            case Phase::ReadyToStart: {
+                lost = co_await claim_is_newest();
+                if (!lost.ok()) {
+                    restart->abandon(Clock::now());
+                } else if (restart->phase() == Phase::ReadyToStop) {
+                    server.reset();
+                    restart->stop(Clock::now());
+                } else {
+                    restart->start(Clock::now());
+                }
+                break;
+            }
+            case Phase::Stopping:
+            case Phase::Starting:
+            case Phase::RollingBack:
+                co_await wait_for(restart->event_fd(), restart->next_wakeup());
+                restart->advance(Clock::now());
+                break;
+            case Phase::Done:
+                co_return Status{};
+            case Phase::Failed:
+                co_return lost.ok() ? Status{restart->error()} : lost;
+        }
+    }
+}
+
+asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis timeout) {
+    auto told = co_await server->run("SELECT current_setting('data_directory'), current_setting('config_file')",
+                                     effect_timeout);
+    if (!told.ok()) co_return told.error();
+    auto files = inspect_server(told->text(0), told->text(1));
+    if (!files.ok())
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        "the server at " + server->address().to_string() + " can't be stopped from here: " +
+                            files.error().message,
+                        "Stop it on its host, then promote again."};
+    const std::string data_directory = files->data_directory;
+    server.reset();
+    const TimePoint deadline = Clock::now() + timeout;
+    auto stop = ChildProcess::start(stop_command(*files, false), deadline);
+    if (!stop.ok()) co_return stop.error();
+    std::optional<ProcessResult> result;
+    while (!(result = stop->poll(Clock::now()))) co_await wait_for(stop->event_fd(), stop->next_wakeup());
+    // pg_ctl was asked not to wait: its own waiting looks only every tenth of a second.
+    while (running_postmaster(data_directory)) {
+        if (Clock::now() >= deadline)
+            co_return Error{sqlstate::object_not_in_prerequisite_state,
+                            "the server in " + data_directory + " does not stop: " + result->output};
+        co_await wait_for(-1, Clock::now() + Millis(5));
+    }
+    co_return Status{};
+}
+
+}  // namespace pgxc
