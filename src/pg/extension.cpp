@@ -1,12 +1,9 @@
 #include "pg/boundary.h"
 #include "pg/database_hook.h"
 #include "pg/guc.h"
+#include "pg/raw_parser_detour.h"
 #include "pg/shared_state.h"
 #include "pg/workers.h"
-#if __has_include("pg/raw_parser_detour.h")
-#include "pg/raw_parser_detour.h"
-#define PGXC_HAS_DETOUR 1
-#endif
 #if __has_include("pg/node_store_pg.h")
 #include "pg/node_store_pg.h"
 #define PGXC_HAS_NODE_STORE 1
@@ -24,9 +21,7 @@ namespace {
 
 /// What only a server that loads us from shared_preload_libraries gets.
 void set_up_server() {
-#ifdef PGXC_HAS_DETOUR
-    if (guc::grammar()) install_raw_parser_detour();
-#endif
+    if (guc::grammar()) pg::install_raw_parser_detour();
     // pg_upgrade starts the server with its own connections only; a pooler or a failover would be in its way.
     if (guc::role() != guc::Role::Coordinator || IsBinaryUpgrade) return;
     if (guc::pooler_port() == PostPortNumber)
