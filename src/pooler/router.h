@@ -30,6 +30,8 @@ struct CausalBound {
         Unknown,  // a commit is running or its position isn't known yet: only the master will do
     } state = State::None;
     Lsn position;
+    Epoch epoch;  // the master's when the position was read: positions of another epoch can't be compared
+                  // (rule 13)
 };
 
 /// Transactions under way at a node, as this pooler worker counts them.

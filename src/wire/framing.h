@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "wire/bytes.h"
 
 namespace pgxc::wire {
@@ -65,10 +66,13 @@ enum class FrontendPhase : std::uint8_t {
 
 inline constexpr std::size_t header_bytes = 5;
 
-/// How often a message of that length may come: the word on the wire counts itself, not the type byte.
+/// Upper bounds of the length word on the wire, which counts itself but not the type byte.
 inline constexpr std::uint32_t small_message_limit = 10'000;  // PQ_SMALL_MESSAGE_LIMIT
 inline constexpr std::uint32_t sasl_message_limit = 1024;     // PG_MAX_SASL_MESSAGE_LENGTH
 inline constexpr std::uint32_t short_answer_limit = 30'000;   // libpq's limit for answers that are never long
+inline constexpr std::uint32_t large_message_limit = limits::max_message_bytes;  // PQ_LARGE_MESSAGE_LIMIT
+/// A server's StringInfo holds up to MaxAllocSize; the length word counts 4 more.
+inline constexpr std::uint32_t long_answer_limit = 0x3fffffff + 4;
 
 enum class HeaderState : std::uint8_t {
     NeedMore,       // not enough bytes yet, and nothing wrong with those that are there

@@ -91,6 +91,9 @@ struct ErrorFields {
     [[nodiscard]] Error to_error() const;
 };
 [[nodiscard]] Result<ErrorFields> parse_error_fields(Bytes body);
+/// The same without an Error, for a body of which perhaps only the front is there: fills in what it finds;
+/// false if the body is cut or malformed.
+bool scan_error_fields(Bytes body, ErrorFields& fields);
 
 struct ParameterStatus {
     std::string_view name;

@@ -56,6 +56,9 @@ class ScramServerExchange {
     /// least.
     ScramServerExchange(ScramSecret secret, bool doomed, std::span<const std::uint8_t> random);
 
+    /// The same with our half of the nonce as text (printable, no comma) instead of random bytes.
+    [[nodiscard]] static ScramServerExchange with_nonce(ScramSecret secret, bool doomed, std::string nonce);
+
     /// Takes client-first-message; gives server-first-message. Errors: 08P01 malformed, 0A000 what isn't
     /// supported.
     [[nodiscard]] Result<std::string> client_first(std::string_view message);
@@ -66,6 +69,8 @@ class ScramServerExchange {
     [[nodiscard]] const std::optional<ScramClientKeys>& client_keys() const { return client_keys_; }
 
   private:
+    ScramServerExchange(ScramSecret secret, bool doomed, std::string nonce);
+
     enum class State : std::uint8_t { Init, SaltSent, Finished };
     State state_ = State::Init;
     ScramSecret secret_;
@@ -105,7 +110,7 @@ class ScramClientExchange {
 /// Does a (saslprep'ed) cleartext password match a stored secret?
 [[nodiscard]] bool verify_plain_password(std::string_view password, const ScramSecret& secret);
 
-/// "md5" + md5(password + user): pg_authid's old form.
+/// "md5" + md5(password + user): pg_authid's old form. Empty where OpenSSL refuses MD5 (FIPS).
 [[nodiscard]] std::string md5_secret(std::string_view password, std::string_view user);
 /// Is a stored password of that form?
 [[nodiscard]] bool is_md5_secret(std::string_view stored);

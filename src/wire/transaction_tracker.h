@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -68,23 +69,28 @@ class TransactionTracker {
         Sync,
         CopyEnd,  // CopyDone or CopyFail
     };
-    struct NameLess {
-        using is_transparent = void;
-        bool operator()(std::string_view a, std::string_view b) const { return a < b; }
-    };
-
-    void sent_unit(Sent kind);
-    void sent_text(std::string_view sql, bool whole);
-    void sent_execute(Bytes body, bool whole);
+    void sent_query(Bytes body, bool whole);
+    void sent_function_call();
+    void sent_parse(Bytes body, bool whole);
+    void sent_bind(Bytes body);
+    void sent_execute(Bytes body);
+    void sent_sync();
+    void sent_copy_end();
+    void owe(Sent kind);
+    /// Notes that something may commit in the unit that is being sent.
     void mark_commit() { commit_unit_ = units_sent_ + 1; }
+
+    void got_ready(Bytes body);
     void got_copy_in();
     void got_error(Bytes body);
-    void got_ready(Bytes body);
+    void got_notice(Bytes body);
+
     [[nodiscard]] TransactionControl control_of_statement(std::string_view name) const;
     void remember(std::string_view name, TransactionControl control);
 
     std::deque<Sent> sent_;
     std::size_t owed_ = 0;
+    std::size_t copy_ends_ = 0;  // how many of sent_ are CopyEnd
     TransactionStatus status_ = TransactionStatus::Idle;
     CopyMode copy_ = CopyMode::None;
     bool pipeline_open_ = false;
@@ -100,14 +106,17 @@ class TransactionTracker {
     std::uint64_t units_done_ = 0;
     std::uint64_t commit_unit_ = 0;  // the last unit in which something may commit
 
-    /// Is what is sent next run inside an explicit block for sure?
+    /// Is what is sent next run inside an explicit block for sure (if it is run at all)?
     bool in_block_ = false;
+    /// The same for the rest of the open pipeline alone: it has a BEGIN, and if that failed all up to Sync is
+    /// skipped.
+    bool pipeline_began_ = false;
     // Prepared statements that control transactions (few: COMMIT and the like); all others are None.
-    std::map<std::string, TransactionControl, NameLess> statements_;
+    std::map<std::string, TransactionControl, std::less<>> statements_;
     bool statements_overflow_ = false;
     TransactionControl unnamed_statement_ = TransactionControl::None;
     TransactionControl unnamed_portal_ = TransactionControl::None;
-    bool named_portal_may_commit_ = false;
+    bool named_portal_in_control_ = false;  // a named portal of a statement that controls transactions
 };
 
 }  // namespace pgxc::wire

@@ -1,0 +1,330 @@
+#include "pooler/router.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <string>
+#include <vector>
+
+#include "wire/statement_head.h"
+
+namespace pgxc::pooler {
+namespace {
+
+using wire::AccessMode;
+using wire::IsolationLevel;
+using wire::SqlScanner;
+using wire::SqlToken;
+using wire::StatementHead;
+using wire::TransactionControl;
+
+constexpr std::string_view default_read_only_name = "default_transaction_read_only";
+
+char lower(char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+}
+
+bool same_text(std::string_view text, std::string_view lower_text) {
+    return std::equal(text.begin(), text.end(), lower_text.begin(), lower_text.end(),
+                      [](char a, char b) { return lower(a) == b; });
+}
+
+bool contains(std::string_view text, std::string_view lower_part) {
+    return std::search(text.begin(), text.end(), lower_part.begin(), lower_part.end(),
+                       [](char a, char b) { return lower(a) == b; }) != text.end();
+}
+
+/// A name as a word or in double quotes.
+bool is_name(const SqlToken& token, std::string_view lower_name) {
+    return token.is(lower_name) || (token.kind == SqlToken::Kind::Quoted && token.text == lower_name);
+}
+
+bool is_node_type(const SqlToken& token) {
+    return token.is("coordinator") || token.is("datanode");
+}
+
+bool only_end_follows(SqlScanner& scanner) {
+    SqlToken token = scanner.next();
+    while (token.is_symbol(';')) token = scanner.next();
+    return token.kind == SqlToken::Kind::End;
+}
+
+std::vector<NodeId> datanode_groups(const ClusterView& view) {
+    std::vector<NodeId> groups;
+    for (const auto& entry : view.nodes)
+        if (entry.node.key.type == NodeType::Datanode && entry.node.is_master())
+            groups.push_back(entry.node.key.id);
+    return groups;
+}
+
+std::string list_groups(const ClusterView& view) {
+    std::string list;
+    for (const NodeId id : datanode_groups(view)) {
+        if (!list.empty()) list += ", ";
+        list += std::to_string(id.value());
+    }
+    return list.empty() ? "There is no datanode in pgxc_nodes; pgxc.node = 'C' is this coordinator."
+                        : "Datanode groups are: " + list + "; pgxc.node = 'C' is this coordinator.";
+}
+
+/// Statements that may run on a slave when the session's transactions are read only by default.
+bool is_plain_read(std::string_view sql) {
+    if (wire::read_statement_head(sql).control != TransactionControl::None) return false;
+    SqlScanner scanner(sql);
+    SqlToken first = scanner.next();
+    while (first.is_symbol('(')) first = scanner.next();
+    constexpr std::array<std::string_view, 5> reads = {"select", "with", "values", "table", "show"};
+    return std::any_of(reads.begin(), reads.end(), [&](std::string_view word) { return first.is(word); });
+}
+
+std::uint32_t outstanding_at(const RouteFacts& facts, NodeKey node) {
+    const auto it = std::find_if(facts.load.begin(), facts.load.end(),
+                                 [node](const NodeLoad& load) { return load.node == node; });
+    return it == facts.load.end() ? 0 : it->outstanding;
+}
+
+/// Is the node below that master, directly or through other slaves? A broken or circular chain is no.
+bool is_slave_of(const ClusterView& view, const NodeView& slave, NodeKey master) {
+    const NodeView* at = &slave;
+    for (std::size_t steps = 0; steps <= view.nodes.size(); ++steps) {
+        if (at->node.is_master()) return false;
+        const NodeKey above{at->node.key.type, at->node.master_id};
+        if (above == master) return true;
+        at = view.find(above);
+        if (at == nullptr) return false;
+    }
+    return false;
+}
+
+bool may_serve(const RouteFacts& facts, const NodeView& slave) {
+    if (slave.state != NodeState::Up || !slave.may_read || slave.role_seen == RoleSeen::Master) return false;
+    if (!slave.lag_bytes || *slave.lag_bytes > facts.max_read_lag_bytes) return false;
+    if (facts.bound.state == CausalBound::State::Known)
+        return slave.position.known() && slave.position >= facts.bound.position;
+    return true;
+}
+
+/// The least loaded slave that may serve; of equals the first by key.
+const NodeView* choose_slave(const RouteFacts& facts) {
+    const NodeView* best = nullptr;
+    std::uint32_t best_load = 0;
+    for (const NodeView& candidate : facts.view->nodes) {
+        if (candidate.node.key.type != facts.group.type || !may_serve(facts, candidate)) continue;
+        if (!is_slave_of(*facts.view, candidate, facts.group)) continue;
+        const std::uint32_t load = outstanding_at(facts, candidate.node.key);
+        if (best == nullptr || load < best_load) {
+            best = &candidate;
+            best_load = load;
+        }
+    }
+    return best;
+}
+
+SessionEffect effect_of(AccessMode access) {
+    switch (access) {
+        case AccessMode::Unspecified:
+            return SessionEffect::None;
+        case AccessMode::ReadOnly:
+            return SessionEffect::ReadOnlyOn;
+        case AccessMode::ReadWrite:
+            return SessionEffect::ReadOnlyOff;
+    }
+    return SessionEffect::Unknown;
+}
+
+/// The value in SET default_transaction_read_only = value.
+SessionEffect effect_of(const SqlToken& value) {
+    if (value.is("default")) return SessionEffect::ReadOnlyDefault;
+    switch (value.kind) {
+        case SqlToken::Kind::Word:
+        case SqlToken::Kind::String:
+        case SqlToken::Kind::Number:
+            break;
+        case SqlToken::Kind::End:
+        case SqlToken::Kind::Quoted:
+        case SqlToken::Kind::Symbol:
+        case SqlToken::Kind::Unknown:
+            return SessionEffect::Unknown;
+    }
+    for (const std::string_view word : {"on", "true", "yes", "1"})
+        if (same_text(value.text, word)) return SessionEffect::ReadOnlyOn;
+    for (const std::string_view word : {"off", "false", "no", "0"})
+        if (same_text(value.text, word)) return SessionEffect::ReadOnlyOff;
+    return SessionEffect::Unknown;
+}
+
+/// Reads a statement of which is known that it can change the default; nullopt: not in a form known here.
+std::optional<SessionEffect> read_setting_statement(std::string_view sql) {
+    SqlScanner scanner(sql);
+    const SqlToken first = scanner.next();
+    if (first.is("show")) return SessionEffect::None;
+    if (first.is("discard") || first.is("reset")) {
+        const SqlToken what = scanner.next();
+        if (what.is("all") || is_name(what, default_read_only_name))
+            return only_end_follows(scanner) ? std::optional(SessionEffect::ReadOnlyDefault) : std::nullopt;
+        return only_end_follows(scanner) ? std::optional(SessionEffect::None) : std::nullopt;
+    }
+    if (!first.is("set")) return std::nullopt;
+    SqlToken token = scanner.next();
+    if (token.is("local")) return std::nullopt;
+    if (token.is("session")) {
+        token = scanner.next();
+        if (token.is("characteristics")) {
+            if (!scanner.next().is("as") || !scanner.next().is("transaction")) return std::nullopt;
+            StatementHead head;
+            return wire::read_transaction_modes(scanner, head) ? std::optional(effect_of(head.access))
+                                                               : std::nullopt;
+        }
+    }
+    if (!is_name(token, default_read_only_name)) return std::nullopt;
+    token = scanner.next();
+    if (!token.is("to") && !token.is_symbol('=')) return std::nullopt;
+    const SqlToken value = scanner.next();
+    return only_end_follows(scanner) ? std::optional(effect_of(value)) : std::nullopt;
+}
+
+}  // namespace
+
+Result<NodeKey> choose_group(std::optional<std::string_view> choice, const ClusterView& view,
+                             NodeId own_coordinator) {
+    const NodeKey own{NodeType::Coordinator, own_coordinator};
+    if (!choice || choice->empty()) {
+        const auto groups = datanode_groups(view);
+        return groups.size() == 1 ? NodeKey{NodeType::Datanode, groups.front()} : own;
+    }
+    if (*choice == "C" || *choice == "c") return own;
+    NodeId::rep number = 0;
+    const auto [end, error] = std::from_chars(choice->data(), choice->data() + choice->size(), number);
+    if (error != std::errc{} || end != choice->data() + choice->size() || number < 1)
+        return Error(sqlstate::invalid_parameter_value,
+                     "invalid value for parameter \"pgxc.node\": \"" + std::string(*choice) + "\"",
+                     "Give the id of a datanode group, or C for this coordinator.");
+    const NodeKey key{NodeType::Datanode, NodeId{number}};
+    const NodeView* found = view.find(key);
+    if (found == nullptr)
+        return Error(sqlstate::connection_exception,
+                     "datanode group " + std::to_string(number) + " does not exist", list_groups(view));
+    if (!found->node.is_master())
+        return Error(sqlstate::connection_exception,
+                     key.to_string() + " is a slave and does not name a group of its own",
+                     "Its master is datanode " + std::to_string(found->node.master_id.value()) +
+                         ". Declared read-only transactions there use its slaves.");
+    return key;
+}
+
+Result<ReadRouting> parse_read_routing(std::string_view text) {
+    if (same_text(text, "master")) return ReadRouting::Master;
+    if (same_text(text, "explicit")) return ReadRouting::Explicit;
+    if (same_text(text, "auto")) return ReadRouting::Auto;
+    return Error(sqlstate::invalid_parameter_value,
+                 "invalid value for parameter \"pgxc.read_routing\": \"" + std::string(text) + "\"",
+                 "Available values: master, explicit, auto.");
+}
+
+Decision decide_route(const RouteFacts& facts) {
+    const NodeKey own{NodeType::Coordinator, facts.own_coordinator};
+    const auto go = [](NodeKey target, std::string_view reason) {
+        return Decision{target, false, false, reason};
+    };
+    const auto hold = [&facts](std::string_view reason) {
+        return Decision{facts.group, true, false, reason};
+    };
+
+    if (facts.first_statement && is_own_statement(*facts.first_statement))
+        return go(own, "a statement of pgxc_ha itself runs on this coordinator");
+
+    // This coordinator is the server that the pooler lives in: no gate stands between the two.
+    const NodeView* master = facts.view->find(facts.group);
+    if (facts.group != own) {
+        if (master == nullptr || !master->node.is_master())
+            return hold("the node group is not in the catalog");
+        switch (master->gate) {
+            case Gate::Held:
+                return hold(master->why.empty() ? std::string_view("its master is not proven yet")
+                                                : master->why);
+            case Gate::Open:
+                break;
+        }
+    }
+    switch (facts.routing) {
+        case ReadRouting::Master:
+            return go(facts.group, "read routing is off");
+        case ReadRouting::Explicit:
+        case ReadRouting::Auto:
+            break;
+    }
+    if (!facts.first_statement) return go(facts.group, "its first statement is not known");
+    if (!is_declared_read_only(*facts.first_statement, facts.default_read_only, facts.default_serializable))
+        return go(facts.group, "not declared read only");
+    switch (facts.bound.state) {
+        case CausalBound::State::Unknown:
+            return go(facts.group, "the position of a commit before it is not known");
+        case CausalBound::State::Known:
+            if (master == nullptr || master->node.epoch != facts.bound.epoch)
+                return go(facts.group, "the causal bound is of another epoch");
+            break;
+        case CausalBound::State::None:
+            break;
+    }
+    if (const NodeView* slave = choose_slave(facts))
+        return {slave->node.key, false, true, "declared read only"};
+    return go(facts.group, "no slave may serve this read");
+}
+
+bool is_own_statement(std::string_view sql) {
+    SqlScanner scanner(sql);
+    SqlToken first = scanner.next();
+    while (first.is_symbol(';')) first = scanner.next();
+    if (first.is("call")) {
+        const SqlToken schema = scanner.next();
+        return is_name(schema, "pgxc") && scanner.next().is_symbol('.');
+    }
+    constexpr std::array<std::string_view, 5> verbs = {"register", "unregister", "create", "alter", "drop"};
+    return std::any_of(verbs.begin(), verbs.end(), [&](std::string_view verb) { return first.is(verb); }) &&
+           is_node_type(scanner.next());
+}
+
+bool is_declared_read_only(std::string_view sql, bool default_read_only, bool default_serializable) {
+    const StatementHead head = wire::read_statement_head(sql);
+    switch (head.control) {
+        case TransactionControl::Begin: {
+            const bool serializable = head.isolation == IsolationLevel::Serializable ||
+                                      (head.isolation == IsolationLevel::Unspecified && default_serializable);
+            const bool read_only = head.access == AccessMode::ReadOnly ||
+                                   (head.access == AccessMode::Unspecified && default_read_only);
+            return read_only && !serializable;
+        }
+        case TransactionControl::None:
+            return default_read_only && !default_serializable && is_plain_read(sql);
+        case TransactionControl::Commit:
+        case TransactionControl::Rollback:
+        case TransactionControl::Prepare:
+        case TransactionControl::Savepoint:
+        case TransactionControl::Other:
+        case TransactionControl::Unknown:
+            return false;
+    }
+    return false;
+}
+
+SessionEffect read_session_effect(std::string_view sql) {
+    SqlScanner scanner(sql);
+    const SqlToken first = scanner.next();
+    const bool direct = first.is("set") || first.is("reset") || first.is("discard") || first.is("show");
+    // One statement of another kind can do it only by the setting's name (set_config); several in one text,
+    // or what can't be read, by any of these words.
+    constexpr std::array<std::string_view, 4> words = {default_read_only_name, "characteristics", "reset",
+                                                       "discard"};
+    const bool single = wire::read_statement_head(sql).control == TransactionControl::None;
+    if (single && !direct)
+        return contains(sql, default_read_only_name) ? SessionEffect::Unknown : SessionEffect::None;
+    if (std::none_of(words.begin(), words.end(),
+                     [sql](std::string_view word) { return contains(sql, word); }))
+        return SessionEffect::None;
+    if (!single) return SessionEffect::Unknown;
+    // SET LOCAL ends with its transaction.
+    if (first.is("set") && scanner.next().is("local")) return SessionEffect::None;
+    return read_setting_statement(sql).value_or(SessionEffect::Unknown);
+}
+
+}  // namespace pgxc::pooler
