@@ -98,7 +98,6 @@ claim() {
         claims_failed=$((claims_failed + 1))
     fi
 }
-pgctl_start() { as_server "$bin/pg_ctl" start -D "$work/$1" -l "$work/$1.log" -w -t 60 >/dev/null; }
 
 pgxc_need_packages "${PGXC_BUILD_PACKAGES[@]}"
 # From here on the clock of the demo runs: what comes before is the network's.
@@ -120,19 +119,12 @@ pgxc_free_port && slave3=$PGXC_PORT
 pgxc_free_port && slave4=$PGXC_PORT
 
 # make_master NAME PORT [LINE...]: a new server with settings of its own.
-make_master() {
-    local name=$1 port=$2
-    shift 2
-    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C >"$work/$name.initdb.log" 2>&1
-    printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" \
-        "wal_log_hints = on" "$@" >>"$work/$name/postgresql.conf"
-    pgctl_start "$name"
-}
+make_master() { pgxc_make_server "$bin" "$work" "$@" "wal_log_hints = on"; }
 # make_slave NAME PORT MASTER_PORT: plain pg_basebackup -R; only the port is edited.
 make_slave() {
     as_server "$bin/pg_basebackup" -D "$work/$1" -R -c fast -h 127.0.0.1 -p "$3" -U postgres
     sed -i "s/^port = .*/port = $2/" "$work/$1/postgresql.conf"
-    pgctl_start "$1"
+    pgxc_start_server "$bin" "$work" "$1"
 }
 
 step "2. Two datanode masters, and a slave of each by pg_basebackup -R"

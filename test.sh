@@ -115,24 +115,38 @@ stage_checks() {
     show_if_failed "$work/checks.log" "$(junit "$work/checks.xml")"
 }
 
+server_bin=''
+# make_tree LOG: the private server with the module of the dev build, made once.
+make_tree() {
+    [ -z "$server_bin" ] || return 0
+    mkdir -p "$work/server"
+    server_bin=$(pgxc_server_tree "$PGXC_BUILD_DIR" "$work/server" 2>"$1")
+}
+
 stage_regress() {
     build_dev || { could_not regress "the build (preset dev) failed" "$work/build-dev.log" && return; }
-    [ -x "$PGXC_ROOT/test/regress/run.sh" ] || { could_not regress "there is no test/regress/run.sh" /dev/null && return; }
-    TMPDIR=$work "$PGXC_ROOT/test/regress/run.sh" "$PGXC_BUILD_DIR" >"$work/regress.log" 2>&1 || true
-    # pg_regress prints a line for each test, in TAP from 16 on.
-    local passed failed
-    passed=$(grep -cE '^(test .* \.\.\. ok|ok [0-9]+ )' "$work/regress.log" || true)
-    failed=$(grep -cE '^(test .* \.\.\. FAILED|not ok [0-9]+ )' "$work/regress.log" || true)
-    show_if_failed "$work/regress.log" "$passed $failed 0"
+    make_tree "$work/regress.log" || { could_not regress "no server tree" "$work/regress.log" && return; }
+    local coordinator pooler passed failed
+    pgxc_free_port && coordinator=$PGXC_PORT
+    pgxc_free_port && pooler=$PGXC_PORT
+    (pgxc_make_server "$server_bin" "$work" regress "$coordinator" "shared_preload_libraries = 'pgxc_ha'" \
+        "max_prepared_transactions = 64" "pgxc.coordinators = '1=127.0.0.1:$coordinator'" \
+        "pgxc.datanodes = '1=127.0.0.1:1, 2=127.0.0.1:2'" "pgxc.pooler_port = $pooler") >"$work/regress.out" 2>&1 ||
+        { could_not regress "the coordinator does not start" "$work/regress.out" && return; }
+    PG_CONFIG=$server_bin/pg_config "$PGXC_ROOT/test/regress/run.sh" --host 127.0.0.1 --port "$coordinator" \
+        --user postgres --out "$work/regress.results" >"$work/regress.out" 2>&1 || true
+    pgxc_stop_servers "$work"
+    # A line for each test, in another form from PostgreSQL 16 on.
+    passed=$(grep -cE '^(test .* \.\.\. +ok|ok +)' "$work/regress.out" || true)
+    failed=$(grep -cE '^(test .* \.\.\. +FAILED|not ok |FAILED )' "$work/regress.out" || true)
+    [ "$failed" = 0 ] || tail -n 100 "$work/regress.results/regression.diffs" >&2 2>/dev/null || true
+    show_if_failed "$work/regress.out" "$passed $failed 0"
 }
 
 stage_cluster() {
     build_dev || { could_not cluster "the build (preset dev) failed" "$work/build-dev.log" && return; }
-    local bin
-    mkdir -p "$work/server"
-    bin=$(pgxc_server_tree "$PGXC_BUILD_DIR" "$work/server" 2>"$work/cluster.log") ||
-        { could_not cluster "no server tree" "$work/cluster.log" && return; }
-    (cd "$PGXC_ROOT/test/cluster" && TMPDIR=$work PGXC_SERVER_BIN=$bin \
+    make_tree "$work/cluster.log" || { could_not cluster "no server tree" "$work/cluster.log" && return; }
+    (cd "$PGXC_ROOT/test/cluster" && TMPDIR=$work PGXC_SERVER_BIN=$server_bin \
         /usr/bin/python3 -m pytest -q -n 2 --dist loadfile --durations 15 --junitxml "$work/cluster.xml") \
         >"$work/cluster.log" 2>&1 || true
     show_if_failed "$work/cluster.log" "$(junit "$work/cluster.xml")" 200

@@ -69,19 +69,12 @@ pgxc_free_port && coordinator=$PGXC_PORT
 pgxc_free_port && ours=$PGXC_PORT
 pgxc_free_port && bouncer=$PGXC_PORT
 
-# make_server NAME PORT [LINE...]
-make_server() {
-    local name=$1 port=$2
-    shift 2
-    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$work/$name.initdb.log" 2>&1
-    printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" \
-        "max_connections = $((pool_size + clients + 20))" "$@" >>"$work/$name/postgresql.conf"
-    as_server "$bin/pg_ctl" start -D "$work/$name" -l "$work/$name.log" -w >/dev/null
-}
-make_server datanode "$datanode"
-make_server coordinator "$coordinator" "shared_preload_libraries = 'pgxc_ha'" "max_prepared_transactions = 64" \
-    "pgxc.coordinators = '1=127.0.0.1:$coordinator'" "pgxc.datanodes = '1=127.0.0.1:$datanode'" \
-    "pgxc.pooler_port = $ours" "pgxc.max_pool_size = $pool_size" "pgxc.failover = off"
+room="max_connections = $((pool_size + clients + 20))"
+pgxc_make_server "$bin" "$work" datanode "$datanode" "$room"
+pgxc_make_server "$bin" "$work" coordinator "$coordinator" "$room" "shared_preload_libraries = 'pgxc_ha'" \
+    "max_prepared_transactions = 64" "pgxc.coordinators = '1=127.0.0.1:$coordinator'" \
+    "pgxc.datanodes = '1=127.0.0.1:$datanode'" "pgxc.pooler_port = $ours" "pgxc.max_pool_size = $pool_size" \
+    "pgxc.failover = off"
 psql=("$bin/psql" -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -U postgres -d postgres)
 as_server "${psql[@]}" -p "$coordinator" -c "CREATE EXTENSION pgxc_ha"
 as_server "$bin/pgbench" -h 127.0.0.1 -p "$datanode" -U postgres -i -q -s 10 postgres >"$work/init.log" 2>&1

@@ -172,6 +172,22 @@ pgxc_free_port() {
     PGXC_PORT=$port
 }
 
+# pgxc_make_server BIN FOLDER NAME PORT [LINE...]: a new server in FOLDER/NAME, with these lines in its postgresql.conf,
+# started. No password on loopback.
+pgxc_make_server() {
+    local bin=$1 work=$2 name=$3 port=$4
+    shift 4
+    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C >"$work/$name.initdb.log" 2>&1 ||
+        die "initdb failed: $(tail -n 5 "$work/$name.initdb.log")"
+    printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" "$@" \
+        >>"$work/$name/postgresql.conf"
+    pgxc_start_server "$bin" "$work" "$name"
+}
+pgxc_start_server() {
+    as_server "$1/pg_ctl" start -D "$2/$3" -l "$2/$3.log" -w -t 60 >/dev/null ||
+        die "$3 does not start: $(tail -n 5 "$2/$3.log")"
+}
+
 # pgxc_server_pids DATA_DIR: the processes that live in it (every PostgreSQL process has it as its folder).
 pgxc_server_pids() {
     local data pid
