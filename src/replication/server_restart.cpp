@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "replication/node_effects.h"
+#include "replication/pg_ctl.h"
+#include "replication/process_runner.h"
 #include "replication/restart_promotion.h"
 
 namespace pgxc {
