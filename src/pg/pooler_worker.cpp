@@ -29,8 +29,7 @@ Status run_pooler(int worker) {
         switch (ending) {
             case Ending::Smart:
                 log_info(
-                    "the server stops as soon as its sessions have ended: closing the pooler's idle "
-                    "connections");
+                    "the server is stopping: the pooler takes no new clients and closes idle connections");
                 pooler->begin_shutdown(pooler::ShutdownMode::Smart);
                 return;
             case Ending::Now:
