@@ -21,7 +21,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     // First line: the value to set. Rest: the file.
     const auto newline = input.find('\n');
     const std::string_view value = input.substr(0, newline);
-    const std::string text(newline == std::string_view::npos ? std::string_view{} : input.substr(newline + 1));
+    const std::string text(newline == std::string_view::npos ? std::string_view{}
+                                                             : input.substr(newline + 1));
 
     auto parsed = SettingsFile::parse(text, "fuzz.conf");
     require(parsed.ok());

@@ -145,7 +145,7 @@ restart)
     printf '%s\n%s\n1\n%s\n\n\n\nready   \n' $! $data $port > postmaster.tmp
     cp postmaster.tmp postmaster.pid
     # A real one sleeps 100 ms between two looks: whoever waits for its exit only is slow.
-    [ -e $data/fake_lingers ] && sleep 600
+    [ -e $data/fake_lingers ] && exec sleep 600
     exit 0 ;;
 esac
 )";
