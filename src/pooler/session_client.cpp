@@ -138,6 +138,10 @@ bool Session::forward(wire::Bytes run, wire::Bytes rest) {
 }
 
 void Session::resume() {
+    if (leaving_) {
+        close();
+        return;
+    }
     if (!takes_commands() || kept_.empty()) {
         if (client_.open() && !client_.congested()) client_.stream().want_readable(true);
         return;
@@ -153,8 +157,8 @@ void Session::resume() {
 
 Session::Admit Session::admit(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     if (type == wire::FrontendMessage::Terminate) {
-        close();
-        return Admit::Ended;
+        leave();
+        return state_ == State::Ended ? Admit::Ended : Admit::Pause;
     }
     return backend_ != nullptr ? admit_linked(type, body, whole) : admit_unlinked(type, body, whole);
 }
