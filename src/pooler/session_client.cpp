@@ -301,9 +301,8 @@ void Session::refuse_pending(const Error& error) {
 
 Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     auto& tracker = backend_->tracker();
-    const bool between = tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
-                         tracker.status() == wire::TransactionStatus::Idle && pin_reason_.empty();
-    if (between && to_slave_ && type != wire::FrontendMessage::Sync) {
+    if (to_slave_ && pin_reason_.empty() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
+        type != wire::FrontendMessage::Sync) {
         // Pipelined: whether this belongs to the transaction at the slave is known when that has answered.
         paused_ = true;
         return Admit::Pause;
