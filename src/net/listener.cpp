@@ -41,6 +41,12 @@ class SocketListener : public Listener {
         return {};
     }
 
+    int port() const override {
+        SocketAddress name;
+        name.length = sizeof name.storage;
+        if (::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&name.storage), &name.length) != 0) return 0;
+        return name.port();
+    }
     [[nodiscard]] int descriptor() const { return fd_.get(); }
 
   private:

@@ -27,6 +27,8 @@ class Listener {
   public:
     using OnAccept = std::function<void(Accepted)>;
     virtual ~Listener() = default;
+    /// The TCP port, also where 0 was asked for; 0 for a unix socket.
+    [[nodiscard]] virtual int port() const = 0;
 
     /// Listens on one TCP address; `shared` allows several processes of ours on the same port.
     [[nodiscard]] static Result<std::unique_ptr<Listener>> tcp(Loop& loop, const SocketAddress& address,

@@ -184,6 +184,7 @@ void Backend::lost(std::string cause) {
         return;
     }
     phase_ = Phase::Ended;
+    if (!tracker_.fatal()) pool_.report(TrafficFailure::ConnectionLost);
     if (session_ != nullptr) {
         session_->server_lost(cause);
     } else {

@@ -234,6 +234,13 @@ bool Pooler::drained() const {
     return impl_->context.shutting_down && impl_->sessions.empty();
 }
 
+int Pooler::port() const {
+    for (const auto& listener : impl_->listeners) {
+        if (const int port = listener->port(); port != 0) return port;
+    }
+    return 0;
+}
+
 void Pooler::publish_stats() {
     impl_->publish();
 }

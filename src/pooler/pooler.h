@@ -38,6 +38,8 @@ class Pooler {
     /// from Smart to Fast. `on_drained` is called once then, from the loop.
     void begin_shutdown(ShutdownMode mode, std::function<void()> on_drained = {});
     [[nodiscard]] bool drained() const;
+    /// The TCP port that is listened on; useful where the settings say 0 (tests). 0 if there is none.
+    [[nodiscard]] int port() const;
     /// Hands the rows of pgxc_pools and pgxc_pooler_clients to the Environment now. The pooler does it by
     /// itself twice a second while they change.
     void publish_stats();

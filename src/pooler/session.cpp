@@ -69,8 +69,10 @@ void Session::on_readable() {
         case net::IoResult::Outcome::WouldBlock:
             return;
         case net::IoResult::Outcome::Ended:
+            leave();
+            return;
         case net::IoResult::Outcome::Failed:
-            client_gone();
+            close();
             return;
         case net::IoResult::Outcome::Done:
             break;
@@ -88,13 +90,13 @@ void Session::on_writable() {
     if (!send()) return;
     if (client_.backlog() > 0) return;
     if (backend_ != nullptr) backend_->read_on(true);
-    client_.stream().want_readable(true);
+    if (!leaving_) client_.stream().want_readable(true);
 }
 
 bool Session::send(wire::Bytes run) {
     if (state_ == State::Ended) return false;
     if (!client_.flush(run)) {
-        client_gone();
+        close();
         return false;
     }
     if (client_.backlog() > 0) {
@@ -111,8 +113,17 @@ void Session::keep(wire::Bytes rest) {
     if (rest.empty() && kept_.capacity() > kept_capacity) std::string{}.swap(kept_);
 }
 
-void Session::client_gone() {
-    close();
+void Session::leave() {
+    // A server does what it was sent before it looks for more, and then sees that the client has gone.
+    const bool answers_owed = state_ == State::Linked && backend_->tracker().ready_for_query_owed() > 0 &&
+                              backend_->tracker().copy_mode() != wire::TransactionTracker::CopyMode::In;
+    if (!answers_owed) {
+        close();
+        return;
+    }
+    leaving_ = true;
+    paused_ = true;
+    client_.stream().want_readable(false);
 }
 
 void Session::close() {

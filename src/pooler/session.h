@@ -77,7 +77,8 @@ class Session final : public Waiter, private net::StreamEvents {
 
     // session.cpp
     void set_state(State state);
-    void client_gone();
+    /// The client has said that it goes, or has closed its side.
+    void leave();
     void close();
     void protocol_error(const Error& error);
     [[nodiscard]] bool send(wire::Bytes run = {});
@@ -180,6 +181,7 @@ class Session final : public Waiter, private net::StreamEvents {
     bool sent_any_ = false;        // the server was sent something of the transaction
     bool beginning_ = false;       // begin_transaction() is on the stack
     bool taking_ = false;          // take_commands() is on the stack
+    bool leaving_ = false;           // ends when what it was promised has been answered
     bool again_ = false;           // resume() was called meanwhile
     std::uint64_t transactions_ = 0;
 

@@ -138,6 +138,10 @@ bool Session::forward(wire::Bytes run, wire::Bytes rest) {
 }
 
 void Session::resume() {
+    if (leaving_) {
+        close();
+        return;
+    }
     if (!takes_commands() || kept_.empty()) {
         if (client_.open() && !client_.congested()) client_.stream().want_readable(true);
         return;
@@ -153,8 +157,8 @@ void Session::resume() {
 
 Session::Admit Session::admit(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     if (type == wire::FrontendMessage::Terminate) {
-        close();
-        return Admit::Ended;
+        leave();
+        return state_ == State::Ended ? Admit::Ended : Admit::Pause;
     }
     return backend_ != nullptr ? admit_linked(type, body, whole) : admit_unlinked(type, body, whole);
 }
@@ -297,9 +301,8 @@ void Session::refuse_pending(const Error& error) {
 
 Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     auto& tracker = backend_->tracker();
-    const bool between = tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
-                         tracker.status() == wire::TransactionStatus::Idle && pin_reason_.empty();
-    if (between && to_slave_ && type != wire::FrontendMessage::Sync) {
+    if (to_slave_ && pin_reason_.empty() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
+        type != wire::FrontendMessage::Sync) {
         // Pipelined: whether this belongs to the transaction at the slave is known when that has answered.
         paused_ = true;
         return Admit::Pause;

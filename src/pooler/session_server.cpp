@@ -218,6 +218,10 @@ void Session::relay(wire::Bytes& input) {
     input = rest;
     if (!send({run, static_cast<std::size_t>(rest.data() - run)}) || backend_ != &backend) return;
     if (tracker.quiet() && server_pass_ == 0) {
+        if (leaving_) {
+            close();
+            return;
+        }
         if (tracker.clean_and_idle()) transaction_over();
         if (std::exchange(paused_, false)) resume();
     }
@@ -443,7 +447,7 @@ void Session::lose_transaction(const std::string& cause) {
 }
 
 void Session::server_writable() {
-    if (client_.open() && !client_.congested()) client_.stream().want_readable(true);
+    if (client_.open() && !client_.congested() && !leaving_) client_.stream().want_readable(true);
 }
 
 }  // namespace pgxc::pooler

@@ -1,0 +1,156 @@
+#include "pooler/pool.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+namespace pgxc::pooler {
+namespace {
+
+constexpr TimePoint t0{};
+using std::chrono::seconds;
+
+TEST(List, AnObjectIsOnOneListAndLeavesItWhenDestroyed) {
+    List<Member> a;
+    List<Member> b;
+    Member one;
+    {
+        Member two;
+        a.push_back(one);
+        a.push_back(two);
+        EXPECT_EQ(a.size(), 2U);
+        b.push_back(one);
+        EXPECT_EQ(one.list(), &b);
+        EXPECT_EQ(a.front(), &two);
+    }
+    EXPECT_TRUE(a.empty());
+    b.remove(one);
+    EXPECT_EQ(one.list(), nullptr);
+}
+
+TEST(Pool, LendsTheMostRecentlyUsedConnectionAtOnce) {
+    Pool pool;
+    pool.set_limits({10, 0});
+    std::array<Member, 2> members;
+    Waiter waiter;
+    pool.became_idle(members[0], t0);
+    pool.became_idle(members[1], t0);
+    EXPECT_EQ(pool.borrow(waiter, t0), &members[1]);
+    EXPECT_EQ(members[1].list(), &pool.lent());
+    EXPECT_FALSE(waiter.waiting());
+}
+
+TEST(Pool, ServesWaitersInTheirOrder) {
+    Pool pool;
+    pool.set_limits({1, 0});
+    Member member;
+    std::array<Waiter, 3> waiters;
+    for (auto& waiter : waiters) EXPECT_EQ(pool.borrow(waiter, t0), nullptr);
+    for (auto& waiter : waiters) {
+        pool.became_idle(member, t0);
+        const auto match = pool.match();
+        ASSERT_TRUE(match.has_value());
+        EXPECT_EQ(match->waiter, &waiter);
+        EXPECT_EQ(match->member, &member);
+        EXPECT_FALSE(pool.match().has_value());
+    }
+}
+
+TEST(Pool, ANewcomerDoesNotOvertakeThoseWhoWait) {
+    Pool pool;
+    pool.set_limits({1, 0});
+    Member member;
+    Waiter first;
+    Waiter second;
+    EXPECT_EQ(pool.borrow(first, t0), nullptr);
+    pool.became_idle(member, t0);
+    EXPECT_EQ(pool.borrow(second, t0), nullptr);
+    EXPECT_EQ(pool.match()->waiter, &first);
+}
+
+TEST(Pool, OpensAsManyAsWaitAndNoMoreThanAllowed) {
+    Pool pool;
+    pool.set_limits({2, 0});
+    std::array<Waiter, 3> waiters;
+    std::array<Member, 2> members;
+    EXPECT_EQ(pool.members_wanted(), 0);
+    (void)pool.borrow(waiters[0], t0);
+    EXPECT_EQ(pool.members_wanted(), 1);
+    pool.add_connecting(members[0]);
+    EXPECT_EQ(pool.members_wanted(), 0);
+    (void)pool.borrow(waiters[1], t0);
+    (void)pool.borrow(waiters[2], t0);
+    EXPECT_EQ(pool.members_wanted(), 1);
+    pool.add_connecting(members[1]);
+    EXPECT_EQ(pool.members_wanted(), 0);
+}
+
+TEST(Pool, KeepsTheMinimumFromTheFirstUseOn) {
+    Pool pool;
+    pool.set_limits({10, 3});
+    EXPECT_EQ(pool.members_wanted(), 0);
+    Waiter waiter;
+    Member member;
+    pool.became_idle(member, t0);
+    EXPECT_EQ(pool.borrow(waiter, t0), &member);
+    EXPECT_EQ(pool.members_wanted(), 2);
+    pool.rest();
+    EXPECT_EQ(pool.members_wanted(), 0);
+}
+
+TEST(Pool, LendsNothingWhilePaused) {
+    Pool pool;
+    pool.set_limits({5, 2});
+    Member member;
+    Waiter waiter;
+    pool.became_idle(member, t0);
+    pool.pause();
+    EXPECT_EQ(pool.borrow(waiter, t0 + seconds{1}), nullptr);
+    EXPECT_EQ(waiter.waiting_since(), t0 + seconds{1});
+    EXPECT_FALSE(pool.match().has_value());
+    EXPECT_EQ(pool.members_wanted(), 0);
+    pool.resume();
+    EXPECT_TRUE(pool.match().has_value());
+}
+
+TEST(Pool, AWaiterThatGoesIsForgotten) {
+    Pool pool;
+    pool.set_limits({1, 0});
+    Member member;
+    {
+        Waiter waiter;
+        (void)pool.borrow(waiter, t0);
+    }
+    pool.became_idle(member, t0);
+    EXPECT_FALSE(pool.match().has_value());
+}
+
+TEST(Pool, SurplusIsWhatWasIdleLongestBeyondTheMinimum) {
+    Pool pool;
+    pool.set_limits({5, 1});
+    std::array<Member, 2> members;
+    Waiter waiter;
+    pool.became_idle(members[0], t0);
+    EXPECT_EQ(pool.borrow(waiter, t0), &members[0]);
+    pool.became_idle(members[0], t0);
+    pool.became_idle(members[1], t0 + seconds{5});
+    EXPECT_EQ(pool.surplus(t0), nullptr);
+    EXPECT_EQ(pool.surplus(t0 + seconds{3}), &members[0]);
+    pool.retire(members[0]);
+    EXPECT_NE(pool.surplus(t0 + seconds{30}), &members[0]);
+}
+
+TEST(Pool, ARetiredConnectionCountsUntilItIsGone) {
+    Pool pool;
+    pool.set_limits({1, 0});
+    Member member;
+    Waiter waiter;
+    pool.retire(member);
+    (void)pool.borrow(waiter, t0);
+    EXPECT_EQ(pool.members_wanted(), 0);
+    member.unlink();
+    EXPECT_EQ(pool.members_wanted(), 1);
+}
+
+}  // namespace
+}  // namespace pgxc::pooler

@@ -1,0 +1,733 @@
+// Clients of a pooler in front of scripted servers.
+#include <gtest/gtest.h>
+
+#include "fakes/fake_environment.h"
+#include "fakes/fake_peers.h"
+#include "pooler/pooler.h"
+#include "wire/scram.h"
+
+namespace pgxc::pooler {
+namespace {
+
+using fakes::Client;
+using fakes::Server;
+
+class SessionTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        environment.settings_now.port = 0;
+        environment.settings_now.listen_addresses = {"127.0.0.1"};
+        environment.settings_now.failover_hold = Millis{400};
+        environment.settings_now.login_timeout = Millis{300};
+        show_master(*server);
+    }
+    void show_master(const Server& at, int epoch = 1, Gate gate = Gate::Open) {
+        environment.show({master_at(at, epoch, gate)});
+        if (pooler) pooler->view_changed();
+    }
+    static NodeView master_at(const Server& at, int epoch = 1, Gate gate = Gate::Open) {
+        return FakeEnvironment::master(1, "127.0.0.1", static_cast<std::uint16_t>(at.port), epoch, gate);
+    }
+    static NodeView slave_at(const Server& at, int id = 2) {
+        return FakeEnvironment::slave(id, 1, "127.0.0.1", static_cast<std::uint16_t>(at.port));
+    }
+    void start() {
+        auto made = Pooler::start(loop, environment);
+        ASSERT_TRUE(made.ok()) << made.error().message;
+        pooler = std::move(*made);
+    }
+    std::unique_ptr<Client> connect() { return std::make_unique<Client>(loop, pooler->port()); }
+    std::unique_ptr<Client> login(std::vector<wire::Setting> settings = {}) {
+        auto client = connect();
+        client->start(std::move(settings));
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << client->types();
+        client->messages.clear();
+        return client;
+    }
+    bool until(const std::function<bool()>& condition) { return fakes::run_until(loop, condition); }
+    /// Sends a query and waits for its ReadyForQuery.
+    void run(Client& client, const std::string& sql) {
+        client.messages.clear();
+        client.query(sql);
+        EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); })) << sql << ": " << client.types();
+    }
+    void settle() { (void)loop.run_for(Millis{20}); }
+
+    net::Loop loop;
+    FakeEnvironment environment;
+    std::unique_ptr<Server> server = std::make_unique<Server>(loop);
+    std::unique_ptr<Pooler> pooler;
+};
+
+constexpr NodeKey d1{NodeType::Datanode, NodeId{1}};
+
+TEST_F(SessionTest, LoginTellsWhatTheServerReported) {
+    start();
+    auto client = connect();
+    client->start();
+    ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->types(), "RSSKZ");
+    EXPECT_EQ(client->status(), 'I');
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, ManyClientsShareOneServerConnection) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    std::vector<std::unique_ptr<Client>> clients;
+    for (int i = 0; i < 10; ++i) clients.push_back(login());
+    for (auto& client : clients) client->query("select 1");
+    for (auto& client : clients) EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(server->backends.size(), 1U);
+}
+
+TEST_F(SessionTest, ATransactionKeepsItsConnectionAndOthersWaitInOrder) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto first = login();
+    auto second = login();
+    run(*first, "begin");
+    second->query("select 2");
+    settle();
+    EXPECT_EQ(second->count('Z'), 0U);
+    run(*first, "insert");
+    run(*first, "commit");
+    EXPECT_TRUE(until([&] { return second->count('Z') == 1; }));
+    EXPECT_EQ(server->queries(), (std::vector<std::string>{"begin", "insert", "commit", "select 2"}));
+}
+
+TEST_F(SessionTest, RefusesEncryptionAndReplicationAndGarbage) {
+    start();
+    auto ssl = connect();
+    ssl->raw_only = true;
+    wire::Buffer request;
+    wire::put_ssl_request(request);
+    ssl->send(request);
+    EXPECT_TRUE(until([&] { return ssl->raw == "N"; }));
+
+    auto replication = connect();
+    replication->start({{"replication", "true"}});
+    EXPECT_TRUE(until([&] { return replication->ended(); }));
+    EXPECT_EQ(replication->sqlstate(), "0A000");
+
+    auto garbage = connect();
+    garbage->send("GET / HTTP/1.1\r\n\r\n");
+    EXPECT_TRUE(until([&] { return garbage->ended(); }));
+    auto client = login();
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, SilenceAndHalfAMessageEndWithTheLoginTimeout) {
+    start();
+    auto silent = connect();
+    auto half = connect();
+    half->send(std::string("\0\0\0\x40\0\3\0\0user", 12));
+    auto client = login();
+    EXPECT_TRUE(until([&] { return silent->ended() && half->ended(); }));
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, AMalformedMessageEndsOnlyItsConnection) {
+    start();
+    for (const std::string& bad : {std::string("!\0\0\0\4", 5), std::string("Q\0\0\0\3", 5), std::string("Q\x7f\0\0\0", 5)}) {
+        auto client = login();
+        auto other = login();
+        client->send(bad);
+        EXPECT_TRUE(until([&] { return client->ended(); }));
+        EXPECT_EQ(client->sqlstate(), "08P01");
+        run(*other, "select 1");
+        EXPECT_EQ(other->types(), "CZ");
+    }
+}
+
+TEST_F(SessionTest, LimitsClients) {
+    environment.settings_now.max_client_connections = 1;
+    start();
+    auto first = login();
+    auto second = connect();
+    second->start();
+    EXPECT_TRUE(until([&] { return second->ended(); }));
+    EXPECT_EQ(second->sqlstate(), "53300");
+    first->hang_up();
+    settle();
+    auto third = login();
+    EXPECT_FALSE(third->ended());
+}
+
+TEST_F(SessionTest, TellsWhyALoginIsRefused) {
+    environment.roles["u"] = {true, false, std::nullopt};
+    start();
+    auto client = connect();
+    client->start();
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_EQ(client->error().message, "role \"u\" is not permitted to log in");
+    EXPECT_EQ(client->sqlstate(), "28000");
+
+    environment.hba = [](auto&, auto&) { return AuthRule{AuthMethod::Reject, "", "no line of pg_hba.conf matches"}; };
+    client = connect();
+    client->start();
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_EQ(client->error().message,
+              "no pg_hba.conf entry for host \"127.0.0.1\", user \"u\", database \"d\", no encryption");
+
+    environment.hba = [](auto&, auto&) { return AuthRule{AuthMethod::Unsupported, "gss", "pg_hba.conf line 9"}; };
+    client = connect();
+    client->start();
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_NE(client->error().message.find("\"gss\" (pg_hba.conf line 9)"), std::string::npos);
+}
+
+TEST_F(SessionTest, ScramLetsTheRightPasswordInAndTellsNothingOtherwise) {
+    const auto secret = wire::make_scram_secret("pw", "0123456789abcdef", 4096);
+    environment.roles["u"] = {true, true, wire::to_string(secret)};
+    environment.roles["nopw"] = {true, true, std::nullopt};
+    environment.hba = [](auto&, auto&) { return AuthRule{AuthMethod::ScramSha256, "scram-sha-256", "line 1"}; };
+    start();
+    const auto attempt = [&](const std::string& user, const std::string& password) {
+        auto client = connect();
+        client->start({}, user);
+        EXPECT_TRUE(until([&] { return client->count('R') == 1; }));
+        const std::array<std::uint8_t, wire::scram_raw_nonce_bytes> random{1, 2, 3};
+        wire::ScramClientExchange exchange{password, random};
+        wire::Buffer out;
+        wire::put_sasl_initial_response(out, wire::scram_sha_256, exchange.first());
+        client->send(out);
+        EXPECT_TRUE(until([&] { return client->count('R') == 2; }));
+        auto final = exchange.server_first(client->messages.back().body.substr(4));
+        EXPECT_TRUE(final.ok());
+        out.clear();
+        wire::put_sasl_response(out, *final);
+        client->send(out);
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1 || client->ended(); }));
+        return client;
+    };
+    EXPECT_EQ(attempt("u", "pw")->status(), 'I');
+    for (const auto& [user, password] :
+         {std::pair{"u", "wrong"}, std::pair{"nopw", "pw"}, std::pair{"nobody", "pw"}}) {
+        auto client = attempt(user, password);
+        EXPECT_EQ(client->sqlstate(), "28P01");
+        EXPECT_EQ(client->error().message, "password authentication failed for user \"" + std::string{user} + "\"");
+    }
+}
+
+TEST_F(SessionTest, TheServersRefusalReachesTheClientAtLogin) {
+    server->on_startup = [](fakes::Backend& backend) {
+        wire::Buffer out;
+        wire::put_error_response(out, wire::Severity::Fatal, {"3D000", "database \"d\" does not exist"});
+        backend.send(out);
+    };
+    start();
+    auto client = connect();
+    client->start();
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_EQ(client->sqlstate(), "3D000");
+    EXPECT_NE(client->error().detail.find("datanode 1"), std::string::npos);
+}
+
+TEST_F(SessionTest, StartupSettingsAreAppliedForTheirClientOnly) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto first = login({{"application_name", "one"}});
+    auto second = login();
+    run(*first, "select 1");
+    run(*second, "select 2");
+    run(*first, "select 3");
+    const std::string set = "SELECT pg_catalog.set_config(E'application_name',E'one',false)";
+    EXPECT_EQ(server->queries(),
+              (std::vector<std::string>{set, "RESET \"application_name\";", set, "select 1",
+                                        "RESET \"application_name\";", "select 2", set, "select 3"}));
+}
+
+TEST_F(SessionTest, ABadStartupSettingRefusesTheLogin) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql.find("set_config") == std::string::npos) return false;
+        backend.fail("22023");
+        return true;
+    };
+    start();
+    auto client = connect();
+    client->start({{"options", "-c work_mem=x"}});
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_EQ(client->sqlstate(), "22023");
+}
+
+TEST_F(SessionTest, ASetPinsAndItsConnectionIsNeverAnothers) {
+    environment.settings_now.max_pool_size = 2;
+    start();
+    auto first = login();
+    auto second = login();
+    run(*first, "set work_mem = '1MB'");
+    run(*second, "select 2");
+    ASSERT_EQ(server->backends.size(), 2U);
+    EXPECT_EQ(server->backends[1]->queries, std::vector<std::string>{"select 2"});
+    pooler->publish_stats();
+    ASSERT_EQ(environment.clients.size(), 2U);
+    EXPECT_EQ(environment.clients[0].state, "pinned");
+    EXPECT_EQ(environment.clients[0].why, "SET");
+    first->hang_up();
+    EXPECT_TRUE(until([&] { return server->backends[0]->ended(); }));
+}
+
+TEST_F(SessionTest, CancelReachesTheServerOrTheQueue) {
+    environment.settings_now.max_pool_size = 1;
+    server->on_query = [](fakes::Backend&, const std::string& sql) { return sql == "sleep"; };
+    start();
+    auto busy = connect();
+    busy->start();
+    ASSERT_TRUE(until([&] { return busy->count('Z') == 1; }));
+    auto waiting = connect();
+    waiting->start();
+    ASSERT_TRUE(until([&] { return waiting->count('Z') == 1; }));
+    const auto key_of = [](const Client& client) {
+        for (const auto& message : client.messages) {
+            if (message.type == 'K') return *wire::parse_backend_key_data(message.body);
+        }
+        return wire::BackendKeyData{};
+    };
+    const auto cancel = [&](wire::BackendKeyData key) {
+        auto client = connect();
+        wire::Buffer out;
+        wire::put_cancel_request(out, {key.pid, key.secret});
+        client->send(out);
+        EXPECT_TRUE(until([&] { return client->ended(); }));
+    };
+    const auto busy_key = key_of(*busy);
+    const auto waiting_key = key_of(*waiting);
+    busy->query("sleep");
+    waiting->messages.clear();
+    waiting->query("select 1");
+    settle();
+    cancel({busy_key.pid, busy_key.secret + 1});
+    settle();
+    EXPECT_TRUE(server->cancels.empty());
+    cancel(busy_key);
+    ASSERT_TRUE(until([&] { return server->cancels.size() == 1; }));
+    EXPECT_EQ(server->cancels[0].secret, 4711U);
+    cancel(waiting_key);
+    EXPECT_TRUE(until([&] { return waiting->count('Z') == 1; }));
+    EXPECT_EQ(waiting->sqlstate(), "57014");
+}
+
+// --- A server that breaks, in each phase ---
+
+TEST_F(SessionTest, IdleClientsDoNotNoticeALostServer) {
+    start();
+    auto client = login();
+    run(*client, "select 1");
+    server->backends[0]->hang_up(true);
+    settle();
+    run(*client, "select 2");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(server->backends.size(), 2U);
+    ASSERT_FALSE(environment.reports.empty());
+    EXPECT_EQ(environment.reports[0].failure, TrafficFailure::ConnectionLost);
+    EXPECT_EQ(environment.reports[0].node, d1);
+}
+
+TEST_F(SessionTest, AStatementInFlightEndsInUnknownOutcomeAndTheConnectionGoesOn) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "insert and die") return false;
+        backend.hang_up(true);
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "insert and die");
+    EXPECT_EQ(client->types(), "EZ");
+    EXPECT_EQ(client->sqlstate(), "08007");
+    EXPECT_FALSE(client->error().hint.empty());
+    EXPECT_EQ(client->status(), 'I');
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, InsideABlockTheTransactionIsKnownToBeLost) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "insert and die") return false;
+        backend.hang_up(true);
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "begin");
+    run(*client, "insert and die");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->status(), 'E');
+    run(*client, "insert more");
+    EXPECT_EQ(client->sqlstate(), "25P02");
+    run(*client, "rollback");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(client->status(), 'I');
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+    const auto queries = server->queries();
+    EXPECT_EQ(std::count(queries.begin(), queries.end(), "insert more"), 0);
+}
+
+TEST_F(SessionTest, ACommitInFlightIsUnknown) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "commit") return false;
+        backend.hang_up(true);
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "begin");
+    run(*client, "insert");
+    run(*client, "commit");
+    EXPECT_EQ(client->sqlstate(), "08007");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, ALossBetweenTwoStatementsOfABlockIsToldAtTheNext) {
+    start();
+    auto client = login();
+    run(*client, "begin");
+    client->messages.clear();
+    server->backends[0]->hang_up(true);
+    settle();
+    EXPECT_EQ(client->types(), "");
+    run(*client, "commit");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, TheRestOfAPipelineIsSkippedUpToSync) {
+    server->on_message = [](fakes::Backend& backend, const fakes::Message& message) {
+        if (message.type == 'H') backend.hang_up(true);
+    };
+    start();
+    auto client = login();
+    wire::Buffer out;
+    wire::put_parse(out, "", "insert");
+    wire::put_bind(out, "", "");
+    wire::put_execute(out, "");
+    wire::put_flush(out);
+    client->send(out);
+    ASSERT_TRUE(until([&] { return client->count('E') == 1; }));
+    EXPECT_EQ(client->sqlstate(), "08007");
+    out.clear();
+    wire::put_parse(out, "", "insert 2");
+    wire::put_bind(out, "", "");
+    wire::put_execute(out, "");
+    wire::put_sync(out);
+    client->send(out);
+    ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->types(), "EZ");
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, ALossInTheMiddleOfARowEndsTheClient) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "big") return false;
+        backend.send(std::string("D\0\0\x10\0", 5) + "abc");
+        return true;
+    };
+    start();
+    auto client = login();
+    client->query("big");
+    settle();
+    server->backends[0]->hang_up(true);
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_EQ(client->count('E'), 0U);
+}
+
+TEST_F(SessionTest, APinnedClientEndsWithItsServer) {
+    start();
+    auto client = login();
+    run(*client, "set work_mem = '1MB'");
+    server->backends[0]->hang_up(true);
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_NE(client->error().hint.find("SET"), std::string::npos);
+}
+
+TEST_F(SessionTest, AFatalErrorOfTheServerIsALossAndNotTheClientsEnd) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "insert and die") return false;
+        backend.fail("57P01", true);
+        backend.hang_up();
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "begin");
+    run(*client, "insert and die");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->error().detail, "scripted error");
+    run(*client, "rollback");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, ACommitThatNoSynchronousSlaveHasIsNoSuccess) {
+    const auto warning = [] {
+        wire::Buffer body = std::string("SWARNING\0VWARNING\0C01000\0Mcanceling wait\0RSyncRepWaitForLSN\0\0", 64);
+        body = "SWARNING";
+        body.push_back('\0');
+        for (const char* field : {"VWARNING", "C01000", "Mcanceling wait for synchronous replication", "RSyncRepWaitForLSN"}) {
+            body += field;
+            body.push_back('\0');
+        }
+        body.push_back('\0');
+        wire::Buffer out = "N";
+        wire::put_u32(out, static_cast<std::uint32_t>(body.size() + 4));
+        return out + body;
+    }();
+    server->on_query = [&](fakes::Backend& backend, const std::string& sql) {
+        if (sql == "insert") {
+            backend.send(warning);
+        } else if (sql == "insert late") {
+            // As in the extended protocol: the warning comes behind the tag.
+            wire::Buffer out;
+            wire::put_command_complete(out, "INSERT 0 1");
+            backend.send(out);
+            backend.send(warning);
+            out.clear();
+            wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+            backend.send(out);
+            return true;
+        }
+        return false;
+    };
+    start();
+    auto client = login();
+    for (const std::string sql : {"insert", "insert late"}) {
+        run(*client, sql);
+        EXPECT_EQ(client->types(), "EZ") << sql;
+        EXPECT_EQ(client->sqlstate(), "08007");
+        EXPECT_FALSE(client->error().hint.empty());
+    }
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+// --- Failover ---
+
+TEST_F(SessionTest, AHeldGroupMakesTransactionsWaitAndOpensToTheNewMaster) {
+    Server next{loop};
+    start();
+    auto client = login();
+    run(*client, "select 1");
+    auto in_block = login();
+    run(*in_block, "begin");
+    show_master(*server, 1, Gate::Held);
+    client->messages.clear();
+    client->query("select 2");
+    settle();
+    EXPECT_EQ(client->types(), "");
+    pooler->publish_stats();
+    EXPECT_EQ(environment.clients[0].state, "held");
+    run(*in_block, "insert");  // what runs may finish
+    EXPECT_EQ(in_block->types(), "CZ");
+    show_master(next, 2);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(next.queries(), std::vector<std::string>{"select 2"});
+    EXPECT_TRUE(until([&] { return server->open_backends() == 0; }));
+    run(*in_block, "insert");
+    EXPECT_EQ(in_block->sqlstate(), "08006");
+    run(*in_block, "rollback");
+    run(*in_block, "insert");
+    EXPECT_EQ(in_block->types(), "CZ");
+}
+
+TEST_F(SessionTest, AHeldTransactionFailsInTimeAndSaysWhy) {
+    start();
+    auto client = login();
+    auto view = master_at(*server, 1, Gate::Held);
+    view.why = "its master does not answer";
+    environment.show({view});
+    pooler->view_changed();
+    run(*client, "select 1");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_NE(client->error().message.find("datanode 1"), std::string::npos);
+    EXPECT_NE(client->error().message.find("its master does not answer"), std::string::npos);
+    EXPECT_EQ(client->status(), 'I');
+    show_master(*server);
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, ADeadMasterIsReportedAndClientsWaitForTheNext) {
+    environment.settings_now.failover_hold = Millis{8000};
+    Server next{loop};
+    start();
+    auto client = login();
+    run(*client, "select 1");
+    server->die();
+    settle();
+    client->messages.clear();
+    client->query("insert");
+    ASSERT_TRUE(until([&] {
+        return std::any_of(environment.reports.begin(), environment.reports.end(),
+                           [](const auto& report) { return report.failure == TrafficFailure::ConnectRefused; });
+    }));
+    EXPECT_EQ(client->types(), "");
+    show_master(next, 2);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, AMasterInRecoveryIsNotUsed) {
+    server->parameters.emplace_back("in_hot_standby", "on");
+    start();
+    auto client = connect();
+    client->start();
+    ASSERT_TRUE(until([&] {
+        return !environment.reports.empty() &&
+               environment.reports.back().failure == TrafficFailure::ServerSaysReadOnly;
+    }));
+    EXPECT_EQ(client->types(), "");
+}
+
+TEST_F(SessionTest, AReadOnSlaveIsRepeatedOnTheMaster) {
+    Server slave{loop};
+    slave.on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "select and die") return false;
+        backend.hang_up(true);
+        return true;
+    };
+    environment.show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    run(*client, "begin read only");
+    EXPECT_EQ(slave.queries(), std::vector<std::string>{"begin read only"});
+    run(*client, "select and die");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(client->status(), 'T');
+    EXPECT_EQ(server->queries(), (std::vector<std::string>{"begin read only", "select and die"}));
+    run(*client, "commit");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, ASlaveThatRefusesConnectionsIsReplacedByTheMaster) {
+    Server slave{loop};
+    slave.die();
+    environment.show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    run(*client, "begin read only");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(server->queries(), std::vector<std::string>{"begin read only"});
+}
+
+TEST_F(SessionTest, AWritePipelinedBehindAReadOnlyTransactionGoesToTheMaster) {
+    Server slave{loop};
+    environment.show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    wire::Buffer out;
+    for (const char* sql : {"begin read only", "select 1", "commit", "insert"}) wire::put_query(out, sql);
+    client->send(out);
+    ASSERT_TRUE(until([&] { return client->count('Z') == 4; }));
+    EXPECT_EQ(slave.queries(), (std::vector<std::string>{"begin read only", "select 1", "commit"}));
+    EXPECT_EQ(server->queries(), std::vector<std::string>{"insert"});
+}
+
+// --- Flow and shutdown ---
+
+TEST_F(SessionTest, ASlowReaderStopsTheServerInsteadOfFillingMemory) {
+    const std::size_t rows = 400;
+    const std::string row = [] {
+        wire::Buffer out = "D";
+        wire::put_u32(out, 100'004);
+        return out + std::string(100'000, 'x');
+    }();
+    server->on_query = [&](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "rows") return false;
+        for (std::size_t i = 0; i < rows; ++i) backend.send(row);
+        backend.complete("SELECT 400", 'I');
+        return true;
+    };
+    start();
+    auto client = login();
+    client->read_on(false);
+    client->query("rows");
+    settle();
+    settle();
+    client->read_on(true);
+    ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->count('D'), rows);
+}
+
+TEST_F(SessionTest, MessagesCutAnywhereArePutTogether) {
+    start();
+    auto client = login();
+    wire::Buffer out;
+    wire::put_query(out, "select 1");
+    wire::put_query(out, "insert");
+    for (const char byte : out) {
+        client->send(std::string(1, byte));
+        (void)loop.run_for(Millis{1});
+    }
+    ASSERT_TRUE(until([&] { return client->count('Z') == 2; }));
+    EXPECT_EQ(server->queries(), (std::vector<std::string>{"select 1", "insert"}));
+}
+
+TEST_F(SessionTest, SmartShutdownLetsTransactionsFinish) {
+    start();
+    auto idle = login();
+    auto busy = login();
+    run(*busy, "begin");
+    bool drained = false;
+    pooler->begin_shutdown(ShutdownMode::Smart, [&] { drained = true; });
+    EXPECT_TRUE(until([&] { return idle->ended(); }));
+    EXPECT_EQ(idle->sqlstate(), "57P01");
+    run(*busy, "insert");
+    EXPECT_EQ(busy->types(), "CZ");
+    EXPECT_FALSE(pooler->drained());
+    busy->messages.clear();
+    busy->query("commit");
+    EXPECT_TRUE(until([&] { return busy->ended() && drained; }));
+    EXPECT_EQ(busy->types(), "CZE");
+    EXPECT_TRUE(until([&] { return server->open_backends() == 0; }));
+}
+
+TEST_F(SessionTest, FastShutdownEndsEverybody) {
+    start();
+    auto client = login();
+    run(*client, "begin");
+    bool drained = false;
+    pooler->begin_shutdown(ShutdownMode::Fast, [&] { drained = true; });
+    EXPECT_TRUE(until([&] { return client->ended() && drained; }));
+    EXPECT_EQ(client->sqlstate(), "57P01");
+    EXPECT_TRUE(until([&] { return server->open_backends() == 0; }));
+}
+
+TEST_F(SessionTest, ClosesIdleConnectionsOfADatabaseOfThisCoordinator) {
+    environment.settings_now.own_server = {"127.0.0.1", static_cast<std::uint16_t>(server->port)};
+    environment.show({});
+    start();
+    auto client = login();
+    run(*client, "select 1");
+    pooler->close_database("other");
+    settle();
+    EXPECT_EQ(server->open_backends(), 1U);
+    pooler->close_database("d");
+    EXPECT_TRUE(until([&] { return server->open_backends() == 0; }));
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SessionTest, PoolRowsCount) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto first = login();
+    auto second = login();
+    run(*first, "begin");
+    second->query("select 1");
+    settle();
+    pooler->publish_stats();
+    ASSERT_EQ(environment.pools.size(), 1U);
+    const PoolRow& row = environment.pools[0];
+    EXPECT_EQ(row.node, d1);
+    EXPECT_EQ(row.clients_active, 1U);
+    EXPECT_EQ(row.clients_waiting, 1U);
+    EXPECT_EQ(row.servers_active, 1U);
+    EXPECT_EQ(row.servers_idle, 0U);
+}
+
+}  // namespace
+}  // namespace pgxc::pooler
