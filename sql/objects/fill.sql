@@ -1,4 +1,4 @@
--- Last: the masters that the settings name, and from here on the tables are what CREATE EXTENSION made them.
+-- Last in order.txt: the masters that the settings name, and from here on the tables are what CREATE EXTENSION made them.
 CALL pgxc.init();
 INSERT INTO pgxc.as_created VALUES ('pgxc_nodes'), ('failover_history'), ('node_record');
 

@@ -28,6 +28,7 @@ inline constexpr SqlState foreign_key_violation = "23503";
 inline constexpr SqlState unique_violation = "23505";
 inline constexpr SqlState check_violation = "23514";
 inline constexpr SqlState active_sql_transaction = "25001";
+inline constexpr SqlState in_failed_sql_transaction = "25P02";
 inline constexpr SqlState invalid_authorization = "28000";
 inline constexpr SqlState invalid_password = "28P01";
 inline constexpr SqlState dependent_objects_still_exist = "2BP01";

@@ -45,7 +45,7 @@ Result<Node> find_upstream(const Topology& topology, NodeKey slave, NodeId maste
     std::string detail = other_type_detail(topology, key);
     if (!detail.empty()) detail += " A slave has its master's type.";
     return Error{
-        sqlstate::foreign_key_violation,
+        sqlstate::undefined_object,
         key.to_string() + ", named as the master of " + slave.to_string() + ", does not exist",
         "Register the master first, or name another one: SELECT * FROM pgxc_nodes shows the nodes there are.",
         detail};
@@ -161,7 +161,7 @@ Result<NodeId> check_node_id(NodeType type, std::int64_t id) {
 Result<HostPort> address_for_coordinator(const Topology& topology, NodeId own_id,
                                          const std::vector<std::string>& addresses) {
     const auto coordinators = topology.masters(NodeType::Coordinator);
-    if (addresses.size() != 1 && addresses.size() != coordinators.size())
+    if (addresses.empty() || (addresses.size() != 1 && addresses.size() != coordinators.size()))
         return Error{
             sqlstate::invalid_parameter_value,
             "WITH CONNECTION names " + std::to_string(addresses.size()) + " addresses for " +

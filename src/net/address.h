@@ -17,7 +17,8 @@ struct SocketAddress {
     socklen_t length = 0;
 
     /// An IPv4 or IPv6 address in text form (no name); nullopt where it is none.
-    [[nodiscard]] static std::optional<SocketAddress> from_literal(const std::string& host, std::uint16_t port);
+    [[nodiscard]] static std::optional<SocketAddress> from_literal(const std::string& host,
+                                                                   std::uint16_t port);
     /// `<directory>/.s.PGSQL.<port>`; nullopt where the path is too long for a socket.
     [[nodiscard]] static std::optional<SocketAddress> unix_socket(const std::string& path);
     [[nodiscard]] int family() const { return storage.ss_family; }
@@ -37,8 +38,8 @@ struct KeepAlive {
 /// Sets TCP_NODELAY and keep-alive; does nothing to a unix socket.
 void tune_tcp(int fd, const KeepAlive& keep_alive);
 
-/// Makes a non-blocking socket and begins to connect it. It is connected when it is writable and socket_error() is 0.
-/// On failure the error is an errno.
+/// Makes a non-blocking socket and begins to connect it. It is connected when it is writable and
+/// socket_error() is 0. On failure the error is an errno.
 struct ConnectStart {
     UniqueFd fd;
     int error = 0;

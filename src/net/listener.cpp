@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "net/resolver.h"
 
 namespace pgxc::net {
 namespace {
@@ -73,7 +74,8 @@ class SocketListener : public Listener {
     Handle retry_;
 };
 
-/// Holds `<path>.lock`, made as the server's CreateLockFile makes it: by O_EXCL, with the owner's pid on its first line.
+/// Holds `<path>.lock`, made as the server's CreateLockFile makes it: by O_EXCL, with the owner's pid on its
+/// first line.
 class SocketLock {
   public:
     static Result<SocketLock> take(const std::string& path) {
@@ -97,15 +99,16 @@ class SocketLock {
             const bool alive = owner > 0 && owner != ::getpid() && owner != ::getppid() &&
                                (::kill(owner, 0) == 0 || (errno != ESRCH && errno != EPERM));
             if (alive) {
-                return Error{sqlstate::object_not_in_prerequisite_state,
-                             "lock file \"" + path + "\" already exists",
-                             "Is another server or pooler (PID " + std::to_string(owner) + ") using this socket?"};
+                return Error{
+                    sqlstate::object_not_in_prerequisite_state, "lock file \"" + path + "\" already exists",
+                    "Is another server or pooler (PID " + std::to_string(owner) + ") using this socket?"};
             }
             if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
                 return system_error("could not remove old lock file \"" + path + "\"", errno);
             }
         }
-        return Error{sqlstate::object_not_in_prerequisite_state, "could not create lock file \"" + path + "\""};
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     "could not create lock file \"" + path + "\""};
     }
 
     SocketLock(SocketLock&& other) noexcept : path_(std::exchange(other.path_, {})) {}
@@ -136,7 +139,9 @@ class SocketLock {
 class UnixListener final : public SocketListener {
   public:
     UnixListener(Loop& loop, UniqueFd fd, OnAccept on_accept, std::string path, SocketLock lock)
-        : SocketListener(loop, std::move(fd), std::move(on_accept)), lock_(std::move(lock)), path_(std::move(path)) {}
+        : SocketListener(loop, std::move(fd), std::move(on_accept)),
+          lock_(std::move(lock)),
+          path_(std::move(path)) {}
     ~UnixListener() override { ::unlink(path_.c_str()); }
 
   private:
@@ -147,11 +152,13 @@ class UnixListener final : public SocketListener {
 Status set_group(const std::string& path, const std::string& group) {
     gid_t gid = 0;
     const char* end = group.data() + group.size();
-    if (const auto [stop, error] = std::from_chars(group.data(), end, gid); error != std::errc{} || stop != end) {
+    if (const auto [stop, error] = std::from_chars(group.data(), end, gid);
+        error != std::errc{} || stop != end) {
         struct group entry {};
         struct group* found = nullptr;
         std::vector<char> buffer(16384);
-        if (::getgrnam_r(group.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr) {
+        if (::getgrnam_r(group.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 ||
+            found == nullptr) {
             return Error{sqlstate::invalid_parameter_value, "group \"" + group + "\" does not exist"};
         }
         gid = found->gr_gid;
@@ -163,6 +170,16 @@ Status set_group(const std::string& path, const std::string& group) {
 }
 
 }  // namespace
+
+Result<std::vector<SocketAddress>> listen_addresses(const std::string& name, std::uint16_t port) {
+    if (name == "*") {
+        std::vector<SocketAddress> all{*SocketAddress::from_literal("0.0.0.0", port)};
+        const UniqueFd probe{::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+        if (probe.valid()) all.push_back(*SocketAddress::from_literal("::", port));
+        return all;
+    }
+    return look_up_host(name, port);
+}
 
 Result<std::unique_ptr<Listener>> Listener::tcp(Loop& loop, const SocketAddress& address, bool shared,
                                                 OnAccept on_accept) {
@@ -194,7 +211,8 @@ Result<std::unique_ptr<Listener>> Listener::unix_socket(Loop& loop, const std::s
     const std::string path = directory + "/.s.PGSQL." + std::to_string(port);
     const auto address = SocketAddress::unix_socket(path);
     if (!address) {
-        return Error{sqlstate::invalid_parameter_value, "unix-domain socket path \"" + path + "\" is too long"};
+        return Error{sqlstate::invalid_parameter_value,
+                     "unix-domain socket path \"" + path + "\" is too long"};
     }
     auto lock = SocketLock::take(path + ".lock");
     if (!lock) return lock.error();
@@ -207,7 +225,8 @@ Result<std::unique_ptr<Listener>> Listener::unix_socket(Loop& loop, const std::s
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address->storage), address->length) != 0) {
         return system_error("could not bind to \"" + path + "\"", errno);
     }
-    auto listener = std::make_unique<UnixListener>(loop, std::move(fd), std::move(on_accept), path, std::move(*lock));
+    auto listener =
+        std::make_unique<UnixListener>(loop, std::move(fd), std::move(on_accept), path, std::move(*lock));
     if (!group.empty()) {
         if (auto status = set_group(path, group); !status) return status.error();
     }

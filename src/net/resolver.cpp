@@ -2,85 +2,151 @@
 
 #include <netdb.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
+#include <unistd.h>
 
-#include <asio/ip/address.hpp>
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/this_coro.hpp>
-#include <asio/use_awaitable.hpp>
-#include <memory>
+#include <condition_variable>
+#include <csignal>
+#include <cstring>
+#include <deque>
+#include <mutex>
 #include <thread>
 
-#include "base/unique_fd.h"
-
 namespace pgxc::net {
-namespace {
 
-struct Lookup {
-    std::string host;
-    UniqueFd done{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    std::string address;  // written by the thread before it signals `done`, read only after that
-    std::string failure;
-
-    void run() {
-        addrinfo hints{};
-        hints.ai_socktype = SOCK_STREAM;
-        addrinfo* found = nullptr;
-        const int error = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
-        if (error != 0) {
-            failure = ::gai_strerror(error);
-        } else {
-            for (const int family : {AF_INET, AF_INET6})
-                for (const addrinfo* at = found; at != nullptr && address.empty(); at = at->ai_next)
-                    if (at->ai_family == family) numeric(*at);
-            ::freeaddrinfo(found);
-            if (address.empty()) failure = "it has no address";
-        }
-        const std::uint64_t one = 1;
-        (void)!::write(done.get(), &one, sizeof one);
+Result<std::vector<SocketAddress>> look_up_host(const std::string& host, std::uint16_t port) {
+    addrinfo hints{};
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_NUMERICSERV;
+    addrinfo* list = nullptr;
+    const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list);
+    if (failed != 0) {
+        return Error{sqlstate::unable_to_connect,
+                     "could not translate host name \"" + host + "\" to address: " + ::gai_strerror(failed)};
     }
-
-    void numeric(const addrinfo& info) {
-        char text[NI_MAXHOST];
-        if (::getnameinfo(info.ai_addr, info.ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
-            address = text;
+    std::vector<SocketAddress> addresses;
+    for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
+        SocketAddress address;
+        if (entry->ai_addrlen > sizeof address.storage) continue;
+        std::memcpy(&address.storage, entry->ai_addr, entry->ai_addrlen);
+        address.length = entry->ai_addrlen;
+        addresses.push_back(address);
     }
+    ::freeaddrinfo(list);
+    return addresses;
+}
+
+class Resolver::Request final : public Handle::Target {
+  public:
+    Request(std::string name, std::uint16_t to_port, Callback on_answer)
+        : host(std::move(name)), port(to_port), callback(std::move(on_answer)) {}
+    void cancel() override { callback = nullptr; }
+
+    const std::string host;
+    const std::uint16_t port;
+    Callback callback;             // the loop's thread only
+    std::optional<Answer> answer;  // the lookup thread writes it before it puts the request on `done`
 };
 
-}  // namespace
+class Resolver::Queue {
+  public:
+    Queue() : wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+    [[nodiscard]] int wake_fd() const { return wake_.get(); }
 
-asio::awaitable<Result<std::string>> resolve_host(std::string host) {
-    std::error_code not_numeric;
-    const auto address = asio::ip::make_address(host, not_numeric);
-    if (!not_numeric) co_return address.to_string();
-
-    auto lookup = std::make_shared<Lookup>();
-    lookup->host = host;
-    // A new thread inherits the mask: signals belong to the thread that knows PostgreSQL's handlers.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::string cannot_start;
-    try {
-        std::thread([lookup] { lookup->run(); }).detach();
-    } catch (const std::system_error& problem) {
-        cannot_start = problem.what();
+    void ask(const std::shared_ptr<Request>& request) {
+        const std::lock_guard lock{mutex_};
+        asked_.push_back(request);
+        changed_.notify_one();
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (!cannot_start.empty())
-        co_return Error{sqlstate::unable_to_connect, "can't look up host \"" + host + "\": " + cannot_start};
+    void close() {
+        const std::lock_guard lock{mutex_};
+        closed_ = true;
+        asked_.clear();
+        changed_.notify_one();
+    }
+    std::vector<std::shared_ptr<Request>> take_done() {
+        std::uint64_t count = 0;
+        (void)!::read(wake_.get(), &count, sizeof count);
+        const std::lock_guard lock{mutex_};
+        return std::exchange(done_, {});
+    }
 
-    asio::posix::stream_descriptor done(co_await asio::this_coro::executor, ::dup(lookup->done.get()));
-    std::error_code ignored;
-    co_await done.async_wait(asio::posix::stream_descriptor::wait_read,
-                             asio::redirect_error(asio::use_awaitable, ignored));
-    if (lookup->address.empty())
-        co_return Error{sqlstate::unable_to_connect, "can't resolve host \"" + host + "\": " + lookup->failure};
-    co_return lookup->address;
+    void work() {
+        std::unique_lock lock{mutex_};
+        for (;;) {
+            changed_.wait(lock, [this] { return closed_ || !asked_.empty(); });
+            if (closed_) return;
+            auto request = std::move(asked_.front());
+            asked_.pop_front();
+            lock.unlock();
+            request->answer.emplace(look_up_host(request->host, request->port));
+            lock.lock();
+            if (closed_) return;
+            done_.push_back(std::move(request));
+            const std::uint64_t one = 1;
+            (void)!::write(wake_.get(), &one, sizeof one);
+        }
+    }
+
+    bool started = false;  // the loop's thread only
+
+  private:
+    UniqueFd wake_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::deque<std::shared_ptr<Request>> asked_;
+    std::vector<std::shared_ptr<Request>> done_;
+    bool closed_ = false;
+};
+
+Resolver::Resolver(Loop& loop) : loop_(loop), queue_(std::make_shared<Queue>()) {}
+
+Resolver::~Resolver() {
+    queue_->close();
+}
+
+std::optional<SocketAddress> Resolver::without_lookup(const std::string& host, std::uint16_t port) {
+    if (host.starts_with('/')) return SocketAddress::unix_socket(host + "/.s.PGSQL." + std::to_string(port));
+    return SocketAddress::from_literal(host, port);
+}
+
+Handle Resolver::resolve(const std::string& host, std::uint16_t port, Callback callback) {
+    auto request = std::make_shared<Request>(host, port, std::move(callback));
+    const auto known = without_lookup(host, port);
+    const auto answer_later = [&](Answer answer) {
+        request->answer.emplace(std::move(answer));
+        loop_.post([request] {
+            if (request->callback) std::exchange(request->callback, nullptr)(std::move(*request->answer));
+        });
+    };
+    if (known) {
+        answer_later(std::vector<SocketAddress>{*known});
+        return Handle{std::move(request)};
+    }
+    if (!queue_->started) {
+        auto watch = loop_.watch_readable(queue_->wake_fd(), [this] { collect(); });
+        if (!watch) {
+            answer_later(watch.error());
+            return Handle{std::move(request)};
+        }
+        watch_ = std::move(*watch);
+        sigset_t all;
+        sigset_t before;
+        sigfillset(&all);
+        ::pthread_sigmask(SIG_SETMASK, &all, &before);
+        std::thread{[queue = queue_] { queue->work(); }}.detach();
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        queue_->started = true;
+    }
+    queue_->ask(request);
+    return Handle{std::move(request)};
+}
+
+void Resolver::collect() {
+    for (const auto& request : queue_->take_done()) {
+        if (request->callback) std::exchange(request->callback, nullptr)(std::move(*request->answer));
+    }
 }
 
 }  // namespace pgxc::net

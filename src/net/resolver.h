@@ -1,14 +1,50 @@
 #pragma once
 
-#include <asio/awaitable.hpp>
+#include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
+#include "net/address.h"
+#include "net/loop.h"
 
 namespace pgxc::net {
 
-/// The numeric address of a host (08001 if it has none), without blocking the loop: names are looked up in a thread of
-/// its own that takes none of the process's signals. IPv4 is preferred, as a server on "localhost" rather listens there.
-[[nodiscard]] asio::awaitable<Result<std::string>> resolve_host(std::string host);
+/// Asks getaddrinfo(): blocks. Error 08001.
+[[nodiscard]] Result<std::vector<SocketAddress>> look_up_host(const std::string& host, std::uint16_t port);
+
+/// Turns host names into addresses without blocking the loop. Literal addresses are answered at once; a name
+/// is asked of getaddrinfo() in one thread of its own, which blocks all signals (it may live in a PostgreSQL
+/// process, whose handlers must run in the main thread only), touches nothing of the process but its own
+/// queue, and starts with the first name.
+class Resolver {
+  public:
+    using Answer = Result<std::vector<SocketAddress>>;
+    using Callback = std::function<void(Answer)>;
+
+    explicit Resolver(Loop& loop);
+    ~Resolver();
+    Resolver(const Resolver&) = delete;
+    Resolver& operator=(const Resolver&) = delete;
+
+    /// A literal address, or a host that begins with '/' (a unix socket's directory); nullopt: a name, ask
+    /// resolve().
+    [[nodiscard]] static std::optional<SocketAddress> without_lookup(const std::string& host,
+                                                                     std::uint16_t port);
+    /// Calls back from the loop; not after the handle is gone. The answer isn't empty unless it is an error
+    /// (08001).
+    [[nodiscard]] Handle resolve(const std::string& host, std::uint16_t port, Callback callback);
+
+  private:
+    class Queue;
+    class Request;
+    void collect();
+
+    Loop& loop_;
+    std::shared_ptr<Queue>
+        queue_;  // shared with the thread, which may still be inside getaddrinfo() at the end
+    Handle watch_;
+};
 
 }  // namespace pgxc::net

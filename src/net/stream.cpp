@@ -9,8 +9,9 @@
 
 namespace pgxc::net {
 
-// Asio reports a cancelled wait after the fact, so the state outlives the Stream by its pending waits and deletes
-// itself with the last one. The executor is io_context's own: the type-erased one costs an allocation per wait.
+// Asio reports a cancelled wait after the fact, so the state outlives the Stream by its pending waits and
+// deletes itself with the last one. The executor is io_context's own: the type-erased one costs an allocation
+// per wait.
 struct Stream::State {
     using Descriptor = asio::posix::basic_stream_descriptor<asio::io_context::executor_type>;
 
@@ -26,7 +27,8 @@ struct Stream::State {
             events->on_readable();
             done_in_callback();
         });
-        // The callback re-arms by want_readable(true) of its owner or, while that stays wanted, by done_in_callback.
+        // The callback re-arms by want_readable(true) of its owner or, while that stays wanted, by
+        // done_in_callback.
     }
 
     void arm_write() {
@@ -40,7 +42,8 @@ struct Stream::State {
         });
     }
 
-    // Counts a wait as over; true where nobody is to be told. A closed state is kept by `pending` during a callback.
+    // Counts a wait as over; true where nobody is to be told. A closed state is kept by `pending` during a
+    // callback.
     bool done_with_one(unsigned waited_in) {
         if (closed) {
             if (--pending == 0) delete this;
@@ -93,9 +96,13 @@ Stream& Stream::operator=(Stream&& other) noexcept {
     return *this;
 }
 
-Stream::~Stream() { close(); }
+Stream::~Stream() {
+    close();
+}
 
-int Stream::fd() const { return state_ == nullptr ? -1 : state_->descriptor.native_handle(); }
+int Stream::fd() const {
+    return state_ == nullptr ? -1 : state_->descriptor.native_handle();
+}
 
 void Stream::close() {
     if (state_ == nullptr) return;
@@ -131,7 +138,7 @@ Status Stream::forget_writable() {
     return {};
 }
 
-IoResult Stream::read(std::span<std::byte> into) {
+IoResult Stream::read(std::span<char> into) {
     for (;;) {
         const ssize_t got = ::recv(fd(), into.data(), into.size(), 0);
         if (got > 0) return {IoResult::Outcome::Done, static_cast<std::size_t>(got), 0};
@@ -155,7 +162,7 @@ IoResult Stream::write(std::span<const iovec> from) {
     }
 }
 
-IoResult Stream::write(std::span<const std::byte> from) {
+IoResult Stream::write(std::string_view from) {
     for (;;) {
         const ssize_t put = ::send(fd(), from.data(), from.size(), MSG_NOSIGNAL);
         if (put >= 0) return {IoResult::Outcome::Done, static_cast<std::size_t>(put), 0};

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -35,8 +36,8 @@ struct IoResult {
     int error = 0;
 };
 
-/// A connected (or connecting) stream socket that tells when it is ready and leaves reading and writing to its owner,
-/// so that one buffer serves all connections and an idle one costs no memory.
+/// A connected (or connecting) stream socket that tells when it is ready and leaves reading and writing to
+/// its owner, so that one buffer serves all connections and an idle one costs no memory.
 class Stream {
   public:
     Stream() = default;
@@ -57,13 +58,13 @@ class Stream {
     void want_readable(bool wanted);
     /// Asks for one on_writable().
     void want_writable();
-    /// Registers the descriptor anew without the interest in writing, which Asio keeps for ever once it was asked for
-    /// (each answer of the peer would wake the loop twice).
+    /// Registers the descriptor anew without the interest in writing, which Asio keeps for ever once it was
+    /// asked for (each answer of the peer would wake the loop twice).
     [[nodiscard]] Status forget_writable();
 
-    [[nodiscard]] IoResult read(std::span<std::byte> into);
+    [[nodiscard]] IoResult read(std::span<char> into);
     [[nodiscard]] IoResult write(std::span<const iovec> from);
-    [[nodiscard]] IoResult write(std::span<const std::byte> from);
+    [[nodiscard]] IoResult write(std::string_view from);
 
   private:
     struct State;

@@ -1,13 +1,10 @@
 #include "pg/boundary.h"
 #include "pg/database_hook.h"
 #include "pg/guc.h"
+#include "pg/node_store_pg.h"
 #include "pg/raw_parser_detour.h"
 #include "pg/shared_state.h"
 #include "pg/workers.h"
-#if __has_include("pg/node_store_pg.h")
-#include "pg/node_store_pg.h"
-#define PGXC_HAS_NODE_STORE 1
-#endif
 
 extern "C" {
 #include "miscadmin.h"
@@ -36,12 +33,11 @@ void set_up_server() {
 }  // namespace
 }  // namespace pgxc
 
+// The server looks it up by this name. NOLINTNEXTLINE(bugprone-reserved-identifier)
 extern "C" PGDLLEXPORT void _PG_init() {
     pgxc::install_log_sink();
     pgxc::guc::define_settings(process_shared_preload_libraries_in_progress);
-#ifdef PGXC_HAS_NODE_STORE
     pgxc::install_catalog_callbacks();
-#endif
     // A single-user server (pg_rewind runs one) is neither watched nor pooled, and must start whatever is
     // set.
     if (process_shared_preload_libraries_in_progress && IsPostmasterEnvironment) pgxc::set_up_server();

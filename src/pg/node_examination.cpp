@@ -56,6 +56,7 @@ struct Question {
 Result<std::vector<Result<NodeFacts>>> ask(const std::vector<Question>& questions) {
     const NodeLogin login{guc::node_user(), guc::node_database(), guc::node_conninfo()};
     std::vector<HostPort> addresses;
+    addresses.reserve(questions.size());
     for (const Question& question : questions) addresses.push_back(question.address);
     Interruption interruption;
     auto answers = examine_nodes(addresses, login, std::max(examination_timeout, guc::probe_timeout()),
@@ -98,8 +99,15 @@ SlaveCandidate candidate_of(const Topology& topology, const Question& slave, con
     candidate.master_address = master.address;
     candidate.master_is_slave = !topology.find(master.key)->is_master();
     candidate.master_facts = master_facts;
-    candidate.leads_to_master =
-        leads_to({slave_facts.upstream_host, slave_facts.upstream_port}, slave.address, master.address);
+    const HostPort stream_source{slave_facts.upstream_host, slave_facts.upstream_port};
+    candidate.leads_to_master = leads_to(stream_source, slave.address, master.address);
+    if (candidate.leads_to_master) return candidate;
+    for (const Node& node : topology.nodes()) {
+        if (node.key == slave.key || node.key == master.key) continue;
+        if (!leads_to(stream_source, slave.address, node.address)) continue;
+        candidate.leads_to_other = node.key;
+        break;
+    }
     return candidate;
 }
 

@@ -10,7 +10,7 @@
 /// its callers.
 namespace pgxc {
 
-/// What to name in messages and statements; "" where the extension isn't created in this database.
+/// Is the extension created in this database?
 [[nodiscard]] Result<bool> catalog_exists();
 
 /// Reads the catalog without a lock: to show it, or to refuse early what can't succeed.
@@ -21,11 +21,13 @@ namespace pgxc {
 /// SERIALIZABLE, where the rows read could be older than the lock.
 [[nodiscard]] Result<Topology> lock_and_load_topology();
 
-/// Writes the difference. `before` is what lock_and_load_topology() gave in this transaction, `after` what a
-/// rule of topology_rules.h made of it. At commit the monitor is told. Rows of masters that are new get an
-/// entry in pgxc.node_record if `create_records` (CREATE EXTENSION and REGISTER MASTER: a promotion creates
-/// none); masters that are gone lose theirs.
+/// What becomes of pgxc.node_record. CreateAndDrop: masters that are new get an entry, masters that are gone
+/// lose theirs (CREATE EXTENSION, REGISTER MASTER, DROP MASTER). Keep: a promotion, and everything about
+/// slaves.
 enum class Records { Keep, CreateAndDrop };
+
+/// Writes the difference. `before` is what lock_and_load_topology() gave in this transaction, `after` what a
+/// rule of topology_rules.h made of it. At commit the monitor is told.
 [[nodiscard]] Status apply_topology(const Topology& before, const Topology& after, Records records);
 
 /// lock_and_load_topology(), `change` (const Topology& -> Result<Topology>), apply_topology(). Gives what is

@@ -10,12 +10,14 @@
 #include "pg/worker_host.h"
 
 extern "C" {
+#include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_control.h"
 #include "catalog/pg_database.h"
-#include "commands/dbcommands.h"
 #include "common/saslprep.h"
 
 #include "mb/pg_wchar.h"
@@ -92,12 +94,18 @@ std::string encoding_of(const std::string& database) {
     const char* name = database.c_str();
     const Status asked = in_transaction([&] {
         const auto found = pg_call([name]() -> const char* {
-            const Oid id = get_database_oid(name, true);
-            HeapTuple const row = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(id));
-            if (!HeapTupleIsValid(row)) return nullptr;
-            const int number = reinterpret_cast<Form_pg_database>(GETSTRUCT(row))->encoding;
-            ReleaseSysCache(row);
-            return pg_encoding_to_char(number);  // static storage
+            // Without a database of its own a process may not open any index: read the table from end to end.
+            const char* encoding_name = nullptr;
+            Relation const databases = table_open(DatabaseRelationId, AccessShareLock);
+            TableScanDesc const scan = table_beginscan_catalog(databases, 0, nullptr);
+            while (HeapTuple const row = heap_getnext(scan, ForwardScanDirection)) {
+                const auto* form = reinterpret_cast<Form_pg_database>(GETSTRUCT(row));
+                if (strcmp(NameStr(form->datname), name) == 0)
+                    encoding_name = pg_encoding_to_char(form->encoding);  // static storage
+            }
+            table_endscan(scan);
+            table_close(databases, AccessShareLock);
+            return encoding_name;
         });
         if (!found) return Status{found.error()};
         if (*found != nullptr) encoding = *found;

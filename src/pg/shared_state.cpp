@@ -15,6 +15,7 @@
 #include "pg/pg_compat.h"
 
 extern "C" {
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
@@ -23,6 +24,7 @@ extern "C" {
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utils/resowner.h"
 }
 
 // Layout version 1. One struct SharedState, then for each pooler worker one PoolerArea followed by its client
@@ -178,6 +180,7 @@ constexpr const char* tranche = "pgxc_ha";
 constexpr int lock_count = 5;
 
 SharedState* shared = nullptr;
+bool bump_at_end = false;  // of the current transaction
 int monitor_eventfd = -1;
 std::array<int, limits::max_pooler_workers> pooler_eventfds = [] {
     std::array<int, limits::max_pooler_workers> none{};
@@ -281,6 +284,19 @@ void wake(int fd) noexcept {
     // EAGAIN: the counter is full, so the reader is awake already.
     (void)!::write(fd, &one, sizeof one);
     errno = saved;
+}
+
+void bump_now() {
+    pg_atomic_fetch_add_u64(&shared->catalog_generation, 1);
+    wake(monitor_eventfd);
+}
+
+/// A commit calls its callbacks before it sends the invalidations for what it changed: who looked then would
+/// find its own stale caches, and not look again. This is the first thing after them.
+void bump_after_locks(ResourceReleasePhase phase, bool committed, bool top_level, void* /*unused*/) {
+    if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !top_level || !bump_at_end) return;
+    bump_at_end = false;
+    if (committed) bump_now();
 }
 
 int make_eventfd() {
@@ -436,6 +452,7 @@ NodeView from_shared(const SharedNode& node) {
 }  // namespace
 
 void request_shared_state() {
+    RegisterResourceReleaseCallback(bump_after_locks, nullptr);
     monitor_eventfd = make_eventfd();
     for (int worker = 0; worker < worker_count(); ++worker) pooler_eventfds[worker] = make_eventfd();
 #if PGXC_HAS_SHMEM_REQUEST_HOOK
@@ -492,8 +509,10 @@ std::shared_ptr<const ClusterView> SharedClusterView::current() {
 
 void bump_catalog_generation() noexcept {
     if (shared == nullptr) return;
-    pg_atomic_fetch_add_u64(&shared->catalog_generation, 1);
-    wake_monitor();
+    if (GetCurrentTransactionNestLevel() > 0)
+        bump_at_end = true;
+    else
+        bump_now();
 }
 
 std::uint64_t catalog_generation() noexcept {

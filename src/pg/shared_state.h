@@ -47,8 +47,9 @@ class SharedClusterView : public ClusterViewSource {
 // --- The catalog generation: backends write, the monitor reads
 // -------------------------------------------------
 
-/// Says that pgxc_nodes has changed, and wakes the monitor. Called after commit (safe in a transaction
-/// callback: no allocation, no error). Does nothing without shared memory.
+/// Says that pgxc_nodes has changed, and wakes the monitor: in a commit callback, at the very end of the
+/// transaction, when others can see the change; outside of a transaction, at once. No allocation, no error.
+/// Does nothing without shared memory.
 void bump_catalog_generation() noexcept;
 [[nodiscard]] std::uint64_t catalog_generation() noexcept;
 

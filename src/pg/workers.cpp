@@ -37,11 +37,11 @@ bool is_registered(const char* name) {
     return found;
 }
 
-void register_worker(const char* name, const char* function, int argument, int needed) {
+void register_worker(const char* type, const char* name, const char* function, int argument, int needed) {
     BackgroundWorker worker;
     std::memset(&worker, 0, sizeof worker);
     strlcpy(worker.bgw_name, name, sizeof worker.bgw_name);
-    strlcpy(worker.bgw_type, "pgxc_ha", sizeof worker.bgw_type);
+    strlcpy(worker.bgw_type, type, sizeof worker.bgw_type);
     put_library_name(worker.bgw_library_name, sizeof worker.bgw_library_name);
     strlcpy(worker.bgw_function_name, function, sizeof worker.bgw_function_name);
     worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -65,11 +65,11 @@ void register_worker(const char* name, const char* function, int argument, int n
 
 void register_workers() {
     const int poolers = guc::pooler_port() == 0 ? 0 : guc::pooler_workers();
-    register_worker("pgxc_ha monitor", "pgxc_monitor_main", 0, poolers + 1);
+    register_worker("pgxc_ha monitor", "pgxc_ha monitor", "pgxc_monitor_main", 0, poolers + 1);
     for (int worker = 0; worker < poolers; ++worker) {
         char name[BGW_MAXLEN];
         snprintf(name, sizeof name, "pgxc_ha pooler %d", worker);
-        register_worker(name, "pgxc_pooler_main", worker, poolers + 1);
+        register_worker("pgxc_ha pooler", name, "pgxc_pooler_main", worker, poolers + 1);
     }
 }
 

@@ -52,6 +52,7 @@ struct ClientAddress {
     bool tls = false;
     std::vector<std::uint8_t> address;  // 4 or 16 bytes; empty for unix
     std::uint16_t port = 0;
+    [[nodiscard]] std::string host() const;       // "[local]", "127.0.0.1"
     [[nodiscard]] std::string to_string() const;  // "[local]", "127.0.0.1(52114)"
 };
 

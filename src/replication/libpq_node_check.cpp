@@ -145,6 +145,7 @@ std::string trimmed(const char* text) {
     std::string words = text != nullptr ? text : "";
     while (!words.empty() && (words.back() == '\n' || words.back() == ' ')) words.pop_back();
     std::replace(words.begin(), words.end(), '\n', ' ');
+    std::erase(words, '\t');
     return words;
 }
 

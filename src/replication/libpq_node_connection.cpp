@@ -8,7 +8,7 @@
 #include <asio/use_awaitable.hpp>
 #include <utility>
 
-#include "net/resolver.h"
+#include "net/host_lookup.h"
 #include "replication/node_connection.h"
 
 namespace pgxc {
@@ -200,7 +200,11 @@ class NodeConnection::Impl {
             const char* value = PQresultErrorField(result, code);
             return std::string(value != nullptr ? value : "");
         };
-        impl->last_unasked_ = field(PG_DIAG_SQLSTATE);
+        // A backend whose postmaster was killed says 57P01 too (be-secure.c, "unexpected postmaster exit"): that is no
+        // shutdown in good order. The reporting function tells them apart in every language.
+        const std::string routine = field(PG_DIAG_SOURCE_FUNCTION);
+        const bool orphaned = routine == "secure_read" || routine == "secure_write";
+        impl->last_unasked_ = orphaned ? "" : field(PG_DIAG_SQLSTATE);
         if (impl->notices_.size() < 32)
             impl->notices_.push_back(
                 {field(PG_DIAG_SQLSTATE), field(PG_DIAG_MESSAGE_PRIMARY), field(PG_DIAG_SOURCE_FUNCTION)});
@@ -263,7 +267,9 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
         const std::string state = sqlstate_in(message);
         Error error{state.empty() ? sqlstate::unable_to_connect : SqlState(state), what + ": " + readable(message)};
         if (!state.empty()) co_return NodeError{error, Silence::None, state};
-        co_return NodeError{error, co_await knock(*address, target.address.port, deadline), {}};
+        // Not within the braces below: GCC 12 destroys what an aggregate around a co_await is made of twice.
+        const Silence heard = co_await knock(*address, target.address.port, deadline);
+        co_return NodeError{error, heard, {}};
     }
     if (impl->descriptor_.is_open()) impl->descriptor_.release();
     PQsetnonblocking(impl->conn_, 1);
@@ -281,6 +287,10 @@ bool NodeConnection::start(const std::string& sql) {
     if (PQsendQuery(impl_->conn_, sql.c_str()) != 0) return true;
     impl_->broken_ = true;
     return false;
+}
+
+bool NodeConnection::answered() {
+    return PQconsumeInput(impl_->conn_) == 0 || PQisBusy(impl_->conn_) == 0;
 }
 
 asio::awaitable<NodeResult<Rows>> NodeConnection::finish(Millis timeout) {

@@ -85,6 +85,8 @@ class NodeConnection {
     /// Starts a statement whose end is awaited later by finish(): to see from elsewhere that it waits.
     [[nodiscard]] bool start(const std::string& sql);
     [[nodiscard]] asio::awaitable<NodeResult<Rows>> finish(Millis timeout);
+    /// Has the started statement's answer begun to come (or the connection broken), so that finish() won't wait long?
+    [[nodiscard]] bool answered();
 
     /// Waits until the server closes the connection or the time has come. True: the connection is broken.
     [[nodiscard]] asio::awaitable<bool> wait_broken(TimePoint until);

@@ -14,8 +14,8 @@ namespace {
 
 /// How often a state that the server can't announce is looked at.
 constexpr Millis look_interval{2};
-/// How often a reload is repeated while the startup process is awaited: each one wakes it (F5).
-constexpr Millis reload_interval{10};
+/// How often a reload is repeated while a process is awaited that may have missed its wake-up: each one wakes it (F5).
+constexpr Millis reload_interval{20};
 /// A fence that takes longer than this meets a replay that is held up: then what holds it up is removed.
 constexpr Millis escalate_after{60};
 
@@ -64,6 +64,30 @@ std::string assignment(const std::string& name, const std::optional<std::string>
     return "ALTER SYSTEM SET " + name + " = " + sql_literal(*value);
 }
 
+/// Waits until this session has been told of a reload, and so the postmaster has read its files: each new session will
+/// begin with the value.
+asio::awaitable<Status> see_setting(LockSession& server, std::string name, std::string value, Millis timeout) {
+    const TimePoint deadline = Clock::now() + timeout;
+    TimePoint reloaded = Clock::now();
+    for (;;) {
+        auto shown = co_await server.run(
+            "SELECT setting, source FROM pg_catalog.pg_settings WHERE name = " + sql_literal(name), effect_timeout);
+        if (!shown.ok()) co_return shown.error();
+        if (shown->text(0) == value) co_return Status{};
+        if (Clock::now() >= deadline || shown->text(1) == "command line")
+            co_return Error{sqlstate::config_file_error,
+                            at(server) + ": \"" + name + "\" stays '" + shown->text(0) + "' (set by: " +
+                                shown->text(1) + ") after ALTER SYSTEM and a reload",
+                            "Remove what beats ALTER SYSTEM: a -c on the server's command line, or a setting of the "
+                            "control user's role or database."};
+        if (Clock::now() - reloaded >= reload_interval) {
+            reloaded = Clock::now();
+            if (Status again = co_await reload(server); !again.ok()) co_return again;
+        }
+        co_await look_again_soon();
+    }
+}
+
 /// Opens sessions until one, begun after the postmaster has read its files, shows the value. Returns that session.
 asio::awaitable<Result<std::unique_ptr<NodeConnection>>> session_that_shows(LockSession& server, std::string name,
                                                                             std::string value, Millis timeout) {
@@ -96,15 +120,19 @@ asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout)
     auto committer = co_await master.second_session(timeout);
     if (!committer.ok()) co_return committer.error();
     const std::string pid = std::to_string((*committer)->backend_pid());
+    TimePoint reloaded = Clock::now();
     while (Clock::now() < deadline) {
+        // Whether commits wait is for the checkpointer to switch, which may be slow to hear of a reload (F13).
+        if (Clock::now() - reloaded >= reload_interval) {
+            reloaded = Clock::now();
+            if (Status again = co_await reload(master); !again.ok()) co_return again;
+        }
         if (!(*committer)->start("SELECT pg_catalog.pg_logical_emit_message(true, 'pgxc_ha', 'fence')"))
             co_return Error{sqlstate::connection_failure, at(master) + ": the session for an own commit was lost"};
-        // While it runs: it waits, or it has committed without waiting and must be tried again.
-        bool running = true;
-        while (running && Clock::now() < deadline) {
+        // Either it is seen to wait, or it answers without having waited and must be tried again.
+        while (!(*committer)->answered() && Clock::now() < deadline) {
             auto state = co_await master.run(
-                "SELECT coalesce(wait_event, ''), state FROM pg_catalog.pg_stat_activity WHERE pid = " + pid,
-                effect_timeout);
+                "SELECT wait_event FROM pg_catalog.pg_stat_activity WHERE pid = " + pid, effect_timeout);
             if (!state.ok()) co_return state.error();
             if (state->text(0) == "SyncRep") {
                 // The wait has served its purpose: end it. What it waited for is this message, of no consequence.
@@ -113,8 +141,7 @@ asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout)
                 if (!ended.ok()) co_return ended.error();
                 co_return Status{};
             }
-            running = state->text(1) == "active";
-            if (running) co_await look_again_soon();
+            co_await look_again_soon();
         }
         auto finished = co_await (*committer)->finish(effect_timeout);
         if (!finished.ok()) co_return finished.error().error;
@@ -231,7 +258,7 @@ asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo, std::m
     co_return co_await alter_system(slave, changes);
 }
 
-asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan) {
+asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan, Millis patience) {
     auto slot = co_await master.run(
         "SELECT pg_catalog.pg_create_physical_replication_slot(" + sql_literal(plan.name) +
             ", true) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
@@ -240,7 +267,24 @@ asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, S
     if (!slot.ok()) co_return slot.error();
     auto changes = stream_settings(plan);
     if (!changes.ok()) co_return changes.error();
-    co_return co_await alter_system(slave, *changes);
+    if (Status altered = co_await alter_system(slave, *changes); !altered.ok()) co_return altered;
+    const TimePoint deadline = Clock::now() + patience;
+    TimePoint reloaded = Clock::now();
+    while (Clock::now() < deadline) {
+        auto streams = co_await master.run(
+            "SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming' AND application_name = " +
+                sql_literal(plan.name),
+            effect_timeout);
+        if (!streams.ok()) co_return streams.error();
+        if (streams->text() != "0") break;
+        // The startup process may sleep out its old retry interval of 5 s; each reload wakes it (F5).
+        if (Clock::now() - reloaded >= reload_interval) {
+            reloaded = Clock::now();
+            if (Status woken = co_await reload(slave); !woken.ok()) co_return woken;
+        }
+        co_await look_again_soon();
+    }
+    co_return Status{};
 }
 
 asio::awaitable<Status> set_standby_names(LockSession& server, std::string names, std::string nobody_names) {
@@ -259,9 +303,7 @@ asio::awaitable<Status> set_standby_names(LockSession& server, std::string names
         }
     }
     if (Status set = co_await alter_system(server, standby_names_to(names)); !set.ok()) co_return set;
-    auto shown = co_await session_that_shows(server, "synchronous_standby_names", names, effect_timeout);
-    if (!shown.ok()) co_return shown.error();
-    co_return Status{};
+    co_return co_await see_setting(server, "synchronous_standby_names", names, effect_timeout);
 }
 
 asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k, std::vector<std::string> slaves,
@@ -351,8 +393,8 @@ asio::awaitable<Status> promote_server(LockSession& server, Millis timeout) {
 asio::awaitable<Status> silence_master(LockSession& master, std::string nobody_names) {
     if (Status set = co_await alter_system(master, standby_names_to(nobody_names)); !set.ok())
         co_return set;
-    auto shown = co_await session_that_shows(master, "synchronous_standby_names", nobody_names, effect_timeout);
-    if (!shown.ok()) co_return shown.error();
+    Status shown = co_await see_setting(master, "synchronous_standby_names", nobody_names, effect_timeout);
+    if (!shown.ok()) co_return shown;
     auto ended = co_await master.run(
         "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE backend_type = "
         "'client backend' AND pid <> pg_catalog.pg_backend_pid() AND application_name NOT LIKE 'pgxc\\_ha%'",

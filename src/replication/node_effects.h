@@ -41,8 +41,10 @@ struct StreamPlan {
 };
 
 /// Makes the slot on the master, and the slave stream through it under its name; also keeps
-/// wal_retrieve_retry_interval low for quick re-streaming.
-[[nodiscard]] asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan);
+/// wal_retrieve_retry_interval low for quick re-streaming. Waits up to `patience` until the master has the stream; that
+/// it doesn't come is no error here.
+[[nodiscard]] asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
+                                                    Millis patience);
 
 /// ALTER SYSTEM + reload of synchronous_standby_names, seen by a session begun later. On a running master where none
 /// were set before, the nobody name goes first and an own commit is seen waiting, so that it is certain that commits

@@ -19,8 +19,12 @@ namespace {
 constexpr Millis idle_interval{200};
 /// After an effect failed, the next attempt waits this long: the node's own state has to change first.
 constexpr Millis retry_interval{500};
+/// While a judgement waits for slaves that were asked, it is repeated at least this often.
+constexpr Millis ask_interval{5};
 /// How long a statement that asked for synchronous replication is kept waiting for it.
-constexpr Millis settle_limit{15'000};
+constexpr Millis settle_limit{12'000};
+/// How long a slave that was told to stream is watched before other work goes on.
+constexpr Millis stream_patience{3'000};
 
 std::vector<std::string> names_of(const Configuration& configuration) {
     std::vector<std::string> names;
@@ -83,13 +87,25 @@ asio::awaitable<void> NodeGroup::run() {
             hold(trouble);
         }
         if (stopped_) break;
-        co_await wait_for_event(idle_interval);
+        co_await wait_for_event(std::exchange(look_after_, idle_interval));
     }
     sessions_.clear();
     for (const MonitorTask& task : tasks_)
         environment_.finish_task(
             task.ticket,
             Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"}, {});
+}
+
+bool NodeGroup::too_soon() {
+    const auto now = Clock::now();
+    if (!retry_at_ || now >= *retry_at_) return false;
+    look_after_ = std::chrono::ceil<Millis>(*retry_at_ - now);
+    return true;
+}
+
+void NodeGroup::retry_later() {
+    retry_at_ = Clock::now() + retry_interval;
+    look_after_ = retry_interval;
 }
 
 void NodeGroup::hold(std::string why) {
@@ -129,11 +145,12 @@ asio::awaitable<void> NodeGroup::step() {
         }
     }
     if (record_->pending) {
+        if (too_soon()) co_return;
         if (Status finished = co_await finish_promotion(); !finished.ok()) {
             hold("the recorded promotion of " + record_->pending->listens_at.to_string() +
                  " isn't finished: " + finished.error().message);
             answer_tasks(finished);
-            co_await wait_for_event(retry_interval);
+            retry_later();
         }
         co_return;
     }
@@ -160,17 +177,18 @@ asio::awaitable<void> NodeGroup::step() {
     const auto master = seen.find(record_->master);
     switch (judgement.verdict) {
         case Verdict::Dead: {
-            hold(judgement.reason);
+            if (gate_ == Gate::Open) hold(judgement.reason);
             if (!policy().failover) {
                 set_why(judgement.reason + "; pgxc.failover is off");
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
                 break;
             }
+            if (too_soon()) break;
             const TimePoint since = master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
             if (Status done = co_await fail_over(judgement.reason, since); !done.ok()) {
                 set_why(judgement.reason + "; no failover: " + done.error().message);
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
-                co_await wait_for_event(retry_interval);
+                retry_later();
             }
             break;
         }
@@ -184,7 +202,7 @@ asio::awaitable<void> NodeGroup::step() {
                 hold(judgement.reason);
             for (const HostPort& address : judgement.ask) surroundings_.kick(address);
             answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
-            if (!judgement.ask.empty()) co_await wait_for_event(Millis(5));
+            if (!judgement.ask.empty()) look_after_ = ask_interval;
             break;
         }
         case Verdict::Alive: {
@@ -268,8 +286,8 @@ asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
         sessions_.erase(address);
     }
     ConnectTarget target{address, environment_.settings().login, "pgxc_ha control"};
-    auto opened = co_await LockSession::open(target, policy().probe_timeout,
-                                             [this]() -> asio::awaitable<Status> { return still_claimed(); });
+    std::function<asio::awaitable<Status>()> claim_is_newest = [this] { return still_claimed(); };
+    auto opened = co_await LockSession::open(target, policy().probe_timeout, std::move(claim_is_newest));
     if (!opened.ok()) co_return opened.error();
     auto* session = opened->get();
     sessions_[address] = std::move(*opened);
@@ -392,7 +410,7 @@ asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
     }
     StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, record_->master,
                     nobody_standby_names(record_->cluster_id)};
-    Status prepared = co_await prepare_slave(**on_slave, **on_master, plan);
+    Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, stream_patience);
     if (!prepared.ok()) co_return prepared;
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
              " streams from now on as " + plan.name);
@@ -402,9 +420,22 @@ asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
         next.lines[slave.address.to_string()] = record_->epoch.value();
         if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
     }
-    surroundings_.kick(slave.address);
-    surroundings_.kick(record_->master);
+    co_await observe_anew(slave.address);
+    co_await observe_anew(record_->master);
     co_return Status{};
+}
+
+asio::awaitable<void> NodeGroup::observe_anew(HostPort address) {
+    const TimePoint asked = Clock::now();
+    surroundings_.kick(address);
+    while (!stopped_ && Clock::now() - asked < policy().probe_timeout) {
+        const auto seen = surroundings_.observations();
+        const auto observation = seen.find(address);
+        if (observation == seen.end() || observation->second.silence != Silence::None) break;
+        if (observation->second.previous_answer_at && *observation->second.previous_answer_at >= asked) break;
+        if (observation->second.answered_at && *observation->second.answered_at > asked) surroundings_.kick(address);
+        co_await wait_for_event(Millis(5));
+    }
 }
 
 asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_configuration) {

@@ -95,8 +95,13 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Status> prepare(const Node& slave);
     asio::awaitable<Status> change_configuration(Configuration next);
     asio::awaitable<Status> follow();
+    /// Waits for an answer of the node that was asked for after this call.
+    asio::awaitable<void> observe_anew(HostPort address);
     void note_missing_streams(const std::map<HostPort, Observation>& seen);
 
+    /// An effect failed a moment ago and would fail again: wake-ups don't count until then.
+    [[nodiscard]] bool too_soon();
+    void retry_later();
     void hold(std::string why);
     void set_why(std::string why);
     void answer_tasks(const Status& settled);
@@ -119,6 +124,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::string sync_why_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
     std::map<HostPort, TimePoint> missing_since_;  // slaves that count and whose stream the master doesn't have
+    Millis look_after_{200};  // how long run() may sleep now
+    std::optional<TimePoint> retry_at_;
     std::optional<TimePoint> gate_tried_;
     std::optional<TimePoint> sync_tried_;
     std::optional<Timing> timing_;  // of the failover that runs, if it began in this process

@@ -44,13 +44,11 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(cons
                         slave.error().message);
             continue;
         }
-        const std::uint64_t system = record_->system_identifier;
-        auto result = co_await fence(
-            **slave, member.name, system,
-            [this, address = member.address](const std::string& conninfo) {
-                return environment_.store_conninfo(address, conninfo);
-            },
-            fence_timeout);
+        // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of twice.
+        std::function<Status(const std::string&)> save = [this, address = member.address](const std::string& conninfo) {
+            return environment_.store_conninfo(address, conninfo);
+        };
+        auto result = co_await fence(**slave, member.name, record_->system_identifier, std::move(save), fence_timeout);
         if (!result.ok()) {
             log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
                         result.error().message);
@@ -178,8 +176,8 @@ asio::awaitable<Status> NodeGroup::restart_as_new_master() {
     const std::uint16_t port = record_->master.port;
     std::unique_ptr<LockSession> owned = std::move(sessions_[record_->pending->listens_at]);
     sessions_.erase(record_->pending->listens_at);
-    co_return co_await restart_server(std::move(owned), port, promote_timeout,
-                                      [this]() -> asio::awaitable<Status> { return still_claimed(); });
+    std::function<asio::awaitable<Status>()> claim_is_newest = [this] { return still_claimed(); };
+    co_return co_await restart_server(std::move(owned), port, promote_timeout, std::move(claim_is_newest));
 }
 
 asio::awaitable<Status> NodeGroup::finish_promotion() {
@@ -242,7 +240,7 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
                                 record_->master, nobody};
                 server = co_await session(record_->master);
                 if (!server.ok()) co_return server.error();
-                Status follows = co_await prepare_slave(**follower, **server, plan);
+                Status follows = co_await prepare_slave(**follower, **server, plan, Millis(0));
                 if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
             }
             server = co_await session(record_->master);
@@ -304,7 +302,9 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
                 log_warning(key_.to_string() + ": settings changed by the fence are left: " + restored.error().message);
         }
     }
-    surroundings_.kick(record_->master);
+    // What was seen of it so far was a slave; nobody must judge by that.
+    co_await observe_anew(record_->master);
+    retry_at_.reset();
     co_return Status{};
 }
 

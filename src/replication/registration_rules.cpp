@@ -24,6 +24,13 @@ std::string stream_name(const NodeFacts& slave) {
     return "walreceiver";
 }
 
+/// Is the stream's name, or its slot, one that only this slave has? Clones share the defaults.
+bool has_own_name(const NodeFacts& slave) {
+    if (!slave.primary_slot_name.empty()) return true;
+    const std::string name = stream_name(slave);
+    return name != "walreceiver" && name != slave.cluster_name;
+}
+
 std::vector<const StandbySeen*> possible_streams(const SlaveCandidate& candidate) {
     std::vector<const StandbySeen*> found;
     const std::string& slot = candidate.slave_facts.primary_slot_name;
@@ -91,14 +98,19 @@ Status check_slave(const SlaveCandidate& candidate) {
                      "Set primary_conninfo there to " + candidate.master_address.to_string() +
                          ", and let pgxc.node_user be a superuser there, or a member of pg_monitor.",
                      "It has no primary_conninfo, or does not show it to the login of this coordinator."};
+    const auto refuse = [&](const std::string& upstream) {
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     at(candidate.slave, candidate.slave_address) + " streams from " + upstream +
+                         ", not from " + at(candidate.master, candidate.master_address),
+                     "Name the node that it streams from as its master, or change its primary_conninfo."};
+    };
+    const HostPort upstream{slave.upstream_host, slave.upstream_port};
+    if (candidate.leads_to_master) return {};
+    if (candidate.leads_to_other) return refuse(at(*candidate.leads_to_other, upstream));
     // Through another network the slave may know its master by an address that says nothing here; a slot or a
-    // name in the master's own list of its slaves says it all.
-    if (candidate.leads_to_master || stream_of(candidate) != nullptr) return {};
-    return Error{sqlstate::object_not_in_prerequisite_state,
-                 at(candidate.slave, candidate.slave_address) + " streams from " +
-                     HostPort{slave.upstream_host, slave.upstream_port}.to_string() + ", not from " +
-                     at(candidate.master, candidate.master_address),
-                 "Name the node that it streams from as its master, or change its primary_conninfo."};
+    // name of its own in the master's list of its slaves says it all.
+    if (has_own_name(slave) && stream_of(candidate) != nullptr) return {};
+    return refuse(upstream.to_string());
 }
 
 Status check_streaming(const SlaveCandidate& candidate) {

@@ -20,7 +20,8 @@ struct SlaveCandidate {
     HostPort master_address;
     bool master_is_slave = false;  // as the catalog says: cascading replication
     NodeFacts master_facts;
-    bool leads_to_master = false;  // leads_to(upstream, slave_address, master_address)
+    bool leads_to_master = false;           // leads_to(upstream, slave_address, master_address)
+    std::optional<NodeKey> leads_to_other;  // the registered node that it leads to instead
 };
 
 /// The stream of this slave in its master's pg_stat_replication; nullptr if it can't be told.

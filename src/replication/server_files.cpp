@@ -92,6 +92,14 @@ std::vector<std::string> process_strings(pid_t pid, std::string_view what) {
     return strings;
 }
 
+// Has it ended, without its parent having taken notice yet?
+bool is_zombie(pid_t pid) {
+    auto text = read_file(proc_path(pid, "stat"), max_process_text_bytes);
+    if (!text) return false;
+    const auto name_end = text->rfind(')');  // "pid (name) state ...", and a name may contain anything
+    return name_end != std::string::npos && name_end + 2 < text->size() && (*text)[name_end + 2] == 'Z';
+}
+
 // The last component of the control group of a process, where it is a systemd service.
 std::string service_of(const std::string& proc_cgroup) {
     auto text = read_file(proc_cgroup, max_process_text_bytes);
@@ -355,6 +363,18 @@ std::optional<PostmasterPid> running_postmaster(const std::string& data_director
     const auto real = real_path(data_directory);
     if (!works_in || !real || *works_in != *real) return std::nullopt;
     return postmaster;
+}
+
+void clear_dead_socket_lock(const std::string& socket_directory, std::uint16_t port) {
+    const std::string socket = socket_directory + "/.s.PGSQL." + std::to_string(port);
+    const std::string lock = socket + ".lock";
+    auto text = read_file(lock, max_pid_file_bytes);
+    if (!text) return;
+    const auto owner = parse_postmaster_pid(*text);
+    if (!owner || !is_zombie(owner->pid)) return;
+    // The order in which the server itself removes them. Where this fails the server's start will say why.
+    if (::unlink(socket.c_str()) != 0 && errno != ENOENT) return;
+    (void)::unlink(lock.c_str());
 }
 
 Result<std::uint64_t> read_system_identifier(const std::string& data_directory) {

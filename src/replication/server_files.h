@@ -73,6 +73,11 @@ struct ServerFiles {
 /// The running postmaster of that data directory (its process lives and works there), or nothing.
 [[nodiscard]] std::optional<PostmasterPid> running_postmaster(const std::string& data_directory);
 
+/// Removes the socket and its lock file that a killed server has left, if that server is dead but not reaped
+/// yet: PostgreSQL asks kill(pid, 0), takes such a zombie for a living server, and would not start. (It
+/// removes what is left by processes that are gone altogether itself.)
+void clear_dead_socket_lock(const std::string& socket_directory, std::uint16_t port);
+
 /// The system identifier in global/pg_control (its first 8 bytes).
 [[nodiscard]] Result<std::uint64_t> read_system_identifier(const std::string& data_directory);
 

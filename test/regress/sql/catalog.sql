@@ -4,6 +4,11 @@
 --
 \set SHOW_CONTEXT never
 SET pgxc.check_nodes = off;
+-- from a run that was broken off
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_pgxc_nobody;
+DROP ROLE IF EXISTS regress_pgxc_admin;
+RESET client_min_messages;
 CREATE EXTENSION pgxc_ha;
 
 -- the columns
@@ -72,11 +77,9 @@ RESET session_replication_role;
 COPY pgxc_nodes FROM stdin;
 D	9	h	1	0	\N	0
 \.
-\echo :SQLSTATE
 COPY pgxc.node_record FROM stdin;
 D	9	1	{}
 \.
-\echo :SQLSTATE
 -- and no trigger's side effect
 CREATE TABLE bait (i int);
 CREATE FUNCTION bite() RETURNS trigger LANGUAGE plpgsql AS
@@ -85,7 +88,6 @@ CREATE TRIGGER bite BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION bite();
 COPY bait FROM stdin;
 1
 \.
-\echo :SQLSTATE
 DROP TABLE bait;
 DROP FUNCTION bite();
 -- nor are our trigger functions for others
@@ -104,8 +106,6 @@ SELECT count(*) FROM pgxc_nodes;
 SELECT count(*) FROM pgxc.failover_history;
 SELECT count(*) FROM pgxc.node_record;
 DELETE FROM pgxc_nodes;
-COPY pgxc_nodes FROM stdin;
-\echo :SQLSTATE
 INSERT INTO pgxc.failover_history (epoch, node_type, node_id) VALUES (1, 'D', 1);
 INSERT INTO pgxc.node_record VALUES ('D', 9, 1, '{}');
 CALL pgxc.drop_slave('D', 3);
@@ -154,7 +154,7 @@ INSERT INTO pgxc_nodes VALUES ('D', 9, 'h', 9, 0, NULL, -1);
 INSERT INTO pgxc_nodes VALUES ('D', 1, 'h', 9, 0, NULL, 0);
 INSERT INTO pgxc_nodes VALUES ('D', 9, 'datanode-1', 5001, 0, NULL, 0);
 \set VERBOSITY default
-ALTER TABLE pg_catalog.pgxc_nodes ENABLE ALWAYS TRIGGER USER;
+ALTER TABLE pg_catalog.pgxc_nodes ENABLE ALWAYS TRIGGER pgxc_guard, ENABLE ALWAYS TRIGGER pgxc_restored;
 
 -- nothing stays behind but the role, which belongs to the whole cluster
 DROP EXTENSION pgxc_ha;

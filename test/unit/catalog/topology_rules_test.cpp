@@ -90,6 +90,8 @@ TEST(Addresses, OtherCountsAreRefusedWithBothCounts) {
                  "WITH CONNECTION names 2 addresses for 3 coordinators");
     expect_error(address_for_coordinator(three, NodeId{5}, {}), sqlstate::invalid_parameter_value,
                  "WITH CONNECTION names 0 addresses for 3 coordinators");
+    expect_error(address_for_coordinator(Topology{}, NodeId{1}, {}), sqlstate::invalid_parameter_value,
+                 "WITH CONNECTION names 0 addresses for 0 coordinators");
     expect_error(address_for_coordinator(sample(), NodeId{1}, {"h:1", "h:2"}),
                  sqlstate::invalid_parameter_value, "WITH CONNECTION names 2 addresses for 1 coordinator");
 }
@@ -161,10 +163,9 @@ TEST(RegisterSlave, AddsARowBelowAMasterOrASlave) {
 
 TEST(RegisterSlave, NeedsAMasterOfItsType) {
     expect_error(register_slave(sample(), {key(D, 8), {"host", 1008}, NodeId{9}, Async}),
-                 sqlstate::foreign_key_violation,
-                 "datanode 9, named as the master of datanode 8, does not exist");
+                 sqlstate::undefined_object, "datanode 9, named as the master of datanode 8, does not exist");
     const auto other_type = register_slave(sample(), {key(C, 8), {"host", 1008}, NodeId{2}, Async});
-    expect_error(other_type, sqlstate::foreign_key_violation,
+    expect_error(other_type, sqlstate::undefined_object,
                  "coordinator 2, named as the master of coordinator 8, does not exist");
     EXPECT_NE(other_type.error().detail.find("datanode 2"), std::string::npos);
     EXPECT_FALSE(register_slave(sample(), {key(D, 8), {"host", 1008}, NodeId{8}, Async}).ok());
@@ -284,7 +285,7 @@ TEST(SetMaster, RefusesCircles) {
 TEST(SetMaster, KeepsSynchronousSlavesAtTheMaster) {
     expect_error(set_master(sample(), key(D, 3), NodeId{4}), sqlstate::feature_not_supported,
                  "cascading slave datanode 3 cannot be synchronous");
-    expect_error(set_master(sample(), key(D, 4), NodeId{9}), sqlstate::foreign_key_violation,
+    expect_error(set_master(sample(), key(D, 4), NodeId{9}), sqlstate::undefined_object,
                  "datanode 9, named as the master of datanode 4, does not exist");
 }
 

@@ -1,0 +1,120 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pooler/connection.h"
+#include "pooler/context.h"
+#include "pooler/pool.h"
+#include "pooler/setting_set.h"
+#include "wire/scram.h"
+#include "wire/startup.h"
+#include "wire/transaction_tracker.h"
+
+namespace pgxc::pooler {
+
+class NodePool;
+class Session;
+
+/// Why a server connection could not be made.
+struct BackendFailure {
+    std::optional<TrafficFailure> traffic;  // evidence for the monitor; nullopt: the server answered
+    bool temporary = true;                  // may go by itself: waiting clients go on waiting
+    Error error;
+};
+
+/// One server connection: makes itself (address, connect, startup, authentication), is lent to one session at
+/// a time, and is watched while idle. Owned by its NodePool, which it tells when it is ready, failed or lost.
+class Backend final : public Member, private net::StreamEvents {
+  public:
+    Backend(Context& context, NodePool& pool, std::uint64_t target_version);
+    ~Backend();
+
+    /// Begins to connect. The pool hears backend_ready() or backend_failed(), never from inside this call.
+    void start(const HostPort& address);
+
+    [[nodiscard]] NodePool& pool() { return pool_; }
+    [[nodiscard]] Connection& connection() { return connection_; }
+    [[nodiscard]] wire::TransactionTracker& tracker() { return tracker_; }
+    /// Which target of the pool it was made for: an older one's connections are not lent again.
+    [[nodiscard]] std::uint64_t target_version() const { return target_version_; }
+
+    /// The session that has it. While there is one it gets all input; without, the connection is idle.
+    [[nodiscard]] Session* session() { return session_; }
+    void lend_to(Session* session) { session_ = session; }
+    /// Stops and goes on reading from the server: back-pressure.
+    void read_on(bool wanted);
+
+    /// The client settings in force in the server session, beyond its defaults.
+    SettingSetRef applied;
+    /// ParameterStatus values as last reported, under the server's own names.
+    using Reported = std::vector<std::pair<std::string, std::string>>;
+    [[nodiscard]] const Reported& reported() const { return reported_; }
+    void parameter_reported(std::string_view name, std::string_view value);
+    [[nodiscard]] std::string_view reported_value(std::string_view name) const;
+
+    /// Asks the server to cancel what this connection runs, over a connection of its own. Until that is done
+    /// cancels_running() holds the connection back from the next client.
+    void cancel();
+    [[nodiscard]] bool cancels_running() const { return cancels_ > 0; }
+
+    std::size_t pool_index = 0;  // the pool's place for it
+
+  private:
+    class CancelConnection;
+
+    void on_readable() override;
+    void on_writable() override;
+
+    // backend_login.cpp
+    void connect_next();
+    void connected();
+    void login_input(wire::Bytes& input);
+    void authenticate(wire::Bytes body);
+    void answer_sasl(wire::Bytes mechanisms);
+    void send_password(bool md5, wire::Bytes salt);
+    [[nodiscard]] std::optional<std::string> password();
+    void ready();
+    void fail(BackendFailure failure);
+    void fail_connect(int error_number);
+    void refuse(Error error);
+    [[nodiscard]] std::string where() const;
+
+    void idle_input(wire::Bytes& input);
+    void lost(std::string cause);
+
+    enum class Phase : std::uint8_t {
+        Resolving,
+        Connecting,
+        Login,
+        Ready,  // lent or idle: the pool's list says
+        Ended,  // the pool has been told; nothing comes any more
+    };
+
+    Context& context_;
+    NodePool& pool_;
+    const std::uint64_t target_version_;
+    Phase phase_ = Phase::Resolving;
+    Connection connection_;
+    std::string kept_;  // input that is not a whole message yet
+    wire::TransactionTracker tracker_;
+    Session* session_ = nullptr;
+    Reported reported_;
+    wire::CancelRequest key_;
+    int cancels_ = 0;
+    std::shared_ptr<bool> alive_;
+
+    // While connecting.
+    HostPort address_;
+    std::vector<net::SocketAddress> candidates_;  // back is next
+    net::SocketAddress connected_to_;
+    net::Handle resolving_;
+    net::Handle deadline_;
+    std::unique_ptr<wire::ScramClientExchange> scram_;
+    bool password_used_ = false;
+};
+
+}  // namespace pgxc::pooler

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "net/resolver.h"
+#include "pooler/cancel_map.h"
+#include "pooler/connection.h"
+#include "pooler/environment.h"
+
+namespace pgxc::pooler {
+
+class PoolSet;
+
+/// What the sessions, pools and server connections of one worker share. Outlives them all.
+class Context {
+  public:
+    Context(net::Loop& event_loop, Environment& server);
+    ~Context();
+
+    net::Loop& loop;
+    Environment& environment;
+    net::Resolver resolver;
+    std::shared_ptr<const ClusterView> view;  // never null; renewed by the Pooler only
+    CancelMap cancels;
+    std::unique_ptr<PoolSet> pools;
+    TimePoint coarse_now = Clock::now();  // renewed a few times a second, for what needs no better
+    bool stats_changed = true;
+    std::size_t logged_in = 0;  // clients that count for max_client_connections
+    bool shutting_down = false;
+
+    [[nodiscard]] const Settings& settings() const { return environment.settings(); }
+    [[nodiscard]] NodeKey own_node() const { return {NodeType::Coordinator, settings().own_node_id}; }
+
+    /// One read into the buffer that all connections share, behind what `kept` still holds; `input` is both
+    /// together, valid until the next read. Only from the top of an event's callback: nothing reads while it
+    /// works.
+    [[nodiscard]] net::IoResult read(Connection& connection, const std::string& kept, wire::Bytes& input);
+
+    /// Destroys the object after the callback that runs now, since it may be on the stack. It must have
+    /// detached itself from everything.
+    template <class T>
+    void bury(std::unique_ptr<T> object) {
+        graveyard_.emplace_back(std::shared_ptr<T>{std::move(object)});
+        if (graveyard_.size() == 1) schedule_burial();
+    }
+
+  private:
+    void schedule_burial();
+
+    std::vector<std::shared_ptr<void>> graveyard_;
+    std::vector<char> buffer_;
+    std::shared_ptr<bool> alive_;
+};
+
+}  // namespace pgxc::pooler

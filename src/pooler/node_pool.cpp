@@ -1,0 +1,311 @@
+#include "pooler/node_pool.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "pooler/session.h"
+
+namespace pgxc::pooler {
+namespace {
+
+constexpr Millis first_backoff{10};
+constexpr Millis longest_backoff{500};
+/// A server connection beyond the minimum that nobody has needed for so long is closed.
+constexpr std::chrono::minutes longest_idle{10};
+/// Different startup settings of clients that one pool remembers; beyond it a login asks a server.
+constexpr std::size_t max_known_logins = 64;
+
+}  // namespace
+
+NodePool::NodePool(Context& context, PoolKey key) : context_(context), key_(std::move(key)) {
+    refresh();
+}
+
+NodePool::~NodePool() = default;
+
+Backend* NodePool::request(Session& session) {
+    context_.stats_changed = true;
+    if (Member* member = core_.borrow(session, Clock::now())) return static_cast<Backend*>(member);
+    open_more();
+    return nullptr;
+}
+
+void NodePool::stop_waiting(Session& session) {
+    core_.stop_waiting(session);
+}
+
+void NodePool::give_back(Backend& backend) {
+    context_.stats_changed = true;
+    backend.lend_to(nullptr);
+    if (!usable(backend) || context_.shutting_down) {
+        discard(backend);
+        return;
+    }
+    // The next client must not be hit by the cancel request of this one: it becomes idle when that is
+    // through.
+    if (backend.cancels_running()) {
+        core_.retire(backend);
+        return;
+    }
+    core_.became_idle(backend, context_.coarse_now);
+    serve();
+}
+
+void NodePool::discard(Backend& backend) {
+    context_.stats_changed = true;
+    backend.unlink();
+    backend.lend_to(nullptr);
+    backend.connection().close();
+    const std::size_t index = backend.pool_index;
+    auto owned = std::move(backends_[index]);
+    if (index + 1 != backends_.size()) {
+        backends_[index] = std::move(backends_.back());
+        backends_[index]->pool_index = index;
+    }
+    backends_.pop_back();
+    context_.bury(std::move(owned));
+    open_more();
+}
+
+void NodePool::backend_ready(Backend& backend) {
+    context_.stats_changed = true;
+    backoff_ = Millis{0};
+    last_failure_.clear();
+    if (!usable(backend) || context_.shutting_down) {
+        discard(backend);
+        return;
+    }
+    core_.became_idle(backend, context_.coarse_now);
+    serve();
+}
+
+void NodePool::cancels_done(Backend& backend) {
+    if (backend.session() == nullptr && backend.list() != nullptr) give_back(backend);
+}
+
+void NodePool::backend_failed(Backend& backend, const BackendFailure& failure) {
+    const bool current = usable(backend);
+    last_failure_ = failure.error.message;
+    if (failure.traffic && current) report(*failure.traffic);
+    backend.unlink();  // it isn't a connection any more
+    if (current) {
+        // A server that refuses for good is not asked again for those who wait now, unless others show that
+        // it serves. Who waits for a slave is served by the master instead.
+        if ((!failure.temporary || !target_.is_master) && core_.usable_members() == 0)
+            fail_waiters(failure.error);
+        retry_later();
+    }
+    discard(backend);
+}
+
+void NodePool::idle_backend_lost(Backend& backend, const std::string& cause) {
+    log_debug("pooler: idle server connection to " + node_text() + " is gone: " + cause);
+    discard(backend);
+}
+
+void NodePool::report(TrafficFailure failure) {
+    context_.environment.report(key_.node, target_.epoch, failure);
+}
+
+void NodePool::serve() {
+    while (auto match = core_.match()) {
+        auto& session = static_cast<Session&>(*match->waiter);
+        auto& backend = static_cast<Backend&>(*match->member);
+        session.lend(backend);
+    }
+    open_more();
+}
+
+void NodePool::open_more() {
+    if (context_.shutting_down || retry_pending_) return;
+    const int wanted = core_.members_wanted();
+    // After a failure one connection at a time finds out whether the server is back.
+    const int now = backoff_ > Millis{0} ? std::min(wanted, core_.connecting().empty() ? 1 : 0) : wanted;
+    for (int i = 0; i < now; ++i) {
+        auto backend = std::make_unique<Backend>(context_, *this, target_version_);
+        Backend& made = *backend;
+        made.pool_index = backends_.size();
+        backends_.push_back(std::move(backend));
+        core_.add_connecting(made);
+        made.start(target_.address);
+    }
+}
+
+void NodePool::retry_later() {
+    backoff_ = backoff_ == Millis{0} ? first_backoff : std::min(backoff_ * 2, longest_backoff);
+    if (retry_pending_) return;
+    retry_pending_ = true;
+    retry_ = context_.loop.call_after(backoff_, [this] {
+        retry_pending_ = false;
+        open_more();
+    });
+}
+
+void NodePool::refresh() {
+    const Settings& settings = context_.settings();
+    core_.set_limits({settings.max_pool_size, settings.min_pool_size});
+    Target now = find_target(*context_.view, key_.node, context_.own_node(), settings.own_server);
+    const Switch change = compare(target_, now);
+    const Target before = std::exchange(target_, std::move(now));
+    context_.stats_changed = true;
+    const bool lending = target_.exists && !target_.held;
+    lending ? core_.resume() : core_.pause();
+    switch (change) {
+        case Switch::Nothing:
+        case Switch::Hold:
+            break;
+        case Switch::Release:
+            break;
+        case Switch::Move:
+            ++target_version_;
+            if (before.exists) {
+                log_info("pooler: " + key_.node.to_string() + " has moved from " +
+                         before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +
+                         std::to_string(target_.epoch.value()));
+                close_all(key_.node.to_string() + " has a new master");
+            }
+            break;
+        case Switch::Retire:
+            ++target_version_;
+            close_idle();
+            fail_waiters(
+                {sqlstate::connection_failure, key_.node.to_string() + " is not in pgxc_nodes any more"});
+            break;
+    }
+    // A new view may mean that the server is back: ask at once.
+    if (retry_pending_ && lending && !core_.waiters().empty()) {
+        retry_.reset();
+        retry_pending_ = false;
+    }
+    if (lending) serve();
+}
+
+void NodePool::close_idle() {
+    core_.rest();  // else the minimum would be opened anew at once
+    while (!core_.idle().empty()) discard(static_cast<Backend&>(*core_.idle().front()));
+}
+
+void NodePool::close_all(const std::string& cause) {
+    close_idle();
+    while (!core_.connecting().empty()) discard(static_cast<Backend&>(*core_.connecting().front()));
+    std::vector<Backend*> lent;
+    for (Member* member = core_.lent().front(); member != nullptr; member = core_.lent().after(*member)) {
+        lent.push_back(static_cast<Backend*>(member));
+    }
+    for (Backend* backend : lent) {
+        // One session's end may have taken another's connection along.
+        if (backend->list() != &core_.lent() || backend->session() == nullptr) continue;
+        backend->session()->server_lost(cause);
+    }
+}
+
+void NodePool::fail_waiters(const Error& error) {
+    // Those who come while this runs wait for the next attempt.
+    std::size_t count = core_.waiters().size();
+    while (count-- > 0 && !core_.waiters().empty()) {
+        auto& session = static_cast<Session&>(*core_.waiters().front());
+        core_.stop_waiting(session);
+        session.lend_failed(error);
+    }
+}
+
+std::string NodePool::trouble() const {
+    if (!target_.exists) return "it is not in pgxc_nodes";
+    if (target_.held) return target_.why.empty() ? "it has no master that may be used" : target_.why;
+    if (backoff_ > Millis{0} && core_.usable_members() == 0) return last_failure_;
+    return {};
+}
+
+void NodePool::tick(TimePoint now) {
+    while (Member* surplus = core_.surplus(now - longest_idle)) discard(static_cast<Backend&>(*surplus));
+    const Millis hold = context_.settings().failover_hold;
+    const std::string why = trouble();
+    while (!why.empty() && !core_.waiters().empty()) {
+        auto& session = static_cast<Session&>(*core_.waiters().front());
+        if (now - session.waiting_since() < hold) return;
+        core_.stop_waiting(session);
+        session.lend_failed(
+            {sqlstate::connection_failure,
+             node_text() + " could not be used for " + std::to_string(hold.count()) + " ms: " + why,
+             "See pgxc_node_status. The time that transactions wait is pgxc.failover_hold."});
+    }
+}
+
+std::string NodePool::node_text() const {
+    return key_.node.to_string() + (target_.exists ? " (" + target_.address.to_string() + ")" : "");
+}
+
+PoolRow NodePool::row(TimePoint now) const {
+    PoolRow row;
+    row.node = key_.node;
+    row.database = key_.database;
+    row.user = key_.user;
+    row.clients_active = static_cast<std::uint32_t>(core_.lent().size());
+    row.clients_waiting = static_cast<std::uint32_t>(core_.waiters().size());
+    row.servers_active = static_cast<std::uint32_t>(core_.lent().size());
+    row.servers_idle = static_cast<std::uint32_t>(core_.idle().size());
+    row.servers_connecting = static_cast<std::uint32_t>(core_.connecting().size());
+    if (const Waiter* first = core_.waiters().front()) {
+        const auto waited = now - first->waiting_since();
+        row.longest_wait_us =
+            static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(waited).count());
+    }
+    return row;
+}
+
+const Backend::Reported* NodePool::known_login(const SettingSet& settings) const {
+    const auto found = logins_.find(settings.entries());
+    return found == logins_.end() ? nullptr : &found->second;
+}
+
+void NodePool::remember_login(const SettingSet& settings, const Backend::Reported& reported) {
+    if (logins_.size() >= max_known_logins) logins_.clear();
+    logins_[settings.entries()] = reported;
+}
+
+std::shared_ptr<NodePool> PoolSet::get(const PoolKey& key) {
+    auto& pool = pools_[key];
+    if (!pool) pool = std::make_shared<NodePool>(context_, key);
+    return pool;
+}
+
+void PoolSet::refresh() {
+    // A session that is told may ask for another pool.
+    std::vector<std::shared_ptr<NodePool>> pools;
+    for (const auto& [key, pool] : pools_) pools.push_back(pool);
+    for (const auto& pool : pools) pool->refresh();
+}
+
+void PoolSet::close_own_idle(const std::string& database) {
+    for (const auto& [key, pool] : pools_) {
+        if (key.node == context_.own_node() && (database.empty() || key.database == database))
+            pool->close_idle();
+    }
+}
+
+void PoolSet::close_all_idle() {
+    for (const auto& [key, pool] : pools_) pool->close_idle();
+}
+
+void PoolSet::tick(TimePoint now) {
+    std::vector<std::shared_ptr<NodePool>> pools;
+    for (const auto& [key, pool] : pools_) pools.push_back(pool);
+    for (const auto& pool : pools) pool->tick(now);
+    pools.clear();
+    std::erase_if(
+        pools_, [](const auto& entry) { return entry.second.use_count() == 1 && entry.second->deserted(); });
+}
+
+std::vector<PoolRow> PoolSet::rows(TimePoint now) const {
+    std::vector<PoolRow> rows;
+    for (const auto& [key, pool] : pools_) rows.push_back(pool->row(now));
+    return rows;
+}
+
+std::size_t PoolSet::backends() const {
+    std::size_t count = 0;
+    for (const auto& [key, pool] : pools_) count += pool->core().members();
+    return count;
+}
+
+}  // namespace pgxc::pooler

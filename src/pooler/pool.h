@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "base/clock.h"
+#include "pooler/list.h"
+
+/// The arithmetic of one pool, without sockets: who gets which server connection, and how many there should
+/// be.
+namespace pgxc::pooler {
+
+/// Somebody who wants a server connection. Base of a client's session.
+class Waiter : public ListNode<Waiter> {
+  public:
+    [[nodiscard]] bool waiting() const { return list() != nullptr; }
+    [[nodiscard]] TimePoint waiting_since() const { return since_; }
+
+  private:
+    friend class Pool;
+    TimePoint since_;
+};
+
+/// A server connection. Base of Backend.
+class Member : public ListNode<Member> {
+  public:
+    [[nodiscard]] TimePoint idle_since() const { return idle_since_; }
+
+  private:
+    friend class Pool;
+    TimePoint idle_since_;
+};
+
+class Pool {
+  public:
+    struct Limits {
+        int max_members = 1;
+        int min_members = 0;  // kept from the first use on
+    };
+
+    void set_limits(Limits limits) { limits_ = limits; }
+
+    /// Asks for a connection: the one most recently used, at once, if one is idle and nobody waits longer;
+    /// else nullptr, and the waiter stands last in the queue.
+    [[nodiscard]] Member* borrow(Waiter& waiter, TimePoint now);
+    void stop_waiting(Waiter& waiter) { waiter.unlink(); }
+
+    /// While paused nothing is lent, and no connection is wanted.
+    void pause() { paused_ = true; }
+    void resume() { paused_ = false; }
+    [[nodiscard]] bool paused() const { return paused_; }
+
+    struct Match {
+        Waiter* waiter = nullptr;
+        Member* member = nullptr;
+    };
+    /// The longest waiting one and an idle connection, if there are both; it is lent then. Call until nullopt
+    /// after became_idle() and resume().
+    [[nodiscard]] std::optional<Match> match();
+
+    void add_connecting(Member& member) { connecting_.push_back(member); }
+    void became_idle(Member& member, TimePoint now) {
+        member.idle_since_ = now;
+        idle_.push_front(member);
+    }
+    /// It ends: it counts as a connection until it is gone, and is lent no more.
+    void retire(Member& member) { retiring_.push_back(member); }
+
+    /// Nobody needs the minimum until the next borrow().
+    void rest() { used_ = false; }
+    /// The connection that has been idle for longest, if that is since before `since` and the minimum allows
+    /// it to go.
+    [[nodiscard]] Member* surplus(TimePoint since);
+
+    /// How many connections to begin now.
+    [[nodiscard]] int members_wanted() const;
+
+    [[nodiscard]] const List<Waiter>& waiters() const { return waiters_; }
+    [[nodiscard]] List<Waiter>& waiters() { return waiters_; }
+    [[nodiscard]] List<Member>& idle() { return idle_; }
+    [[nodiscard]] const List<Member>& idle() const { return idle_; }
+    [[nodiscard]] List<Member>& lent() { return lent_; }
+    [[nodiscard]] const List<Member>& lent() const { return lent_; }
+    [[nodiscard]] List<Member>& connecting() { return connecting_; }
+    [[nodiscard]] const List<Member>& connecting() const { return connecting_; }
+    [[nodiscard]] std::size_t members() const {
+        return idle_.size() + lent_.size() + connecting_.size() + retiring_.size();
+    }
+    /// Connections that answered once and may again.
+    [[nodiscard]] std::size_t usable_members() const { return idle_.size() + lent_.size(); }
+
+  private:
+    Limits limits_;
+    bool paused_ = false;
+    bool used_ = false;
+    List<Waiter> waiters_;  // longest waiting first
+    List<Member> idle_;     // most recently used first
+    List<Member> lent_;
+    List<Member> connecting_;
+    List<Member> retiring_;
+};
+
+}  // namespace pgxc::pooler

@@ -1,0 +1,241 @@
+#include "pooler/pooler.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "net/listener.h"
+#include "pooler/cancel_relay.h"
+#include "pooler/context.h"
+#include "pooler/node_pool.h"
+#include "pooler/session.h"
+
+namespace pgxc::pooler {
+namespace {
+
+/// How often deadlines are looked at and rows published: nothing is timed per query.
+constexpr Millis tick_interval{250};
+/// Connections that are not logged in yet, beyond max_client_connections; more are closed as they come.
+constexpr std::size_t max_logging_in = 2000;
+
+const Error shutdown_error{sqlstate::admin_shutdown, "terminating connection due to administrator command"};
+
+ClientAddress client_address(const net::SocketAddress& peer) {
+    ClientAddress address;
+    address.address = peer.ip_bytes();
+    address.is_unix = address.address.empty();
+    address.port = peer.port();
+    return address;
+}
+
+}  // namespace
+
+struct Pooler::Impl final : SessionOwner {
+    Impl(net::Loop& event_loop, Environment& server) : context(event_loop, server) {}
+    ~Impl() {
+        listeners.clear();
+        // Sessions let go of their server connections while the pools are still there.
+        while (!sessions.empty()) sessions.back()->end(shutdown_error);
+    }
+
+    Status listen();
+    void accept(net::Accepted accepted);
+    void tick();
+    void schedule_tick();
+    void publish();
+    void refresh();
+    void check_drained();
+
+    void session_ended(Session& session) override;
+    void cancel_requested(CancelKey key) override;
+    void cancel_here(CancelKey key);
+
+    Context context;
+    std::vector<std::unique_ptr<net::Listener>> listeners;
+    std::unique_ptr<CancelRelay> relay;
+    std::vector<std::unique_ptr<Session>> sessions;
+    std::uint64_t next_id = 1;
+    net::Handle timer;
+    std::function<void()> on_drained;
+    bool drain_told = false;
+};
+
+Status Pooler::Impl::listen() {
+    const Settings& settings = context.settings();
+    const bool shared = settings.workers > 1;
+    Error last{sqlstate::config_file_error, "the pooler has no address to listen on",
+               "Set pgxc.pooler_listen_addresses or pgxc.pooler_socket_directories."};
+    const auto keep = [&](Result<std::unique_ptr<net::Listener>> listener, const std::string& where) {
+        if (listener) {
+            listeners.push_back(std::move(*listener));
+            log_info("pooler: listening on " + where + ", port " + std::to_string(settings.port));
+        } else {
+            last = listener.error();
+            log_warning("pooler: could not listen on " + where + ": " + last.message);
+        }
+    };
+    const auto on_accept = [this](net::Accepted accepted) { accept(std::move(accepted)); };
+    const auto port = static_cast<std::uint16_t>(settings.port);
+    for (const std::string& name : settings.listen_addresses) {
+        // At start there is nobody to be kept waiting by a look-up.
+        const auto addresses = net::listen_addresses(name, port);
+        if (!addresses) {
+            last = addresses.error();
+            log_warning("pooler: could not listen on \"" + name + "\": " + last.message);
+            continue;
+        }
+        for (const auto& address : *addresses) {
+            keep(net::Listener::tcp(context.loop, address, shared, on_accept), "address \"" + name + "\"");
+        }
+    }
+    if (context.environment.worker_index() == 0) {
+        for (const std::string& directory : settings.socket_directories) {
+            keep(
+                net::Listener::unix_socket(context.loop, directory, settings.port, settings.unix_socket_group,
+                                           settings.unix_socket_permissions, on_accept),
+                "directory \"" + directory + "\"");
+        }
+    }
+    if (listeners.empty()) return last;
+    if (shared && !settings.socket_directories.empty()) {
+        auto made = CancelRelay::listen(context.loop, settings.socket_directories.front(), settings.port,
+                                        context.environment.worker_index(),
+                                        [this](CancelKey key) { cancel_here(key); });
+        if (!made) return made.error();
+        relay = std::move(*made);
+    }
+    return {};
+}
+
+void Pooler::Impl::accept(net::Accepted accepted) {
+    const auto limit = static_cast<std::size_t>(context.settings().max_client_connections) + max_logging_in;
+    if (context.shutting_down || sessions.size() >= limit) return;
+    const ClientAddress from = client_address(accepted.peer);
+    auto session = std::make_unique<Session>(context, *this, ClientId{next_id++}, from);
+    if (auto status = session->start(std::move(accepted)); !status) {
+        log_warning("pooler: client " + from.to_string() + ": " + status.error().message);
+        return;
+    }
+    session->owner_index = sessions.size();
+    sessions.push_back(std::move(session));
+    context.stats_changed = true;
+}
+
+void Pooler::Impl::session_ended(Session& session) {
+    const std::size_t index = session.owner_index;
+    auto owned = std::move(sessions[index]);
+    if (index + 1 != sessions.size()) {
+        sessions[index] = std::move(sessions.back());
+        sessions[index]->owner_index = index;
+    }
+    sessions.pop_back();
+    context.stats_changed = true;
+    context.bury(std::move(owned));
+    check_drained();
+}
+
+void Pooler::Impl::cancel_requested(CancelKey key) {
+    const int worker = CancelMap::worker_of(key);
+    if (worker == context.environment.worker_index()) {
+        cancel_here(key);
+    } else if (relay && worker < context.settings().workers) {
+        relay->send(worker, key);
+    }
+}
+
+void Pooler::Impl::cancel_here(CancelKey key) {
+    if (Session* session = context.cancels.find(key)) session->cancel();
+}
+
+void Pooler::Impl::schedule_tick() {
+    timer = context.loop.call_after(tick_interval, [this] { tick(); });
+}
+
+void Pooler::Impl::tick() {
+    const TimePoint now = Clock::now();
+    context.coarse_now = now;
+    // A view whose announcement was lost.
+    if (context.environment.current()->generation != context.view->generation) refresh();
+    for (std::size_t i = sessions.size(); i-- > 0;) {
+        if (i < sessions.size()) (void)sessions[i]->tick(now);
+    }
+    context.pools->tick(now);
+    if (context.stats_changed) publish();
+    schedule_tick();
+}
+
+void Pooler::Impl::refresh() {
+    context.view = context.environment.current();
+    context.pools->refresh();
+}
+
+void Pooler::Impl::publish() {
+    // Waiting times grow without any event.
+    context.stats_changed = false;
+    std::vector<ClientRow> clients;
+    clients.reserve(sessions.size());
+    for (const auto& session : sessions) clients.push_back(session->row());
+    const auto pools = context.pools->rows(Clock::now());
+    for (const auto& pool : pools) context.stats_changed = context.stats_changed || pool.clients_waiting > 0;
+    context.environment.publish(pools, clients);
+}
+
+void Pooler::Impl::check_drained() {
+    if (!context.shutting_down || !sessions.empty() || drain_told) return;
+    drain_told = true;
+    context.pools->close_all_idle();
+    if (on_drained) context.loop.post(on_drained);
+}
+
+Pooler::Pooler(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Pooler::~Pooler() = default;
+
+Result<std::unique_ptr<Pooler>> Pooler::start(net::Loop& loop, Environment& environment) {
+    auto impl = std::make_unique<Impl>(loop, environment);
+    if (auto status = impl->listen(); !status) return status.error();
+    impl->schedule_tick();
+    return std::unique_ptr<Pooler>{new Pooler{std::move(impl)}};
+}
+
+void Pooler::reload() {
+    impl_->refresh();
+}
+
+void Pooler::view_changed() {
+    impl_->refresh();
+}
+
+void Pooler::close_database(const std::string& database) {
+    impl_->context.pools->close_own_idle(database);
+}
+
+void Pooler::begin_shutdown(ShutdownMode mode, std::function<void()> on_drained) {
+    Impl& impl = *impl_;
+    impl.context.shutting_down = true;
+    if (on_drained) impl.on_drained = std::move(on_drained);
+    impl.listeners.clear();
+    for (std::size_t i = impl.sessions.size(); i-- > 0;) {
+        // Ending one may end others.
+        if (i >= impl.sessions.size()) continue;
+        Session& session = *impl.sessions[i];
+        switch (mode) {
+            case ShutdownMode::Smart:
+                session.end_when_idle(shutdown_error);
+                break;
+            case ShutdownMode::Fast:
+                session.end(shutdown_error);
+                break;
+        }
+    }
+    impl.context.pools->close_all_idle();
+    impl.check_drained();
+}
+
+bool Pooler::drained() const {
+    return impl_->context.shutting_down && impl_->sessions.empty();
+}
+
+void Pooler::publish_stats() {
+    impl_->publish();
+}
+
+}  // namespace pgxc::pooler

@@ -1,0 +1,336 @@
+#include "pooler/session.h"
+
+#include <array>
+#include <cstring>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "pooler/router.h"
+#include "wire/messages.h"
+#include "wire/startup.h"
+
+namespace pgxc::pooler {
+namespace {
+
+/// Input that is read ahead of a client that waits, only to notice when it hangs up.
+constexpr std::size_t max_read_ahead = 64 * 1024;
+constexpr std::size_t kept_capacity = 16 * 1024;
+
+/// A session that asked for silence would not be told that a commit is on no synchronous slave (F19).
+bool silences_warnings(std::string_view name, std::string_view value) {
+    return name == "client_min_messages" && (value == "error" || value == "fatal" || value == "panic");
+}
+
+bool is_true(std::optional<std::string_view> value) {
+    if (!value) return false;
+    const std::string text = to_lower(*value);
+    return text == "on" || text == "true" || text == "yes" || text == "1" || text == "t" || text == "y";
+}
+
+}  // namespace
+
+Session::Session(Context& context, SessionOwner& owner, ClientId id, ClientAddress from)
+    : context_(context),
+      owner_(owner),
+      id_(id),
+      from_(std::move(from)),
+      connected_at_(
+          std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now())),
+      login_deadline_(Clock::now() + context.settings().login_timeout),
+      login_(std::make_unique<ClientLogin>(context.environment, from_)) {}
+
+Session::~Session() = default;
+
+Status Session::start(net::Accepted accepted) {
+    net::tune_tcp(accepted.fd.get(), net::KeepAlive{});
+    auto stream = net::Stream::adopt(context_.loop, std::move(accepted.fd), *this);
+    if (!stream) return stream.error();
+    client_ = Connection{std::move(*stream)};
+    client_.stream().want_readable(true);
+    return {};
+}
+
+void Session::set_state(State state) {
+    if (state_ == State::Ended) return;
+    state_ = state;
+    context_.stats_changed = true;
+}
+
+void Session::on_readable() {
+    static const std::string nothing;
+    const bool wait = state_ != State::Login && !takes_commands();
+    if (wait && kept_.size() >= max_read_ahead) {
+        client_.stream().want_readable(false);
+        return;
+    }
+    wire::Bytes input;
+    const auto result = context_.read(client_, wait ? nothing : kept_, input);
+    switch (result.outcome) {
+        case net::IoResult::Outcome::WouldBlock:
+            return;
+        case net::IoResult::Outcome::Ended:
+        case net::IoResult::Outcome::Failed:
+            client_gone();
+            return;
+        case net::IoResult::Outcome::Done:
+            break;
+    }
+    if (wait) {
+        kept_.append(input);
+    } else if (state_ == State::Login) {
+        login_input(input);
+    } else {
+        take_commands(input);
+    }
+}
+
+void Session::on_writable() {
+    if (!send()) return;
+    if (client_.backlog() > 0) return;
+    if (backend_ != nullptr) backend_->read_on(true);
+    client_.stream().want_readable(true);
+}
+
+bool Session::send(wire::Bytes run) {
+    if (state_ == State::Ended) return false;
+    if (!client_.flush(run)) {
+        client_gone();
+        return false;
+    }
+    if (client_.backlog() > 0) {
+        // Who doesn't read is not read from either, as a server does.
+        if (backend_ != nullptr) backend_->read_on(false);
+        client_.stream().want_readable(false);
+    }
+    return true;
+}
+
+void Session::keep(wire::Bytes rest) {
+    if (state_ == State::Ended) return;
+    kept_.assign(rest);
+    if (rest.empty() && kept_.capacity() > kept_capacity) std::string{}.swap(kept_);
+}
+
+void Session::client_gone() {
+    close();
+}
+
+void Session::close() {
+    if (state_ == State::Ended) return;
+    set_state(State::Ended);
+    state_ = State::Ended;
+    if (waits_for_) waits_for_->stop_waiting(*this);
+    waits_for_.reset();
+    if (backend_ != nullptr) let_go(false);
+    if (cancel_key_) context_.cancels.remove(*cancel_key_);
+    if (counted_) --context_.logged_in;
+    client_.close();
+    owner_.session_ended(*this);
+}
+
+void Session::end(const Error& error) {
+    if (state_ == State::Ended) return;
+    // In the middle of a large message an error would be taken for a part of it.
+    const bool boundary = server_pass_ == 0 || server_pass_dropped_;
+    // Before its startup message a client is told nothing, as by the server.
+    if (boundary && (state_ != State::Login || login_->has_startup())) {
+        wire::put_error_response(client_.out(), wire::Severity::Fatal, error);
+        (void)client_.flush();
+    }
+    close();
+}
+
+void Session::end_when_idle(const Error& error) {
+    const bool busy = backend_ != nullptr && state_ == State::Linked && !backend_->tracker().clean_and_idle();
+    if (busy) {
+        end_when_idle_ = error;
+    } else {
+        end(error);
+    }
+}
+
+void Session::protocol_error(const Error& error) {
+    log_info("pooler: client " + from_.to_string() + ": " + error.message);
+    end(error);
+}
+
+bool Session::tick(TimePoint now) {
+    if (state_ != State::Login || now < login_deadline_) return false;
+    log_info("pooler: client " + from_.to_string() + " did not log in in time");
+    close();
+    return true;
+}
+
+void Session::login_input(wire::Bytes input) {
+    const auto step = login_->take(input, client_.out());
+    keep(input);
+    switch (step) {
+        case ClientLogin::Step::NeedMore:
+            (void)send();
+            return;
+        case ClientLogin::Step::Proven:
+            proven();
+            return;
+        case ClientLogin::Step::Refuse:
+            refuse_login(login_->error());
+            return;
+        case ClientLogin::Step::CloseSilently:
+            close();
+            return;
+        case ClientLogin::Step::Cancel:
+            owner_.cancel_requested({login_->cancel_request().pid, login_->cancel_request().secret});
+            close();
+            return;
+    }
+}
+
+void Session::refuse_login(const Error& error) {
+    log_info("pooler: login of client " + from_.to_string() +
+             (login_ && login_->has_startup() ? " as user \"" + login_->startup().user + "\"" : "") +
+             " refused: " + error.message);
+    end(error);
+}
+
+void Session::proven() {
+    if (context_.logged_in >= static_cast<std::size_t>(context_.settings().max_client_connections)) {
+        refuse_login({sqlstate::too_many_connections, "sorry, too many clients already",
+                      "The pooler's limit is pgxc.max_client_connections."});
+        return;
+    }
+    wire::StartupMessage& startup = login_->startup();
+    if (startup.options_have_switches) {
+        refuse_login({sqlstate::feature_not_supported,
+                      "options \"" + startup.options + "\" are not possible through the pooler",
+                      "Only settings (-c name=value) are."});
+        return;
+    }
+    auto group = choose_group(startup.node(), *context_.view, context_.settings().own_node_id);
+    if (!group) {
+        refuse_login(group.error());
+        return;
+    }
+    group_ = *group;
+    routing_ = context_.settings().read_routing;
+    if (const auto text = startup.read_routing()) {
+        const auto routing = parse_read_routing(*text);
+        if (!routing) {
+            refuse_login(routing.error());
+            return;
+        }
+        routing_ = *routing;
+    }
+    SettingSet settings;
+    for (const auto* list : {&startup.options_settings, &startup.parameters}) {
+        for (const auto& [name, value] : *list) {
+            const std::string lower = to_lower(name);
+            if (!silences_warnings(lower, value)) settings.set(lower, value);
+        }
+    }
+    default_read_only_ = is_true(startup.setting("default_transaction_read_only"));
+    default_serializable_ = startup.setting("default_transaction_isolation") == "serializable";
+    application_name_ = startup.setting("application_name").value_or("");
+    wanted_ = std::make_shared<const SettingSet>(std::move(settings));
+    login_wanted_ = wanted_;
+    database_ = startup.database;
+    user_ = startup.user;
+    counted_ = true;
+    ++context_.logged_in;
+    set_state(State::LoginWaiting);
+    group_pool_ = context_.pools->get({group_, database_, user_});
+    if (const auto* known = group_pool_->known_login(*wanted_)) {
+        finish_login(*known);
+        return;
+    }
+    wait_for(group_pool_);
+}
+
+void Session::learn_login(Backend& backend) {
+    const Backend::Reported reported = backend.reported();
+    backend.pool().remember_login(*wanted_, reported);
+    let_go(true);
+    finish_login(reported);
+}
+
+void Session::finish_login(const Backend::Reported& reported) {
+    for (int attempt = 0; attempt < 8 && !cancel_key_; ++attempt) {
+        std::array<std::uint32_t, 2> random{};
+        if (!context_.environment.strong_random(reinterpret_cast<std::uint8_t*>(random.data()),
+                                                sizeof random))
+            break;
+        cancel_key_ = context_.cancels.add(random[0], random[1], *this);
+    }
+    if (!cancel_key_) {
+        refuse_login({sqlstate::internal_error, "could not generate random cancel key"});
+        return;
+    }
+    auto& out = client_.out();
+    wire::put_authentication_ok(out);
+    for (const auto& [name, value] : reported) wire::put_parameter_status(out, name, value);
+    wire::put_backend_key_data(out, cancel_key_->pid, cancel_key_->secret);
+    wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+    login_.reset();
+    set_state(State::Idle);
+    if (send()) resume();
+}
+
+void Session::cancel() {
+    const Error canceled{sqlstate::query_canceled, "canceling statement due to user request"};
+    switch (state_) {
+        case State::Waiting:
+            waits_for_->stop_waiting(*this);
+            refuse_pending(canceled);
+            return;
+        case State::Linked: {
+            auto& tracker = backend_->tracker();
+            if (tracker.quiet()) return;
+            // A cancelled COMMIT would be one whose durability nobody knows (FAILOVER_PROTOCOL, rule 12).
+            const bool committing =
+                tracker.status() != wire::TransactionStatus::Idle && tracker.commit_may_be_running();
+            if (!committing) backend_->cancel();
+            return;
+        }
+        case State::Login:
+        case State::LoginWaiting:
+        case State::LoginApplying:
+        case State::Idle:
+        case State::Applying:
+        case State::Ended:
+            return;
+    }
+}
+
+ClientRow Session::row() const {
+    ClientRow row;
+    row.id = id_;
+    row.address = from_.to_string();
+    row.database = database_;
+    row.user = user_;
+    row.application_name = application_name_;
+    row.node = group_;
+    row.connected_at = connected_at_;
+    row.transactions = transactions_;
+    switch (state_) {
+        case State::Login:
+        case State::LoginApplying:
+            row.state = "login";
+            break;
+        case State::LoginWaiting:
+        case State::Waiting:
+            row.why = waits_for_ ? waits_for_->trouble() : std::string{};
+            row.state = row.why.empty() ? "waiting" : "held";
+            if (row.why.empty()) row.why = "all server connections are in use or being opened";
+            break;
+        case State::Idle:
+        case State::Ended:
+            row.state = "idle";
+            break;
+        case State::Applying:
+        case State::Linked:
+            row.state = pin_reason_.empty() ? "active" : "pinned";
+            row.why = pin_reason_;
+            break;
+    }
+    return row;
+}
+
+}  // namespace pgxc::pooler

@@ -1,0 +1,366 @@
+#include <algorithm>
+#include <cstring>
+
+#include "base/limits.h"
+#include "pooler/router.h"
+#include "pooler/session.h"
+#include "wire/messages.h"
+
+namespace pgxc::pooler {
+namespace {
+
+/// How much of a message is looked at: the whole text of statements, the names in front of everything else.
+constexpr std::size_t max_statement_seen = limits::max_statement_bytes;
+constexpr std::size_t max_names_seen = 512;
+/// A read-only transaction whose messages are larger is not repeated elsewhere.
+constexpr std::size_t max_repeatable = 64 * 1024;
+
+std::size_t bytes_to_see(wire::FrontendMessage type, std::size_t total) {
+    switch (type) {
+        case wire::FrontendMessage::Query:
+        case wire::FrontendMessage::Parse:
+            return std::min(total, max_statement_seen);
+        case wire::FrontendMessage::Bind:
+        case wire::FrontendMessage::Close:
+        case wire::FrontendMessage::Describe:
+        case wire::FrontendMessage::Execute:
+            return std::min(total, max_names_seen);
+        case wire::FrontendMessage::CopyData:
+        case wire::FrontendMessage::CopyDone:
+        case wire::FrontendMessage::CopyFail:
+        case wire::FrontendMessage::Flush:
+        case wire::FrontendMessage::FunctionCall:
+        case wire::FrontendMessage::Password:
+        case wire::FrontendMessage::Sync:
+        case wire::FrontendMessage::Terminate:
+            return wire::header_bytes;
+    }
+    return wire::header_bytes;
+}
+
+/// The text of a Query or Parse, or its front; nullopt for everything else.
+std::optional<std::string_view> statement_text(wire::FrontendMessage type, wire::Bytes body) {
+    wire::BodyReader reader{body};
+    if (type == wire::FrontendMessage::Parse) (void)reader.cstring();
+    if (type != wire::FrontendMessage::Query && type != wire::FrontendMessage::Parse) return std::nullopt;
+    const wire::Bytes text = reader.rest();
+    return text.substr(0, text.find('\0'));
+}
+
+}  // namespace
+
+void Session::take_commands(wire::Bytes input) {
+    std::string again_input;
+    do {
+        again_ = false;
+        taking_ = true;
+        wire::Bytes rest = input;
+        const char* run = rest.data();  // where the bytes begin that go to the server
+        bool paused = false;
+        const auto run_so_far = [&] { return wire::Bytes{run, static_cast<std::size_t>(rest.data() - run)}; };
+        while (!rest.empty() && !paused && state_ != State::Ended) {
+            if (client_pass_ > 0) {
+                const std::size_t bytes = std::min(client_pass_, rest.size());
+                client_pass_ -= bytes;
+                rest.remove_prefix(bytes);
+                if (client_pass_dropped_) run = rest.data();
+                continue;
+            }
+            const auto header = wire::read_frontend_header(rest, wire::FrontendPhase::Normal);
+            if (header.violation()) {
+                protocol_error(wire::to_error(header));
+                break;
+            }
+            if (!header.complete() || rest.size() < bytes_to_see(header.type, header.total_bytes())) break;
+            const std::size_t here = std::min(header.total_bytes(), rest.size());
+            const bool whole = here == header.total_bytes();
+            switch (admit(header.type, rest.substr(wire::header_bytes, here - wire::header_bytes), whole)) {
+                case Admit::Forward:
+                    rest.remove_prefix(here);
+                    client_pass_ = header.total_bytes() - here;
+                    client_pass_dropped_ = false;
+                    break;
+                case Admit::Drop:
+                    if (!forward(run_so_far(), rest)) {
+                        rest = {};
+                        run = nullptr;
+                        break;
+                    }
+                    rest.remove_prefix(here);
+                    client_pass_ = header.total_bytes() - here;
+                    client_pass_dropped_ = true;
+                    run = rest.data();
+                    break;
+                case Admit::Pause:
+                    paused = true;
+                    break;
+                case Admit::Ended:
+                    break;
+            }
+        }
+        taking_ = false;
+        if (state_ == State::Ended) return;
+        if (run != nullptr && forward(run_so_far(), rest)) keep(rest);
+        if (state_ != State::Ended && !client_.out().empty() && !send()) return;
+        if (again_) {
+            again_input = std::exchange(kept_, {});
+            input = again_input;
+        }
+    } while (again_);
+}
+
+bool Session::forward(wire::Bytes run, wire::Bytes rest) {
+    if (run.empty() || backend_ == nullptr) return true;
+    Backend& backend = *backend_;
+    if (backend.connection().flush(run)) {
+        if (repeatable_) remember_sent(run);
+        sent_any_ = true;
+        if (backend.connection().backlog() > 0) client_.stream().want_readable(false);
+        return true;
+    }
+    const std::string cause = std::strerror(backend.connection().error());
+    if (sent_any_ || client_pass_ > 0) {
+        keep(rest);
+        backend.pool().report(TrafficFailure::ConnectionLost);
+        server_lost(cause);
+        return false;
+    }
+    // It was dead before it got the first byte: nothing can have happened, so another one does it.
+    std::string all{run};
+    all += rest;
+    kept_ = std::move(all);
+    const auto pool = backend.pool().shared_from_this();
+    pool->report(TrafficFailure::ConnectionLost);
+    let_go(false);
+    set_state(State::Waiting);
+    wait_for(pool);
+    return false;
+}
+
+void Session::resume() {
+    if (!takes_commands() || kept_.empty()) {
+        if (client_.open() && !client_.congested()) client_.stream().want_readable(true);
+        return;
+    }
+    if (taking_) {
+        again_ = true;
+        return;
+    }
+    client_.stream().want_readable(true);
+    const std::string input = std::exchange(kept_, {});
+    take_commands(input);
+}
+
+Session::Admit Session::admit(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    if (type == wire::FrontendMessage::Terminate) {
+        close();
+        return Admit::Ended;
+    }
+    return backend_ != nullptr ? admit_linked(type, body, whole) : admit_unlinked(type, body, whole);
+}
+
+Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    if (failed_block_.active()) {
+        failed_block_.take(type, body, whole, client_.out());
+        return Admit::Drop;
+    }
+    switch (type) {
+        case wire::FrontendMessage::Sync:
+            wire::put_ready_for_query(client_.out(), wire::TransactionStatus::Idle);
+            return Admit::Drop;
+        case wire::FrontendMessage::Flush:
+        case wire::FrontendMessage::CopyData:
+        case wire::FrontendMessage::CopyDone:
+        case wire::FrontendMessage::CopyFail:
+            return Admit::Drop;  // of a COPY that has failed
+        case wire::FrontendMessage::Bind:
+        case wire::FrontendMessage::Close:
+        case wire::FrontendMessage::Describe:
+        case wire::FrontendMessage::Execute:
+        case wire::FrontendMessage::FunctionCall:
+        case wire::FrontendMessage::Parse:
+        case wire::FrontendMessage::Query:
+            return begin_transaction(type, body, whole);
+        case wire::FrontendMessage::Password:
+        case wire::FrontendMessage::Terminate:
+            break;
+    }
+    return Admit::Drop;
+}
+
+Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    const auto text = statement_text(type, body);
+    RouteFacts facts;
+    facts.view = context_.view.get();
+    facts.group = group_;
+    facts.own_coordinator = context_.settings().own_node_id;
+    facts.routing = force_master_ || never_slave_ ? ReadRouting::Master : routing_;
+    if (whole) facts.first_statement = text;
+    facts.default_read_only = default_read_only_;
+    facts.default_serializable = default_serializable_;
+    facts.max_read_lag_bytes = context_.settings().max_read_lag_bytes;
+    Decision decision = decide_route(facts);
+    if (decision.to_slave && text) {
+        // What a session keeps must be kept at the master, where everything else can be done too.
+        const bool named = type == wire::FrontendMessage::Parse && !body.empty() && body[0] != '\0';
+        const bool keeps = (read_session_use(*text, whole).bits & ~SessionUse::HoldsCursor) != 0;
+        if (named || keeps) {
+            facts.routing = ReadRouting::Master;
+            decision = decide_route(facts);
+        }
+    }
+    to_slave_ = decision.to_slave;
+    repeatable_ = whole && text &&
+                  (to_slave_ || is_declared_read_only(*text, default_read_only_, default_serializable_));
+    begins_with_begin_ = repeatable_ && type == wire::FrontendMessage::Query &&
+                         wire::read_statement_head(*text).control == wire::TransactionControl::Begin;
+    set_state(State::Waiting);
+    beginning_ = true;
+    wait_for(pool_of(decision.target));
+    beginning_ = false;
+    return state_ == State::Linked ? admit_linked(type, body, whole) : Admit::Pause;
+}
+
+const std::shared_ptr<NodePool>& Session::pool_of(NodeKey node) {
+    if (group_pool_ && group_pool_->key().node == node) return group_pool_;
+    if (!other_pool_ || other_pool_->key().node != node)
+        other_pool_ = context_.pools->get({node, database_, user_});
+    return other_pool_;
+}
+
+void Session::wait_for(const std::shared_ptr<NodePool>& pool) {
+    if (Backend* backend = pool->request(*this)) {
+        lend(*backend);
+    } else {
+        waits_for_ = pool;
+    }
+}
+
+void Session::lend(Backend& backend) {
+    waits_for_.reset();
+    backend_ = &backend;
+    backend.lend_to(this);
+    sent_any_ = false;
+    swallow_units_ = std::exchange(swallow_next_, 0U);
+    const bool login = state_ == State::LoginWaiting;
+    if (backend.applied != wanted_ && *backend.applied != *wanted_) {
+        set_state(login ? State::LoginApplying : State::Applying);
+        apply_error_.reset();
+        wire::put_query(backend.connection().out(), change_settings_sql(*backend.applied, *wanted_));
+        if (!backend.connection().flush()) server_lost(std::strerror(backend.connection().error()));
+        return;
+    }
+    settings_applied();
+}
+
+void Session::lend_failed(const Error& error) {
+    const auto pool = std::exchange(waits_for_, nullptr);
+    if (state_ == State::LoginWaiting) {
+        refuse_login(error);
+        return;
+    }
+    if (to_slave_) {
+        // The master can do what a slave can't.
+        force_master_ = true;
+        set_state(State::Idle);
+        resume();
+        return;
+    }
+    refuse_pending(error);
+}
+
+void Session::refuse_pending(const Error& error) {
+    waits_for_.reset();
+    set_state(State::Idle);
+    const auto header = wire::read_frontend_header(kept_, wire::FrontendPhase::Normal);
+    if (std::exchange(swallow_next_, 0U) > 0) {
+        // A read-only block that was to be repeated: its BEGIN was answered long ago, what follows fails in
+        // it.
+        kept_.erase(0, std::min(header.total_bytes(), kept_.size()));
+        failed_block_.fail_block(error);
+        resume();
+        return;
+    }
+    wire::put_error_response(client_.out(), wire::Severity::Error, error);
+    if (header.complete() &&
+        (header.type == wire::FrontendMessage::Query || header.type == wire::FrontendMessage::FunctionCall)) {
+        const std::size_t here = std::min(header.total_bytes(), kept_.size());
+        kept_.erase(0, here);
+        client_pass_ = header.total_bytes() - here;
+        client_pass_dropped_ = true;
+        wire::put_ready_for_query(client_.out(), wire::TransactionStatus::Idle);
+    } else {
+        failed_block_.skip_until_sync();
+    }
+    if (send()) resume();
+}
+
+Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    auto& tracker = backend_->tracker();
+    const bool between = tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
+                         tracker.status() == wire::TransactionStatus::Idle && pin_reason_.empty();
+    if (between && to_slave_ && type != wire::FrontendMessage::Sync) {
+        // Pipelined: whether this belongs to the transaction at the slave is known when that has answered.
+        paused_ = true;
+        return Admit::Pause;
+    }
+    note_statement(type, body, whole);
+    tracker.client_sent(type, body, whole);
+    return Admit::Forward;
+}
+
+void Session::note_statement(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    switch (type) {
+        case wire::FrontendMessage::Parse:
+            if (!body.empty() && body[0] != '\0') {
+                never_slave_ = true;
+                pin("prepared statement");
+            } else {
+                parsed_unbound_ = true;
+            }
+            break;
+        case wire::FrontendMessage::Query:
+            parsed_unbound_ = false;
+            keep_for_bind_ = false;
+            break;
+        case wire::FrontendMessage::Bind:
+            parsed_unbound_ = false;
+            return;
+        case wire::FrontendMessage::Sync:
+            keep_for_bind_ = parsed_unbound_;
+            return;
+        case wire::FrontendMessage::Close:
+        case wire::FrontendMessage::CopyData:
+        case wire::FrontendMessage::CopyDone:
+        case wire::FrontendMessage::CopyFail:
+        case wire::FrontendMessage::Describe:
+        case wire::FrontendMessage::Execute:
+        case wire::FrontendMessage::Flush:
+        case wire::FrontendMessage::FunctionCall:
+        case wire::FrontendMessage::Password:
+        case wire::FrontendMessage::Terminate:
+            return;
+    }
+    if (!pin_reason_.empty()) return;
+    if (const auto text = statement_text(type, body)) {
+        const SessionUse use = read_session_use(*text, whole);
+        use_.add(use);
+        if (const auto reason = pin_reason_when_sent(use); !reason.empty()) pin(reason);
+    }
+}
+
+void Session::pin(std::string_view reason) {
+    if (pin_reason_.empty()) context_.stats_changed = true;
+    if (pin_reason_.empty()) pin_reason_ = reason;
+}
+
+void Session::remember_sent(wire::Bytes run) {
+    if (sent_.size() + run.size() > max_repeatable) {
+        repeatable_ = false;
+        sent_.clear();
+        return;
+    }
+    sent_.append(run);
+}
+
+}  // namespace pgxc::pooler

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace pgxc::pooler {
+
+/// Server settings by name (lower case), as a client wants them beyond what a server session starts with.
+class SettingSet {
+  public:
+    using Entry = std::pair<std::string, std::string>;
+
+    [[nodiscard]] const std::vector<Entry>& entries() const { return entries_; }
+    [[nodiscard]] const std::string* find(std::string_view name) const;
+    /// Puts a value in place of an older one of that name.
+    void set(std::string_view name, std::string_view value);
+    void erase(std::string_view name);
+    friend bool operator==(const SettingSet&, const SettingSet&) = default;
+
+  private:
+    std::vector<Entry> entries_;  // ordered by name
+};
+
+/// Shared, so that the check at each checkout is mostly one comparison of pointers.
+using SettingSetRef = std::shared_ptr<const SettingSet>;
+
+/// The text of a simple Query that brings a session from one set to another; empty where they are equal.
+/// Values go through set_config(), which reads them as a startup packet's are read (a list stays a list).
+[[nodiscard]] std::string change_settings_sql(const SettingSet& from, const SettingSet& to);
+
+/// Settings that the server reports (ParameterStatus) and a session may change: those are followed from
+/// client to client, and a SET of one needs no pinning. `name` in lower case.
+[[nodiscard]] bool is_followed_setting(std::string_view name);
+[[nodiscard]] std::string to_lower(std::string_view text);
+
+}  // namespace pgxc::pooler

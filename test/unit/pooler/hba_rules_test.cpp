@@ -1,0 +1,200 @@
+#include "pooler/hba_rules.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+namespace pgxc::pooler {
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+HbaRule rule(int line, HbaConnection connection, const std::string& database, const std::string& role,
+             AuthMethod method) {
+    HbaRule made;
+    made.line = line;
+    made.connection = connection;
+    made.databases = {{database, false}};
+    made.roles = {{role, false}};
+    made.method = method;
+    made.method_name = method == AuthMethod::Trust    ? "trust"
+                       : method == AuthMethod::Reject ? "reject"
+                                                      : "scram-sha-256";
+    return made;
+}
+
+HbaRule host(int line, Bytes address, Bytes mask, AuthMethod method) {
+    HbaRule made = rule(line, HbaConnection::Host, "all", "all", method);
+    made.address_kind = HbaAddress::Netmask;
+    made.address = std::move(address);
+    made.mask = std::move(mask);
+    return made;
+}
+
+ClientAddress tcp(Bytes address, bool tls = false) {
+    ClientAddress from;
+    from.address = std::move(address);
+    from.port = 40000;
+    from.tls = tls;
+    return from;
+}
+
+ClientAddress local() {
+    ClientAddress from;
+    from.is_unix = true;
+    return from;
+}
+
+/// Members by role; no interfaces.
+HbaFacts facts(std::map<std::string, std::set<std::string>> members = {}) {
+    HbaFacts made;
+    made.is_member = [members](const std::string& user, const std::string& role) -> std::optional<bool> {
+        const auto at = members.find(role);
+        return user == role || (at != members.end() && at->second.contains(user));
+    };
+    made.interfaces = [] { return std::vector<InterfaceAddress>{{{10, 1, 2, 3}, {255, 255, 0, 0}}}; };
+    return made;
+}
+
+const Bytes loopback = {127, 0, 0, 1};
+const Bytes all_ones = {255, 255, 255, 255};
+
+TEST(HbaRules, NothingMatchesNothing) {
+    const AuthRule found = match_rules({}, local(), "db", "me", facts());
+    EXPECT_EQ(found.method, AuthMethod::Reject);
+    EXPECT_EQ(found.where, "no line of pg_hba.conf matches");
+}
+
+TEST(HbaRules, TheFirstLineThatMatchesDecides) {
+    const std::vector<HbaRule> rules = {host(3, loopback, all_ones, AuthMethod::Reject),
+                                        host(4, {127, 0, 0, 0}, {255, 0, 0, 0}, AuthMethod::Trust)};
+    EXPECT_EQ(match_rules(rules, tcp(loopback), "db", "me", facts()).where, "pg_hba.conf line 3");
+    const AuthRule second = match_rules(rules, tcp({127, 0, 0, 2}), "db", "me", facts());
+    EXPECT_EQ(second.where, "pg_hba.conf line 4");
+    EXPECT_EQ(second.method, AuthMethod::Trust);
+    EXPECT_EQ(second.method_name, "trust");
+    EXPECT_EQ(match_rules(rules, tcp({128, 0, 0, 1}), "db", "me", facts()).method, AuthMethod::Reject);
+}
+
+TEST(HbaRules, LocalAndHostLinesDontMix) {
+    const std::vector<HbaRule> rules = {rule(1, HbaConnection::Local, "all", "all", AuthMethod::Trust)};
+    EXPECT_EQ(match_rules(rules, local(), "db", "me", facts()).method, AuthMethod::Trust);
+    EXPECT_EQ(match_rules(rules, tcp(loopback), "db", "me", facts()).method, AuthMethod::Reject);
+    const std::vector<HbaRule> any = {rule(1, HbaConnection::Host, "all", "all", AuthMethod::Trust)};
+    EXPECT_EQ(match_rules(any, local(), "db", "me", facts()).method, AuthMethod::Reject);
+    EXPECT_EQ(match_rules(any, tcp({8, 8, 8, 8}), "db", "me", facts()).method, AuthMethod::Trust);
+}
+
+TEST(HbaRules, TlsDecidesBetweenHostsslAndHostnossl) {
+    const std::vector<HbaRule> rules = {
+        rule(1, HbaConnection::HostSsl, "all", "all", AuthMethod::ScramSha256),
+        rule(2, HbaConnection::HostGss, "all", "all", AuthMethod::Trust),
+        rule(3, HbaConnection::HostNoSsl, "all", "all", AuthMethod::Reject)};
+    EXPECT_EQ(match_rules(rules, tcp(loopback, true), "db", "me", facts()).where, "pg_hba.conf line 1");
+    EXPECT_EQ(match_rules(rules, tcp(loopback, false), "db", "me", facts()).where, "pg_hba.conf line 3");
+    const std::vector<HbaRule> no_gss = {rule(1, HbaConnection::HostNoGss, "all", "all", AuthMethod::Trust)};
+    EXPECT_EQ(match_rules(no_gss, tcp(loopback, true), "db", "me", facts()).method, AuthMethod::Trust);
+}
+
+TEST(HbaRules, Ipv6AndMappedIpv4) {
+    Bytes six(16, 0);
+    six[15] = 1;
+    const std::vector<HbaRule> rules = {host(1, six, Bytes(16, 255), AuthMethod::Trust),
+                                        host(2, loopback, all_ones, AuthMethod::ScramSha256)};
+    EXPECT_EQ(match_rules(rules, tcp(six), "db", "me", facts()).where, "pg_hba.conf line 1");
+    const Bytes mapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 127, 0, 0, 1};
+    EXPECT_EQ(match_rules(rules, tcp(mapped), "db", "me", facts()).where, "pg_hba.conf line 2");
+    // An IPv4 mask of zero length is no IPv6 network.
+    const std::vector<HbaRule> everything = {host(1, {0, 0, 0, 0}, {0, 0, 0, 0}, AuthMethod::Trust)};
+    EXPECT_EQ(match_rules(everything, tcp({9, 9, 9, 9}), "db", "me", facts()).method, AuthMethod::Trust);
+    EXPECT_EQ(match_rules(everything, tcp(six), "db", "me", facts()).method, AuthMethod::Reject);
+    EXPECT_EQ(match_rules(everything, tcp({}), "db", "me", facts()).method, AuthMethod::Reject);
+}
+
+TEST(HbaRules, DatabaseWords) {
+    const auto method = [](const HbaToken& word, const std::string& database, const std::string& user) {
+        HbaRule one = rule(1, HbaConnection::Local, "", "all", AuthMethod::Trust);
+        one.databases = {{"other", false}, word};
+        return match_rules({one}, local(), database, user, facts({{"app", {"me"}}})).method;
+    };
+    EXPECT_EQ(method({"app", false}, "app", "me"), AuthMethod::Trust);
+    EXPECT_EQ(method({"App", false}, "app", "me"), AuthMethod::Reject);
+    EXPECT_EQ(method({"all", false}, "app", "me"), AuthMethod::Trust);
+    EXPECT_EQ(method({"all", true}, "app", "me"), AuthMethod::Reject);
+    EXPECT_EQ(method({"all", true}, "all", "me"), AuthMethod::Trust);
+    EXPECT_EQ(method({"sameuser", false}, "me", "me"), AuthMethod::Trust);
+    EXPECT_EQ(method({"sameuser", false}, "app", "me"), AuthMethod::Reject);
+    EXPECT_EQ(method({"samerole", false}, "app", "me"), AuthMethod::Trust);
+    EXPECT_EQ(method({"samegroup", false}, "app", "you"), AuthMethod::Reject);
+    EXPECT_EQ(method({"replication", false}, "replication", "me"), AuthMethod::Reject);
+    EXPECT_EQ(method({"replication", true}, "replication", "me"), AuthMethod::Trust);
+}
+
+TEST(HbaRules, RoleWords) {
+    const auto method = [](const HbaToken& word, const std::string& user) {
+        HbaRule one = rule(1, HbaConnection::Local, "all", "", AuthMethod::Trust);
+        one.roles = {word};
+        return match_rules({one}, local(), "db", user, facts({{"staff", {"me"}}})).method;
+    };
+    EXPECT_EQ(method({"me", false}, "me"), AuthMethod::Trust);
+    EXPECT_EQ(method({"me", false}, "you"), AuthMethod::Reject);
+    EXPECT_EQ(method({"+staff", false}, "me"), AuthMethod::Trust);
+    EXPECT_EQ(method({"+staff", false}, "staff"), AuthMethod::Trust);
+    EXPECT_EQ(method({"+staff", false}, "you"), AuthMethod::Reject);
+    EXPECT_EQ(method({"+staff", true}, "me"), AuthMethod::Reject);
+    EXPECT_EQ(method({"+staff", true}, "+staff"), AuthMethod::Trust);
+    EXPECT_EQ(method({"all", true}, "me"), AuthMethod::Reject);
+}
+
+TEST(HbaRules, OwnAddressesAndNetworks) {
+    HbaRule same_host = rule(1, HbaConnection::Host, "all", "all", AuthMethod::Trust);
+    same_host.address_kind = HbaAddress::SameHost;
+    HbaRule same_net = rule(2, HbaConnection::Host, "all", "all", AuthMethod::ScramSha256);
+    same_net.address_kind = HbaAddress::SameNet;
+    EXPECT_EQ(match_rules({same_host, same_net}, tcp({10, 1, 2, 3}), "db", "me", facts()).where,
+              "pg_hba.conf line 1");
+    EXPECT_EQ(match_rules({same_host, same_net}, tcp({10, 1, 9, 9}), "db", "me", facts()).where,
+              "pg_hba.conf line 2");
+    EXPECT_EQ(match_rules({same_host, same_net}, tcp({10, 2, 0, 1}), "db", "me", facts()).method,
+              AuthMethod::Reject);
+}
+
+TEST(HbaRules, ALineBeyondUsRefusesWhomItFitsAndNobodyElse) {
+    HbaRule named = rule(1, HbaConnection::Host, "app", "all", AuthMethod::Reject);
+    named.address_kind = HbaAddress::HostName;
+    named.beyond_us = "the host name db.example";
+    const HbaRule open = rule(2, HbaConnection::Host, "all", "all", AuthMethod::Trust);
+    const AuthRule refused = match_rules({named, open}, tcp(loopback), "app", "me", facts());
+    EXPECT_EQ(refused.method, AuthMethod::Unsupported);
+    EXPECT_EQ(refused.method_name, "the host name db.example");
+    EXPECT_EQ(refused.where, "pg_hba.conf line 1");
+    EXPECT_EQ(match_rules({named, open}, tcp(loopback), "other", "me", facts()).method, AuthMethod::Trust);
+}
+
+TEST(HbaRules, AnUnknownMembershipLetsNobodyPast) {
+    const HbaRule banned = rule(1, HbaConnection::Local, "all", "+banned", AuthMethod::Reject);
+    const HbaRule open = rule(2, HbaConnection::Local, "all", "all", AuthMethod::Trust);
+    HbaFacts blind = facts();
+    blind.is_member = [](const std::string&, const std::string&) { return std::optional<bool>{}; };
+    EXPECT_EQ(match_rules({banned, open}, local(), "db", "me", blind).method, AuthMethod::Unsupported);
+    // Another word of the same line that fits decides without the catalog.
+    HbaRule both = banned;
+    both.roles.push_back({"me", false});
+    EXPECT_EQ(match_rules({both, open}, local(), "db", "me", blind).method, AuthMethod::Reject);
+}
+
+TEST(HbaRules, TheCatalogIsAskedOnlyWhereItMatters) {
+    HbaFacts strict = facts();
+    strict.is_member = [](const std::string&, const std::string&) -> std::optional<bool> {
+        ADD_FAILURE() << "asked for a membership that no matching line needs";
+        return std::nullopt;
+    };
+    const std::vector<HbaRule> rules = {rule(1, HbaConnection::Local, "all", "+staff", AuthMethod::Reject),
+                                        rule(2, HbaConnection::Host, "other", "+staff", AuthMethod::Reject),
+                                        rule(3, HbaConnection::Host, "all", "all", AuthMethod::Trust)};
+    EXPECT_EQ(match_rules(rules, tcp(loopback), "db", "me", strict).where, "pg_hba.conf line 3");
+}
+
+}  // namespace
+}  // namespace pgxc::pooler
