@@ -492,7 +492,7 @@ void RestartPromotion::State::roll_back(TimePoint now, Error why) {
     // The claim isn't asked again: a slave that comes back as it was decides nothing, and nobody else can
     // work here, because the lock is ours.
     if (auto restored = restore_files(server.data_directory, journal); !restored) {
-        error.detail += "\nThe files could not be put back: " + restored.error().message;
+        error.detail += "\nThe files could not be restored: " + restored.error().message;
         phase = Phase::Failed;
         return;
     }
@@ -515,7 +515,7 @@ void RestartPromotion::State::fail(Error why) {
     }
     error = std::move(why);
     if (auto restored = restore_files(server.data_directory, journal); !restored) {
-        error.detail += "\nThe files could not be put back: " + restored.error().message;
+        error.detail += "\nThe files could not be restored: " + restored.error().message;
     } else {
         error.detail += (error.detail.empty() ? "" : "\n") + std::string("The files were restored.");
     }
@@ -626,7 +626,7 @@ Result<RestartPromotion> RestartPromotion::prepare(ServerFiles server, const Pro
     if (!edited) {
         Error error = std::move(edited).error();
         if (auto restored = restore_files(files.data_directory, journal); !restored) {
-            error.detail += "\nThe files could not be put back: " + restored.error().message;
+            error.detail += "\nThe files could not be restored: " + restored.error().message;
         }
         return error;
     }
