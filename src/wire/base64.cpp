@@ -8,11 +8,13 @@ namespace {
 
 constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-constexpr std::array<std::int8_t, 256> values = [] {
-    std::array<std::int8_t, 256> table{};
-    table.fill(-1);
+constexpr std::uint8_t no_value = 0xFF;
+
+constexpr std::array<std::uint8_t, 256> values = [] {
+    std::array<std::uint8_t, 256> table{};
+    table.fill(no_value);
     for (std::size_t i = 0; i < alphabet.size(); ++i)
-        table[static_cast<unsigned char>(alphabet[i])] = static_cast<std::int8_t>(i);
+        table[static_cast<unsigned char>(alphabet[i])] = static_cast<std::uint8_t>(i);
     return table;
 }();
 
@@ -48,9 +50,9 @@ std::optional<std::string> base64_decode(std::string_view text) {
     std::uint32_t bits = 0;
     unsigned count = 0;
     for (const char c : text) {
-        const int value = values[static_cast<unsigned char>(c)];
-        if (value < 0) return std::nullopt;
-        bits = bits << 6U | static_cast<std::uint32_t>(value);
+        const std::uint8_t value = values[static_cast<unsigned char>(c)];
+        if (value == no_value) return std::nullopt;
+        bits = bits << 6U | value;
         count += 6;
         if (count >= 8) {
             count -= 8;

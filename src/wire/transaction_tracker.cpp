@@ -198,7 +198,7 @@ void TransactionTracker::sent_copy_end() {
         in_doubt_ = true;
         return;
     }
-    sent_.push_back(Sent::CopyEnd);
+    sent_.push_back(pipeline_open_ ? Sent::CopyEnd : Sent::LateCopyEnd);
     ++copy_ends_;
 }
 
@@ -257,12 +257,16 @@ void TransactionTracker::got_ready(Bytes body) {
         return;
     }
     status_ = *status;
-    while (sent_.front() == Sent::CopyEnd) {
-        sent_.pop_front();
-        --copy_ends_;
-    }
+    const auto drop_while = [this](auto unwanted) {
+        while (!sent_.empty() && unwanted(sent_.front())) {
+            sent_.pop_front();
+            --copy_ends_;
+        }
+    };
+    drop_while(is_copy_end);
     sent_.pop_front();
     --owed_;
+    drop_while([](Sent sent) { return sent == Sent::LateCopyEnd; });
     ++units_done_;
     if (status_ == TransactionStatus::Idle) named_portal_in_control_ = false;
     if (owed_ > 0 || pipeline_open_) return;
@@ -287,7 +291,7 @@ void TransactionTracker::got_copy_in() {
         copy_ate_sync_ = true;
     }
     copy_ = CopyMode::In;
-    if (at != sent_.end() && *at == Sent::CopyEnd) {
+    if (at != sent_.end() && is_copy_end(*at)) {
         sent_.erase(at);
         --copy_ends_;
         copy_ = CopyMode::None;
@@ -305,8 +309,7 @@ void TransactionTracker::got_error(Bytes body) {
     // What was parsed or bound behind the error was skipped: names may stand for what they stood for before.
     unnamed_statement_ = unnamed_portal_ = TransactionControl::Unknown;
     for (auto& [name, control] : statements_) control = TransactionControl::Unknown;
-    const auto unit =
-        std::find_if(sent_.begin(), sent_.end(), [](Sent sent) { return sent != Sent::CopyEnd; });
+    const auto unit = std::find_if(sent_.begin(), sent_.end(), [](Sent sent) { return !is_copy_end(sent); });
     if (unit == sent_.end()) {
         skipping_until_sync_ = pipeline_open_;
     } else if (*unit == Sent::MixedQuery) {

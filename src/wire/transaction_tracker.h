@@ -67,8 +67,13 @@ class TransactionTracker {
         MixedQuery,  // a Query or FunctionCall behind extended messages without Sync: an error may be of
                      // either
         Sync,
-        CopyEnd,  // CopyDone or CopyFail
+        CopyEnd,      // CopyDone or CopyFail inside of a pipeline
+        LateCopyEnd,  // the same behind a Query or Sync: of no use once that one is answered
     };
+    [[nodiscard]] static constexpr bool is_copy_end(Sent sent) {
+        return sent == Sent::CopyEnd || sent == Sent::LateCopyEnd;
+    }
+
     void sent_query(Bytes body, bool whole);
     void sent_function_call();
     void sent_parse(Bytes body, bool whole);
@@ -90,7 +95,7 @@ class TransactionTracker {
 
     std::deque<Sent> sent_;
     std::size_t owed_ = 0;
-    std::size_t copy_ends_ = 0;  // how many of sent_ are CopyEnd
+    std::size_t copy_ends_ = 0;  // how many of sent_ are CopyEnd or LateCopyEnd
     TransactionStatus status_ = TransactionStatus::Idle;
     CopyMode copy_ = CopyMode::None;
     bool pipeline_open_ = false;

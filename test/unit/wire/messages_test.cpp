@@ -85,9 +85,10 @@ TEST(Messages, AServersStatusIsReadBack) {
     put_command_complete(out, "INSERT 0 1");
     EXPECT_EQ(*parse_command_complete(backend_body(out, 'C')), "INSERT 0 1");
     EXPECT_FALSE(parse_command_complete("INSERT").ok());
-    const auto notification = parse_notification(
+    const std::string notify =
         "\0\0\0\x05"
-        "ch\0load\0"s);
+        "ch\0load\0"s;
+    const auto notification = parse_notification(notify);
     ASSERT_TRUE(notification.ok());
     EXPECT_EQ(notification->pid, 5U);
     EXPECT_EQ(notification->payload, "load");

@@ -232,6 +232,17 @@ TEST(Tracker, CountsTheSyncThatFollowsCopyDataSentAhead) {
     EXPECT_TRUE(talk.ready().clean());
 }
 
+TEST(Tracker, ForgetsALateCopyEndWithItsUnit) {
+    Talk talk;
+    talk.query("copy missing from stdin").copy_done().run("copy t from stdin").sync();
+    talk.error().ready().copy_in();
+    EXPECT_EQ(talk.tracker.copy_mode(), TransactionTracker::CopyMode::In);
+    EXPECT_TRUE(talk.copy_done().sync().complete("COPY 0").ready().clean());
+    talk.query("select 1").copy_done().query("copy t from stdin").ready().copy_in();
+    EXPECT_EQ(talk.tracker.copy_mode(), TransactionTracker::CopyMode::In);
+    EXPECT_TRUE(talk.copy_done().complete("COPY 0").ready().clean());
+}
+
 TEST(Tracker, ACopyThatFailsBehindASwallowedSyncIsInDoubt) {
     Talk talk;
     talk.run("copy t from stdin").sync().copy_in().copy_data().error();
