@@ -395,6 +395,55 @@ TEST_F(SessionTest, ALossBetweenTwoStatementsOfABlockIsToldAtTheNext) {
     EXPECT_EQ(client->status(), 'I');
 }
 
+TEST_F(SessionTest, AFatalErrorBetweenTwoStatementsOfABlockIsToldAtTheNext) {
+    start();
+    auto client = login();
+    run(*client, "begin");
+    client->messages.clear();
+    server->backends[0]->fail("57P01", true);
+    server->backends[0]->hang_up();
+    settle();
+    EXPECT_EQ(client->types(), "");
+    run(*client, "insert");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->error().detail, "scripted error");
+    EXPECT_EQ(client->status(), 'E');
+    run(*client, "insert");
+    EXPECT_EQ(client->sqlstate(), "25P02");
+    run(*client, "rollback");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, AReadOnlyBlockThatHasReadNothingMovesUnnoticed) {
+    Server slave{loop};
+    environment.show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    run(*client, "begin read only");
+    slave.backends[0]->hang_up(true);
+    settle();
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(server->queries(), (std::vector<std::string>{"begin read only", "select 1"}));
+    run(*client, "rollback");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, AReadOnlyBlockThatHasReadCannotMove) {
+    Server slave{loop};
+    environment.show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    run(*client, "begin read only");
+    run(*client, "select 1");
+    slave.backends[0]->hang_up(true);
+    settle();
+    run(*client, "select 2");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->status(), 'E');
+    EXPECT_TRUE(server->queries().empty());
+}
+
 TEST_F(SessionTest, TheRestOfAPipelineIsSkippedUpToSync) {
     server->on_message = [](fakes::Backend& backend, const fakes::Message& message) {
         if (message.type == 'H') backend.hang_up(true);
