@@ -297,10 +297,12 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     if (Status settled = co_await replace_record(std::move(next)); !settled.ok()) co_return settled;
     timing_.reset();
     restarted_ = false;
-    if (!pending.settings_to_restore.empty()) {
+    {
         auto server = co_await session(record_->master);
         if (server.ok()) {
+            // Its slot was on the old master. A slave that is cloned from it would inherit the name and never stream.
             SettingChanges changes;
+            changes.emplace_back("primary_slot_name", std::nullopt);
             for (const auto& [name, value] : pending.settings_to_restore) changes.emplace_back(name, value);
             if (Status restored = co_await alter_system(**server, changes); !restored.ok())
                 log_warning(key_.to_string() + ": settings changed by the fence are left: " + restored.error().message);
