@@ -28,8 +28,9 @@ constexpr Millis settle_limit{12'000};
 /// How long a slave that was told to stream is watched before other work goes on.
 constexpr Millis stream_patience{3'000};
 
-/// Does a slave stream, or try to, from another server than the one it is registered under? A host may have many names
-/// and a slave may know another one than we: only a different port, or two different numeric addresses, are certain.
+/// Does a slave stream, or try to, from another server than the one it is registered under? A host may have
+/// many names and a slave may know another one than we: only a different port, or two different numeric
+/// addresses, are certain.
 bool streams_from_elsewhere(const ServerFacts& facts, const HostPort& upstream) {
     if (facts.primary_conninfo.empty()) return false;
     const auto values = conninfo_values(facts.primary_conninfo);
@@ -42,7 +43,8 @@ bool streams_from_elsewhere(const ServerFacts& facts, const HostPort& upstream) 
         (void)asio::ip::make_address(name, not_numeric);
         return !not_numeric;
     };
-    return host != values->end() && numeric(host->second) && numeric(upstream.host) && host->second != upstream.host;
+    return host != values->end() && numeric(host->second) && numeric(upstream.host) &&
+           host->second != upstream.host;
 }
 
 std::vector<std::string> names_of(const Configuration& configuration) {
@@ -65,7 +67,8 @@ NodeGroup::NodeGroup(asio::any_io_executor executor, NodeKey key, std::string cl
 NodeGroup::~NodeGroup() = default;
 
 void NodeGroup::start() {
-    asio::co_spawn(executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    asio::co_spawn(
+        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
 }
 
 void NodeGroup::stop() {
@@ -111,8 +114,8 @@ asio::awaitable<void> NodeGroup::run() {
     sessions_.clear();
     for (const MonitorTask& task : tasks_)
         environment_.finish_task(
-            task.ticket,
-            Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"}, {});
+            task.ticket, Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"},
+            {});
 }
 
 bool NodeGroup::too_soon() {
@@ -186,7 +189,8 @@ asio::awaitable<void> NodeGroup::step() {
         tasks_.erase(promote);
         Status done = co_await promote_by_hand(task);
         environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
-        if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+        if (!done.ok())
+            log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
         co_return;
     }
 
@@ -203,7 +207,8 @@ asio::awaitable<void> NodeGroup::step() {
                 break;
             }
             if (too_soon()) break;
-            const TimePoint since = master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
+            const TimePoint since =
+                master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
             if (Status done = co_await fail_over(judgement.reason, since); !done.ok()) {
                 set_why(judgement.reason + "; no failover: " + done.error().message);
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
@@ -253,7 +258,8 @@ asio::awaitable<void> NodeGroup::step() {
     }
 }
 
-// --- The record ---------------------------------------------------------------------------------------------------
+// --- The record
+// ---------------------------------------------------------------------------------------------------
 
 asio::awaitable<Status> NodeGroup::read_record() {
     auto record = co_await environment_.arbiter().read(key_);
@@ -313,7 +319,8 @@ asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
     co_return session;
 }
 
-// --- Calm times ---------------------------------------------------------------------------------------------------
+// --- Calm times
+// ---------------------------------------------------------------------------------------------------
 
 void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen) {
     const auto master = seen.find(record_->master);
@@ -333,7 +340,8 @@ void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen
 
 asio::awaitable<Status> NodeGroup::open_gate() {
     const auto now = Clock::now();
-    if (gate_tried_ && now - *gate_tried_ < retry_interval && !why_.empty() && missing_since_.empty() == false)
+    if (gate_tried_ && now - *gate_tried_ < retry_interval && !why_.empty() &&
+        missing_since_.empty() == false)
         co_return Error{sqlstate::object_not_in_prerequisite_state, why_};
     gate_tried_ = now;
     auto master = co_await session(record_->master);
@@ -355,8 +363,8 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         }
     }
     // Shorter than the detection time: if a slave is what is missing, degrading must not wait behind this.
-    Status proven = co_await prove_gate(**master, names, wanted.k, names_of(wanted), record_->system_identifier, 0,
-                                        policy().probe_timeout);
+    Status proven = co_await prove_gate(**master, names, wanted.k, names_of(wanted),
+                                        record_->system_identifier, 0, policy().probe_timeout);
     if (!proven.ok()) {
         hold(proven.error().message);
         co_return proven;
@@ -452,7 +460,8 @@ asio::awaitable<void> NodeGroup::observe_anew(HostPort address) {
         const auto observation = seen.find(address);
         if (observation == seen.end() || observation->second.silence != Silence::None) break;
         if (observation->second.previous_answer_at && *observation->second.previous_answer_at >= asked) break;
-        if (observation->second.answered_at && *observation->second.answered_at > asked) surroundings_.kick(address);
+        if (observation->second.answered_at && *observation->second.answered_at > asked)
+            surroundings_.kick(address);
         co_await wait_for_event(Millis(5));
     }
 }
@@ -471,8 +480,8 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
     if (!master.ok()) co_return master.error();
     Status set = co_await set_standby_names(**master, names, nobody_standby_names(record_->cluster_id));
     if (!set.ok()) co_return set;
-    Status proven = co_await prove_gate(**master, names, next_configuration.k, slaves, record_->system_identifier, 0,
-                                        policy().probe_timeout);
+    Status proven = co_await prove_gate(**master, names, next_configuration.k, slaves,
+                                        record_->system_identifier, 0, policy().probe_timeout);
     if (!proven.ok()) co_return proven;
     Record next = *record_;
     ++next.generation;
@@ -514,7 +523,8 @@ asio::awaitable<Status> NodeGroup::follow() {
     co_return Status{};
 }
 
-// --- Tasks --------------------------------------------------------------------------------------------------------
+// --- Tasks
+// --------------------------------------------------------------------------------------------------------
 
 std::optional<std::string> NodeGroup::settle_blocker() const {
     if (gate_ != Gate::Open) return why_.empty() ? "the master is not proven yet" : why_;
@@ -524,7 +534,8 @@ std::optional<std::string> NodeGroup::settle_blocker() const {
         if (slave->replication == Replication::Synchronous) registered.insert(slave->address);
     std::set<HostPort> counting;
     for (const Member& member : record_->wanted().slaves) counting.insert(member.address);
-    if (registered != counting) return sync_why_.empty() ? "a change of the synchronous slaves is due" : sync_why_;
+    if (registered != counting)
+        return sync_why_.empty() ? "a change of the synchronous slaves is due" : sync_why_;
     return std::nullopt;
 }
 
@@ -537,10 +548,11 @@ void NodeGroup::answer_tasks(const Status& settled) {
         if (settle && (!blocker || timed_out)) {
             Status answer;
             if (blocker)
-                answer = Error{sqlstate::object_not_in_prerequisite_state,
-                               "synchronous replication of " + key_.to_string() + " is not in force yet: " + *blocker,
-                               "See pgxc_node_status; it comes into force by itself as soon as it can.",
-                               settled.ok() ? "" : settled.error().message};
+                answer = Error{
+                    sqlstate::object_not_in_prerequisite_state,
+                    "synchronous replication of " + key_.to_string() + " is not in force yet: " + *blocker,
+                    "See pgxc_node_status; it comes into force by itself as soon as it can.",
+                    settled.ok() ? "" : settled.error().message};
             environment_.finish_task(task->ticket, answer, {});
             settle_since_.erase(task->ticket);
             task = tasks_.erase(task);
