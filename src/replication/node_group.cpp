@@ -26,12 +26,6 @@ constexpr Millis settle_limit{12'000};
 /// How long a slave that was told to stream is watched before other work goes on.
 constexpr Millis stream_patience{3'000};
 
-std::vector<std::string> names_of(const Configuration& configuration) {
-    std::vector<std::string> names;
-    for (const Member& member : configuration.slaves) names.push_back(member.name);
-    return names;
-}
-
 }  // namespace
 
 NodeGroup::NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token,
@@ -237,8 +231,7 @@ asio::awaitable<void> NodeGroup::step() {
     }
 }
 
-// --- The record
-// ---------------------------------------------------------------------------------------------------
+// --- The record ------------------------------------------------------------------------------------------
 
 asio::awaitable<Status> NodeGroup::read_record() {
     auto record = co_await environment_.arbiter().read(key_);
@@ -298,8 +291,7 @@ asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
     co_return session;
 }
 
-// --- Calm times
-// ---------------------------------------------------------------------------------------------------
+// --- Calm times ------------------------------------------------------------------------------------------
 
 void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen) {
     const auto master = seen.find(record_->master);
@@ -329,7 +321,7 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         co_return master.error();
     }
     const Configuration& wanted = record_->wanted();
-    const std::string names = synchronous_standby_names(wanted.k, names_of(wanted));
+    const std::string names = synchronous_standby_names(wanted.k, wanted.names());
     const std::string nobody = nobody_standby_names(record_->cluster_id);
     const auto seen = surroundings_.observations();
     const auto observation = seen.find(record_->master);
@@ -342,8 +334,8 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         }
     }
     // Shorter than the detection time: if a slave is what is missing, degrading must not wait behind this.
-    Status proven = co_await prove_gate(**master, names, wanted.k, names_of(wanted),
-                                        record_->system_identifier, 0, policy().probe_timeout);
+    Status proven = co_await prove_gate(**master, names, wanted.k, wanted.names(), record_->system_identifier,
+                                        0, policy().probe_timeout);
     if (!proven.ok()) {
         hold(proven.error().message);
         co_return proven;
@@ -453,7 +445,7 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
         next.configurations.push_back(next_configuration);
         if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
     }
-    const std::vector<std::string> slaves = names_of(next_configuration);
+    const std::vector<std::string> slaves = next_configuration.names();
     const std::string names = synchronous_standby_names(next_configuration.k, slaves);
     auto master = co_await session(record_->master);
     if (!master.ok()) co_return master.error();
@@ -496,8 +488,7 @@ asio::awaitable<Status> NodeGroup::follow() {
     co_return Status{};
 }
 
-// --- Tasks
-// --------------------------------------------------------------------------------------------------------
+// --- Tasks -----------------------------------------------------------------------------------------------
 
 std::optional<std::string> NodeGroup::settle_blocker() const {
     if (gate_ != Gate::Open) return why_.empty() ? "the master is not proven yet" : why_;

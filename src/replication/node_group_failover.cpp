@@ -28,12 +28,6 @@ std::int64_t wall_us(TimePoint then) {
     return (now.time_since_epoch() - ago).count();
 }
 
-std::vector<std::string> names_of(const Configuration& configuration) {
-    std::vector<std::string> names;
-    for (const Member& member : configuration.slaves) names.push_back(member.name);
-    return names;
-}
-
 }  // namespace
 
 asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
@@ -189,7 +183,7 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     const TimePoint began = Clock::now();
     const Timing timing = timing_.value_or(Timing{began, began, began, began});
     const Configuration wanted = record_->wanted();
-    const std::string names = synchronous_standby_names(wanted.k, names_of(wanted));
+    const std::string names = synchronous_standby_names(wanted.k, wanted.names());
     const std::string nobody = nobody_standby_names(record_->cluster_id);
     TimePoint promoted = began;
 
@@ -260,7 +254,7 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
         server = co_await session(record_->master);
         if (!server.ok()) co_return server.error();
         Status proven =
-            co_await prove_gate(**server, names, wanted.k, names_of(wanted), record_->system_identifier,
+            co_await prove_gate(**server, names, wanted.k, wanted.names(), record_->system_identifier,
                                 record_->pending->old_timeline, policy().probe_timeout);
         if (!proven.ok()) co_return proven;
         promoted = Clock::now();
