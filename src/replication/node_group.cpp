@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
+#include <asio/ip/address.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <set>
 #include <utility>
 
 #include "base/log.h"
+#include "replication/conninfo.h"
 #include "replication/promotion_rules.h"
 #include "replication/sync_standbys.h"
 
@@ -25,6 +27,25 @@ constexpr Millis ask_interval{5};
 constexpr Millis settle_limit{12'000};
 /// How long a slave that was told to stream is watched before other work goes on.
 constexpr Millis stream_patience{3'000};
+
+/// Does a slave stream, or try to, from another server than the one it is registered under? A host may have
+/// many names and a slave may know another one than we: only a different port, or two different numeric
+/// addresses, are certain.
+bool streams_from_elsewhere(const ServerFacts& facts, const HostPort& upstream) {
+    if (facts.primary_conninfo.empty()) return false;
+    const auto values = conninfo_values(facts.primary_conninfo);
+    if (!values.ok()) return false;
+    const auto port = values->find("port");
+    if (port != values->end() && port->second != std::to_string(upstream.port)) return true;
+    const auto host = values->find("host");
+    const auto numeric = [](const std::string& name) {
+        std::error_code not_numeric;
+        (void)asio::ip::make_address(name, not_numeric);
+        return !not_numeric;
+    };
+    return host != values->end() && numeric(host->second) && numeric(upstream.host) &&
+           host->second != upstream.host;
+}
 
 }  // namespace
 
@@ -365,7 +386,7 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
     // What failed a moment ago would fail again: a node's state has to change first.
     if (sync_tried_ && now - *sync_tried_ < retry_interval) co_return Status{};
     for (const Node& slave : wanted.to_prepare) {
-        if (Status prepared = co_await prepare(slave); !prepared.ok()) {
+        if (Status prepared = co_await prepare(slave, record_->master); !prepared.ok()) {
             sync_tried_ = Clock::now();
             sync_why_ = slave.key.to_string() + " can't be made synchronous: " + prepared.error().message;
             set_why(sync_why_);
@@ -381,7 +402,7 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
     co_return Status{};
 }
 
-asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
+asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     const auto seen = surroundings_.observations();
     const auto observation = seen.find(slave.address);
     if (observation == seen.end() || !observation->second.facts)
@@ -397,29 +418,29 @@ asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
     }
     auto on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
-    auto on_master = co_await session(record_->master);
+    auto on_master = co_await session(upstream);
     if (!on_master.ok()) co_return on_master.error();
     // Opening the second session may have ended the first one's object.
     on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
-    if (record_->line_of(slave.address) < record_->epoch.value()) {
+    if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         Status prefix = co_await prove_prefix(**on_master, facts);
         if (!prefix.ok()) co_return prefix;
     }
-    StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, record_->master,
+    StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
                     nobody_standby_names(record_->cluster_id)};
     Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, stream_patience);
     if (!prepared.ok()) co_return prepared;
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
              " streams from now on as " + plan.name);
-    if (record_->line_of(slave.address) < record_->epoch.value()) {
+    if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         Record next = *record_;
         ++next.generation;
         next.lines[slave.address.to_string()] = record_->epoch.value();
         if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
     }
     co_await observe_anew(slave.address);
-    co_await observe_anew(record_->master);
+    co_await observe_anew(upstream);
     co_return Status{};
 }
 
@@ -473,16 +494,22 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
 asio::awaitable<Status> NodeGroup::follow() {
     const auto seen = surroundings_.observations();
     const Topology topology = surroundings_.topology();
-    for (const Node* slave : topology.slaves_of(key_)) {
-        if (record_->line_of(slave->address) >= record_->epoch.value()) continue;
-        const auto observation = seen.find(slave->address);
+    for (const Node& slave : topology.nodes()) {
+        const Node* top = topology.top_master_of(slave.key);
+        if (slave.is_master() || top == nullptr || top->key != key_) continue;
+        const auto observation = seen.find(slave.address);
         if (observation == seen.end() || observation->second.silence != Silence::None ||
             !observation->second.facts || !observation->second.facts->in_recovery)
             continue;
+        const Node* upstream = topology.find({slave.key.type, slave.master_id});
+        const bool direct = upstream->is_master();
+        const bool old_line = direct && record_->line_of(slave.address) < record_->epoch.value();
+        if (!old_line && !streams_from_elsewhere(*observation->second.facts, upstream->address)) continue;
         if (sync_tried_ && Clock::now() - *sync_tried_ < retry_interval) co_return Status{};
-        if (Status followed = co_await prepare(*slave); !followed.ok()) {
+        if (Status followed = co_await prepare(slave, upstream->address); !followed.ok()) {
             sync_tried_ = Clock::now();
-            sync_why_ = slave->key.to_string() + " can't follow the new master: " + followed.error().message;
+            sync_why_ = slave.key.to_string() + " can't follow " + upstream->key.to_string() + ": " +
+                        followed.error().message;
         }
     }
     co_return Status{};

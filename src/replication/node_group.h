@@ -93,8 +93,11 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     // Calm times
     asio::awaitable<Status> open_gate();
     asio::awaitable<Status> keep_synchronous();
-    asio::awaitable<Status> prepare(const Node& slave);
+    /// Makes a slave stream from that server under its name of this epoch.
+    asio::awaitable<Status> prepare(Node slave, HostPort upstream);
     asio::awaitable<Status> change_configuration(Configuration next);
+    /// Points slaves that stream from elsewhere (a former master, another parent) at the server they belong
+    /// to.
     asio::awaitable<Status> follow();
     /// Waits for an answer of the node that was asked for after this call.
     asio::awaitable<void> observe_anew(HostPort address);

@@ -158,7 +158,11 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
         co_await undo_fences(fenced);
         co_return configuration.error();
     }
+    const std::int64_t line = record_->epoch.value();
     Record next = record_promotion(*record_, new_address, *configuration, positions, std::move(pending));
+    // Whoever isn't fenced follows later, and must then be proven a prefix of what begins here.
+    for (const Node* slave : surroundings_.topology().slaves_of(key_))
+        next.lines.try_emplace(slave->address.to_string(), line);
     // The commit point: from here on there is no way back, only forward.
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) {
         co_await undo_fences(fenced);
@@ -345,7 +349,11 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     if (restart) {
         Status can = co_await can_restart(
             **chosen, master_alive && takes_over ? slave->address.port : new_address->port);
-        if (!can.ok()) co_return can.error();
+        if (!can.ok()) {
+            Error refused = can.error();
+            refused.detail += (refused.detail.empty() ? "" : " ") + std::string("Nothing was changed.");
+            co_return refused;
+        }
     }
     std::vector<Member> members = record_->all_members();
     if (counts == nullptr) members.push_back({"", slave->address});
@@ -357,18 +365,18 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
             (void)co_await wait_for_transactions(**old, drain_timeout);
             old = co_await session(record_->master);
         }
-        // No co_await inside ?: for GCC 12 evaluates both of its branches.
+        // Branches, not conditional expressions: GCC 12 miscompiles a co_await inside those.
         Status silent;
-        if (old.ok())
-            silent = co_await silence_master(**old, nobody_standby_names(record_->cluster_id));
-        else
+        if (!old.ok())
             silent = old.error();
+        else
+            silent = co_await silence_master(**old, nobody_standby_names(record_->cluster_id));
         if (silent.ok() && !task.force) {
             chosen = co_await session(slave->address);
-            if (chosen.ok())
-                silent = co_await wait_for_slave(**old, **chosen, drain_timeout);
-            else
+            if (!chosen.ok())
                 silent = chosen.error();
+            else
+                silent = co_await wait_for_slave(**old, **chosen, drain_timeout);
         }
         if (!silent.ok()) {
             // Nothing is recorded yet: the master goes on as it was, proven anew by the gate.

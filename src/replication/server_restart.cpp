@@ -86,7 +86,9 @@ asio::awaitable<void> wait_for(int fd, std::optional<TimePoint> until) {
 asio::awaitable<Status> can_restart(LockSession& server, std::uint16_t port) {
     auto inspected = co_await inspect(server, port);
     if (!inspected.ok()) co_return inspected.error();
-    co_return Status{};
+    const PostmasterPid& postmaster = *inspected->files.postmaster;
+    if (port == postmaster.port) co_return Status{};
+    co_return check_port_is_free(postmaster, port);
 }
 
 asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, std::uint16_t port,
