@@ -24,6 +24,7 @@ enum class Replication : char { None = 0, Synchronous = 's', Asynchronous = 'a' 
 struct NodeKey {
     NodeType type = NodeType::Datanode;
     NodeId id;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 that it compares with for a pointer.
     friend constexpr auto operator<=>(const NodeKey&, const NodeKey&) = default;
     [[nodiscard]] std::string to_string() const;  // "datanode 3"
 };
@@ -32,6 +33,7 @@ struct NodeKey {
 struct HostPort {
     std::string host;
     std::uint16_t port = 0;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 that it compares with for a pointer.
     friend auto operator<=>(const HostPort&, const HostPort&) = default;
     /// 'host:port', an IPv6 address in brackets: "[::1]:5433".
     [[nodiscard]] std::string to_string() const;

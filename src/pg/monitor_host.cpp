@@ -52,10 +52,8 @@ std::string decimal(double value) {
 Status write_history(const HistoryRow& row) {
     const auto written = spi_execute(
         "INSERT INTO pgxc.failover_history (epoch, node_type, node_id, old_address, new_address, cause, "
-        "decided_by, "
-        "method, started_at, detect_ms, decide_ms, fence_ms, promote_ms, publish_ms, outage_ms, "
-        "lost_wal_bytes, "
-        "promoted_from_id) VALUES ($1::int8, $2::\"char\", $3::int4, $4, $5, $6, $7, $8, "
+        "decided_by, method, started_at, detect_ms, decide_ms, fence_ms, promote_ms, publish_ms, outage_ms, "
+        "lost_wal_bytes, promoted_from_id) VALUES ($1::int8, $2::\"char\", $3::int4, $4, $5, $6, $7, $8, "
         "pg_catalog.to_timestamp($9::float8 / 1000000), $10::float8, $11::float8, $12::float8, $13::float8, "
         "$14::float8, $15::float8, $16::int8, $17::int4) RETURNING history_id",
         {std::to_string(row.epoch.value()), std::string(1, static_cast<char>(row.node.type)),
@@ -123,8 +121,8 @@ class Host : public MonitorEnvironment {
         std::optional<std::string> found;
         const Status read = in_transaction([&]() -> Status {
             const auto rows = spi_execute(
-                "SELECT conninfo FROM pgxc.replication_conninfo WHERE node_host = $1 AND node_port = "
-                "$2::int4",
+                "SELECT conninfo FROM pgxc.replication_conninfo "
+                "WHERE node_host = $1 AND node_port = $2::int4",
                 {slave.host, std::to_string(slave.port)}, true);
             if (!rows) return rows.error();
             if (!rows->rows.empty()) found = rows->rows[0][0];
@@ -137,8 +135,8 @@ class Host : public MonitorEnvironment {
     Status store_conninfo(const HostPort& slave, const std::string& conninfo) override {
         return in_transaction([&]() -> Status {
             const auto stored = spi_execute(
-                "INSERT INTO pgxc.replication_conninfo (node_host, node_port, conninfo) VALUES ($1, "
-                "$2::int4, $3) "
+                "INSERT INTO pgxc.replication_conninfo (node_host, node_port, conninfo) "
+                "VALUES ($1, $2::int4, $3) "
                 "ON CONFLICT (node_host, node_port) DO UPDATE SET conninfo = excluded.conninfo",
                 {slave.host, std::to_string(slave.port), conninfo});
             if (!stored) return stored.error();

@@ -30,9 +30,9 @@ asio::awaitable<Result<std::unique_ptr<LockSession>>> LockSession::open(
                 sqlstate::lock_not_available,
                 "node at " + target.address.to_string() + ": another coordinator's session keeps its lock"};
         auto ended = co_await session->run(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_locks WHERE locktype = "
-            "'advisory' "
-            "AND classid = 1885829219 AND objid = 1819239275 AND objsubid = 2 AND granted AND database = "
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_locks "
+            "WHERE locktype = 'advisory' AND classid = 1885829219 AND objid = 1819239275 AND objsubid = 2 "
+            "AND granted AND database = "
             "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
             timeout);
         if (!ended.ok()) co_return ended.error();

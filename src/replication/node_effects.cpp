@@ -6,6 +6,7 @@
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "base/text.h"
 #include "replication/conninfo.h"
 #include "replication/sync_standbys.h"
 
@@ -467,9 +468,9 @@ asio::awaitable<Status> drop_stale_slots(LockSession& master, std::vector<std::s
     std::string list = "''";
     for (const std::string& name : keep) list += ", " + sql_literal(name);
     auto dropped = co_await master.run(
-        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE "
-        "NOT active "
-        "AND slot_type = 'physical' AND slot_name ~ '^pgxc_[cd]_[0-9]+_e[0-9]+$' AND slot_name NOT IN (" +
+        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots "
+        "WHERE NOT active AND slot_type = 'physical' AND slot_name ~ '^pgxc_[cd]_[0-9]+_e[0-9]+$' AND "
+        "slot_name NOT IN (" +
             list + ")",
         effect_timeout);
     if (!dropped.ok()) co_return dropped.error();

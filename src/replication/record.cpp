@@ -101,6 +101,13 @@ const Member* Configuration::find(const HostPort& address) const {
     return at != slaves.end() ? &*at : nullptr;
 }
 
+std::vector<std::string> Configuration::names() const {
+    std::vector<std::string> names;
+    names.reserve(slaves.size());
+    for (const Member& member : slaves) names.push_back(member.name);
+    return names;
+}
+
 std::vector<Member> Record::all_members() const {
     std::vector<Member> members;
     for (auto configuration = configurations.rbegin(); configuration != configurations.rend();

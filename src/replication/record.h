@@ -24,6 +24,7 @@ struct Configuration {
     std::vector<Member> slaves;
     int k = 0;
     [[nodiscard]] const Member* find(const HostPort& address) const;
+    [[nodiscard]] std::vector<std::string> names() const;
     /// Distinct servers to fence so that no k of S can acknowledge any more: |S| - k + 1 (rule 3).
     [[nodiscard]] std::size_t fences_needed() const {
         return slaves.size() - static_cast<std::size_t>(k) + 1;

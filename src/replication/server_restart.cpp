@@ -67,9 +67,9 @@ struct Told {
 asio::awaitable<Result<Told>> ask(LockSession& server, std::uint16_t port) {
     auto told = co_await server.run(
         "SELECT current_setting('data_directory'), current_setting('config_file'), current_setting('port'), "
-        "current_setting('restore_command', true), (SELECT count(*) FROM pg_catalog.pg_settings WHERE name "
-        "LIKE "
-        "'recovery\\_target%' AND name NOT IN ('recovery_target_timeline', 'recovery_target_action', "
+        "current_setting('restore_command', true), (SELECT count(*) FROM pg_catalog.pg_settings "
+        "WHERE name LIKE 'recovery\\_target%' AND name NOT IN ('recovery_target_timeline', "
+        "'recovery_target_action', "
         "'recovery_target_inclusive') AND setting <> ''), "
         "(SELECT system_identifier FROM pg_catalog.pg_control_system())",
         effect_timeout);

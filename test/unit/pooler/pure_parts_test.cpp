@@ -20,7 +20,7 @@ TEST(SettingSet, ChangesOnlyWhatDiffers) {
     to.set("timezone", "UTC");
     to.set("search_path", "a, b");
     EXPECT_EQ(change_settings_sql(from, to),
-              "RESET \"work_mem\";SELECT pg_catalog.set_config(E'search_path',E'a, b',false)");
+              "RESET \"work_mem\";SELECT pg_catalog.set_config('search_path','a, b',false)");
     EXPECT_EQ(change_settings_sql(to, to), "");
 }
 
@@ -31,7 +31,7 @@ TEST(SettingSet, QuotesWhatAClientMayPutIntoItsOptions) {
     to.set("n'; drop table t; --", "v\\'");
     EXPECT_EQ(
         change_settings_sql(from, to),
-        "RESET \"a\"\"b\".\"c\";SELECT pg_catalog.set_config(E'n''; drop table t; --',E'v\\\\''',false)");
+        "RESET \"a\"\"b\".\"c\";SELECT pg_catalog.set_config('n''; drop table t; --',E'v\\\\''',false)");
 }
 
 TEST(SettingSet, IsOrderedSoThatEqualSetsAreEqual) {

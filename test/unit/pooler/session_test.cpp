@@ -262,7 +262,7 @@ TEST_F(SessionTest, StartupSettingsAreAppliedForTheirClientOnly) {
     run(*first, "select 1");
     run(*second, "select 2");
     run(*first, "select 3");
-    const std::string set = "SELECT pg_catalog.set_config(E'application_name',E'one',false)";
+    const std::string set = "SELECT pg_catalog.set_config('application_name','one',false)";
     EXPECT_EQ(server->queries(),
               (std::vector<std::string>{set, "RESET \"application_name\";", set, "select 1",
                                         "RESET \"application_name\";", "select 2", set, "select 3"}));
