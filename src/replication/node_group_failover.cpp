@@ -293,10 +293,12 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     if (Status settled = co_await replace_record(std::move(next)); !settled.ok()) co_return settled;
     timing_.reset();
     restarted_ = false;
-    if (!pending.settings_to_restore.empty()) {
+    {
         auto server = co_await session(record_->master);
         if (server.ok()) {
+            // Its slot was on the old master. A slave that is cloned from it would inherit the name and never stream.
             SettingChanges changes;
+            changes.emplace_back("primary_slot_name", std::nullopt);
             for (const auto& [name, value] : pending.settings_to_restore) changes.emplace_back(name, value);
             if (Status restored = co_await alter_system(**server, changes); !restored.ok())
                 log_warning(key_.to_string() + ": settings changed by the fence are left: " + restored.error().message);
@@ -314,7 +316,8 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     const Node* slave = topology.find(task.node);
     if (slave == nullptr || slave->is_master())
         co_return Error{sqlstate::undefined_object, task.node.to_string() + " is not a registered slave"};
-    auto new_address = promotion_address(slave->address, task.address);
+    auto new_address = task.address.empty() ? Result<HostPort>(slave->address)
+                                            : promotion_address(slave->address, task.address);
     if (!new_address.ok()) co_return new_address.error();
     const Member* counts = record_->wanted().find(slave->address);
     if (counts == nullptr && !task.force)
@@ -346,11 +349,18 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
             (void)co_await wait_for_transactions(**old, drain_timeout);
             old = co_await session(record_->master);
         }
-        Status silent = old.ok() ? co_await silence_master(**old, nobody_standby_names(record_->cluster_id))
-                                 : Status{old.error()};
+        // No co_await inside ?: for GCC 12 evaluates both of its branches.
+        Status silent;
+        if (old.ok())
+            silent = co_await silence_master(**old, nobody_standby_names(record_->cluster_id));
+        else
+            silent = old.error();
         if (silent.ok() && !task.force) {
             chosen = co_await session(slave->address);
-            silent = chosen.ok() ? co_await wait_for_slave(**old, **chosen, drain_timeout) : Status{chosen.error()};
+            if (chosen.ok())
+                silent = co_await wait_for_slave(**old, **chosen, drain_timeout);
+            else
+                silent = chosen.error();
         }
         if (!silent.ok()) {
             // Nothing is recorded yet: the master goes on as it was, proven anew by the gate.
