@@ -55,5 +55,7 @@ class Lsn {
 
 template <class Tag, class Rep>
 struct std::hash<pgxc::StrongId<Tag, Rep>> {
-    std::size_t operator()(pgxc::StrongId<Tag, Rep> id) const noexcept { return std::hash<Rep>{}(id.value()); }
+    std::size_t operator()(pgxc::StrongId<Tag, Rep> id) const noexcept {
+        return std::hash<Rep>{}(id.value());
+    }
 };

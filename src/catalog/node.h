@@ -17,7 +17,7 @@ enum class NodeType : char { Coordinator = 'C', Datanode = 'D' };
 /// pgxc_nodes.node_replication; `None` (SQL NULL) is a master.
 enum class Replication : char { None = 0, Synchronous = 's', Asynchronous = 'a' };
 
-[[nodiscard]] std::string_view to_word(NodeType type);  // "coordinator", "datanode"
+[[nodiscard]] std::string_view to_word(NodeType type);            // "coordinator", "datanode"
 [[nodiscard]] std::string_view to_word(Replication replication);  // "", "synchronous", "asynchronous"
 
 /// What names a node: its type and its id.

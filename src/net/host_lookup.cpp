@@ -43,7 +43,8 @@ struct Lookup {
     void numeric(const SocketAddress& candidate) {
         char text[NI_MAXHOST];
         const auto* raw = reinterpret_cast<const sockaddr*>(&candidate.storage);
-        if (::getnameinfo(raw, candidate.length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0) address = text;
+        if (::getnameinfo(raw, candidate.length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
+            address = text;
     }
 };
 
@@ -75,8 +76,7 @@ asio::awaitable<Result<std::string>> resolve_host(std::string host) {
     std::error_code ignored;
     co_await done.async_wait(asio::posix::stream_descriptor::wait_read,
                              asio::redirect_error(asio::use_awaitable, ignored));
-    if (lookup->address.empty())
-        co_return Error{sqlstate::unable_to_connect, lookup->failure};
+    if (lookup->address.empty()) co_return Error{sqlstate::unable_to_connect, lookup->failure};
     co_return lookup->address;
 }
 

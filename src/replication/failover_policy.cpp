@@ -22,7 +22,8 @@ Millis since(TimePoint start, TimePoint now) {
 
 }  // namespace
 
-StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings, TimePoint now) {
+StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings,
+                        TimePoint now) {
     if (seen.starting) return {NodeState::Starting, seen.error};
     switch (seen.silence) {
         case Silence::None:
@@ -68,13 +69,15 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
                 {}};
     }
     if (!master->answered_at)
-        return {Verdict::Wait, "the master has not answered once since this monitor started: " + master->error, {}};
+        return {Verdict::Wait,
+                "the master has not answered once since this monitor started: " + master->error,
+                {}};
 
     const TimePoint silent_since = master->silent_since.value_or(now);
     if (master->going_down_since && since(*master->going_down_since, now) < settings.restart_grace)
         return {Verdict::Wait,
-                "the master was shut down or restarted in good order: restart_grace of " + ms(settings.restart_grace) +
-                    " runs",
+                "the master was shut down or restarted in good order: restart_grace of " +
+                    ms(settings.restart_grace) + " runs",
                 {}};
     std::string cause;
     switch (master->silence) {
@@ -92,8 +95,8 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
                         "no answer of the master for " + ms(since(silent_since, now)) + " (" +
                             std::to_string(master->failed_attempts) + " attempts)",
                         {}};
-            cause = "no answer of the master to " + std::to_string(master->failed_attempts) + " attempts within " +
-                    ms(since(silent_since, now));
+            cause = "no answer of the master to " + std::to_string(master->failed_attempts) +
+                    " attempts within " + ms(since(silent_since, now));
             break;
     }
 
@@ -104,7 +107,8 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     int receiving = 0;
     for (const Member& member : wanted.slaves) {
         const Observation* slave = find(seen, member.address);
-        if (slave == nullptr || slave->silence != Silence::None || !slave->facts || !slave->answered_at) continue;
+        if (slave == nullptr || slave->silence != Silence::None || !slave->facts || !slave->answered_at)
+            continue;
         if (*slave->answered_at <= silent_since) {
             judgement.ask.push_back(member.address);
             continue;
@@ -122,7 +126,8 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
         if (slave->receives_new_wal) ++receiving;
     }
     if (receiving > 0 && receiving >= wanted.k) {
-        judgement.reason = cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
+        judgement.reason =
+            cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
         for (const Member& member : wanted.slaves) judgement.ask.push_back(member.address);
         return judgement;
     }
@@ -138,17 +143,18 @@ Status enough_fenced(const Record& record, const std::vector<HostPort>& fenced) 
     for (const Configuration& configuration : record.configurations) {
         const std::string which = "the configuration of epoch " + std::to_string(configuration.epoch.value());
         if (configuration.slaves.empty())
-            return Error{sqlstate::object_not_in_prerequisite_state,
-                         which + " has no synchronous slave: nobody is known to have every acknowledged commit",
-                         "Promote a slave by hand with FORCE if losing commits is acceptable."};
+            return Error{
+                sqlstate::object_not_in_prerequisite_state,
+                which + " has no synchronous slave: nobody is known to have every acknowledged commit",
+                "Promote a slave by hand with FORCE if losing commits is acceptable."};
         std::size_t count = 0;
         for (const Member& member : configuration.slaves)
             if (std::find(fenced.begin(), fenced.end(), member.address) != fenced.end()) ++count;
         if (count < configuration.fences_needed())
             return Error{sqlstate::object_not_in_prerequisite_state,
                          which + " needs " + std::to_string(configuration.fences_needed()) + " of its " +
-                             std::to_string(configuration.slaves.size()) + " synchronous slaves fenced, have " +
-                             std::to_string(count),
+                             std::to_string(configuration.slaves.size()) +
+                             " synchronous slaves fenced, have " + std::to_string(count),
                          "Bring its synchronous slaves back, or promote by hand with FORCE."};
     }
     return {};
@@ -176,9 +182,10 @@ Result<Configuration> configuration_after(const Record& record, const HostPort& 
     }
     next.k = std::min(std::max(record.wanted().k, 1), static_cast<int>(next.slaves.size()));
     if (next.slaves.empty() && !settings.sync_degrade)
-        return Error{sqlstate::object_not_in_prerequisite_state,
-                     "no synchronous slave would be left for " + chosen.to_string() + " and pgxc.sync_degrade is off",
-                     "Set pgxc.sync_degrade = on, or bring another synchronous slave back."};
+        return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            "no synchronous slave would be left for " + chosen.to_string() + " and pgxc.sync_degrade is off",
+            "Set pgxc.sync_degrade = on, or bring another synchronous slave back."};
     return next;
 }
 
@@ -187,7 +194,8 @@ Record record_promotion(const Record& record, const HostPort& new_master, Config
     Record next = record;
     ++next.generation;
     // Whoever isn't told otherwise belongs to the line that ends here.
-    for (const Member& member : record.all_members()) next.lines.try_emplace(member.address.to_string(), record.epoch.value());
+    for (const Member& member : record.all_members())
+        next.lines.try_emplace(member.address.to_string(), record.epoch.value());
     next.lines.try_emplace(record.master.to_string(), record.epoch.value());
     for (const FencedPosition& slave : fenced) next.lines[slave.address.to_string()] = slave.line;
     next.epoch = configuration.epoch;
@@ -198,8 +206,9 @@ Record record_promotion(const Record& record, const HostPort& new_master, Config
 }
 
 WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey group,
-                       const std::map<HostPort, Observation>& seen, const std::map<HostPort, TimePoint>& missing_since,
-                       const PolicySettings& settings, TimePoint now) {
+                       const std::map<HostPort, Observation>& seen,
+                       const std::map<HostPort, TimePoint>& missing_since, const PolicySettings& settings,
+                       TimePoint now) {
     WantedSync wanted{{record.epoch, {}, 0}, {}, {}};
     const Observation* master = find(seen, record.master);
     const ServerFacts* master_facts = master != nullptr && master->facts ? &*master->facts : nullptr;
@@ -222,7 +231,8 @@ WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey g
                          ms(since(missing->second, now)) + ": it does not count until it streams again";
             continue;
         }
-        const bool answers = observation != nullptr && observation->facts && observation->silence == Silence::None;
+        const bool answers =
+            observation != nullptr && observation->facts && observation->silence == Silence::None;
         if (!answers || !observation->facts->in_recovery) {
             wanted.why = slave->key.to_string() + " doesn't count yet: it isn't there as a slave";
             continue;

@@ -61,8 +61,8 @@ class MonitorEnvironment {
     [[nodiscard]] virtual Arbiter& arbiter() = 0;
     /// Tells the poolers and the views.
     virtual void publish_view(const ClusterView& view) = 0;
-    /// Brings a promotion into the catalog: the topology, the history row, the notification, in one transaction.
-    /// Does nothing where the catalog has this epoch already.
+    /// Brings a promotion into the catalog: the topology, the history row, the notification, in one
+    /// transaction. Does nothing where the catalog has this epoch already.
     [[nodiscard]] virtual Status publish_promotion(const HistoryRow& row) = 0;
     /// The primary_conninfo that a slave had before it was fenced; for its return. May hold a password.
     [[nodiscard]] virtual Result<std::optional<std::string>> stored_conninfo(const HostPort& slave) = 0;

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
+#include <asio/ip/address.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <set>
 #include <utility>
 
 #include "base/log.h"
+#include "replication/conninfo.h"
 #include "replication/promotion_rules.h"
 #include "replication/sync_standbys.h"
 
@@ -25,6 +27,25 @@ constexpr Millis ask_interval{5};
 constexpr Millis settle_limit{12'000};
 /// How long a slave that was told to stream is watched before other work goes on.
 constexpr Millis stream_patience{3'000};
+
+/// Does a slave stream, or try to, from another server than the one it is registered under? A host may have
+/// many names and a slave may know another one than we: only a different port, or two different numeric
+/// addresses, are certain.
+bool streams_from_elsewhere(const ServerFacts& facts, const HostPort& upstream) {
+    if (facts.primary_conninfo.empty()) return false;
+    const auto values = conninfo_values(facts.primary_conninfo);
+    if (!values.ok()) return false;
+    const auto port = values->find("port");
+    if (port != values->end() && port->second != std::to_string(upstream.port)) return true;
+    const auto host = values->find("host");
+    const auto numeric = [](const std::string& name) {
+        std::error_code not_numeric;
+        (void)asio::ip::make_address(name, not_numeric);
+        return !not_numeric;
+    };
+    return host != values->end() && numeric(host->second) && numeric(upstream.host) &&
+           host->second != upstream.host;
+}
 
 std::vector<std::string> names_of(const Configuration& configuration) {
     std::vector<std::string> names;
@@ -46,7 +67,8 @@ NodeGroup::NodeGroup(asio::any_io_executor executor, NodeKey key, std::string cl
 NodeGroup::~NodeGroup() = default;
 
 void NodeGroup::start() {
-    asio::co_spawn(executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    asio::co_spawn(
+        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
 }
 
 void NodeGroup::stop() {
@@ -92,8 +114,8 @@ asio::awaitable<void> NodeGroup::run() {
     sessions_.clear();
     for (const MonitorTask& task : tasks_)
         environment_.finish_task(
-            task.ticket,
-            Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"}, {});
+            task.ticket, Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"},
+            {});
 }
 
 bool NodeGroup::too_soon() {
@@ -167,7 +189,8 @@ asio::awaitable<void> NodeGroup::step() {
         tasks_.erase(promote);
         Status done = co_await promote_by_hand(task);
         environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
-        if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+        if (!done.ok())
+            log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
         co_return;
     }
 
@@ -184,7 +207,8 @@ asio::awaitable<void> NodeGroup::step() {
                 break;
             }
             if (too_soon()) break;
-            const TimePoint since = master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
+            const TimePoint since =
+                master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
             if (Status done = co_await fail_over(judgement.reason, since); !done.ok()) {
                 set_why(judgement.reason + "; no failover: " + done.error().message);
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
@@ -234,7 +258,8 @@ asio::awaitable<void> NodeGroup::step() {
     }
 }
 
-// --- The record ---------------------------------------------------------------------------------------------------
+// --- The record
+// ---------------------------------------------------------------------------------------------------
 
 asio::awaitable<Status> NodeGroup::read_record() {
     auto record = co_await environment_.arbiter().read(key_);
@@ -294,7 +319,8 @@ asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
     co_return session;
 }
 
-// --- Calm times ---------------------------------------------------------------------------------------------------
+// --- Calm times
+// ---------------------------------------------------------------------------------------------------
 
 void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen) {
     const auto master = seen.find(record_->master);
@@ -314,7 +340,8 @@ void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen
 
 asio::awaitable<Status> NodeGroup::open_gate() {
     const auto now = Clock::now();
-    if (gate_tried_ && now - *gate_tried_ < retry_interval && !why_.empty() && missing_since_.empty() == false)
+    if (gate_tried_ && now - *gate_tried_ < retry_interval && !why_.empty() &&
+        missing_since_.empty() == false)
         co_return Error{sqlstate::object_not_in_prerequisite_state, why_};
     gate_tried_ = now;
     auto master = co_await session(record_->master);
@@ -336,8 +363,8 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         }
     }
     // Shorter than the detection time: if a slave is what is missing, degrading must not wait behind this.
-    Status proven = co_await prove_gate(**master, names, wanted.k, names_of(wanted), record_->system_identifier, 0,
-                                        policy().probe_timeout);
+    Status proven = co_await prove_gate(**master, names, wanted.k, names_of(wanted),
+                                        record_->system_identifier, 0, policy().probe_timeout);
     if (!proven.ok()) {
         hold(proven.error().message);
         co_return proven;
@@ -367,7 +394,7 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
     // What failed a moment ago would fail again: a node's state has to change first.
     if (sync_tried_ && now - *sync_tried_ < retry_interval) co_return Status{};
     for (const Node& slave : wanted.to_prepare) {
-        if (Status prepared = co_await prepare(slave); !prepared.ok()) {
+        if (Status prepared = co_await prepare(slave, record_->master); !prepared.ok()) {
             sync_tried_ = Clock::now();
             sync_why_ = slave.key.to_string() + " can't be made synchronous: " + prepared.error().message;
             set_why(sync_why_);
@@ -383,7 +410,7 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
     co_return Status{};
 }
 
-asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
+asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     const auto seen = surroundings_.observations();
     const auto observation = seen.find(slave.address);
     if (observation == seen.end() || !observation->second.facts)
@@ -399,29 +426,29 @@ asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
     }
     auto on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
-    auto on_master = co_await session(record_->master);
+    auto on_master = co_await session(upstream);
     if (!on_master.ok()) co_return on_master.error();
     // Opening the second session may have ended the first one's object.
     on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
-    if (record_->line_of(slave.address) < record_->epoch.value()) {
+    if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         Status prefix = co_await prove_prefix(**on_master, facts);
         if (!prefix.ok()) co_return prefix;
     }
-    StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, record_->master,
+    StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
                     nobody_standby_names(record_->cluster_id)};
     Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, stream_patience);
     if (!prepared.ok()) co_return prepared;
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
              " streams from now on as " + plan.name);
-    if (record_->line_of(slave.address) < record_->epoch.value()) {
+    if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         Record next = *record_;
         ++next.generation;
         next.lines[slave.address.to_string()] = record_->epoch.value();
         if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
     }
     co_await observe_anew(slave.address);
-    co_await observe_anew(record_->master);
+    co_await observe_anew(upstream);
     co_return Status{};
 }
 
@@ -433,7 +460,8 @@ asio::awaitable<void> NodeGroup::observe_anew(HostPort address) {
         const auto observation = seen.find(address);
         if (observation == seen.end() || observation->second.silence != Silence::None) break;
         if (observation->second.previous_answer_at && *observation->second.previous_answer_at >= asked) break;
-        if (observation->second.answered_at && *observation->second.answered_at > asked) surroundings_.kick(address);
+        if (observation->second.answered_at && *observation->second.answered_at > asked)
+            surroundings_.kick(address);
         co_await wait_for_event(Millis(5));
     }
 }
@@ -452,8 +480,8 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
     if (!master.ok()) co_return master.error();
     Status set = co_await set_standby_names(**master, names, nobody_standby_names(record_->cluster_id));
     if (!set.ok()) co_return set;
-    Status proven = co_await prove_gate(**master, names, next_configuration.k, slaves, record_->system_identifier, 0,
-                                        policy().probe_timeout);
+    Status proven = co_await prove_gate(**master, names, next_configuration.k, slaves,
+                                        record_->system_identifier, 0, policy().probe_timeout);
     if (!proven.ok()) co_return proven;
     Record next = *record_;
     ++next.generation;
@@ -474,22 +502,29 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
 asio::awaitable<Status> NodeGroup::follow() {
     const auto seen = surroundings_.observations();
     const Topology topology = surroundings_.topology();
-    for (const Node* slave : topology.slaves_of(key_)) {
-        if (record_->line_of(slave->address) >= record_->epoch.value()) continue;
-        const auto observation = seen.find(slave->address);
+    for (const Node& slave : topology.nodes()) {
+        const Node* top = topology.top_master_of(slave.key);
+        if (slave.is_master() || top == nullptr || top->key != key_) continue;
+        const auto observation = seen.find(slave.address);
         if (observation == seen.end() || observation->second.silence != Silence::None ||
             !observation->second.facts || !observation->second.facts->in_recovery)
             continue;
+        const Node* upstream = topology.find({slave.key.type, slave.master_id});
+        const bool direct = upstream->is_master();
+        const bool old_line = direct && record_->line_of(slave.address) < record_->epoch.value();
+        if (!old_line && !streams_from_elsewhere(*observation->second.facts, upstream->address)) continue;
         if (sync_tried_ && Clock::now() - *sync_tried_ < retry_interval) co_return Status{};
-        if (Status followed = co_await prepare(*slave); !followed.ok()) {
+        if (Status followed = co_await prepare(slave, upstream->address); !followed.ok()) {
             sync_tried_ = Clock::now();
-            sync_why_ = slave->key.to_string() + " can't follow the new master: " + followed.error().message;
+            sync_why_ = slave.key.to_string() + " can't follow " + upstream->key.to_string() + ": " +
+                        followed.error().message;
         }
     }
     co_return Status{};
 }
 
-// --- Tasks --------------------------------------------------------------------------------------------------------
+// --- Tasks
+// --------------------------------------------------------------------------------------------------------
 
 std::optional<std::string> NodeGroup::settle_blocker() const {
     if (gate_ != Gate::Open) return why_.empty() ? "the master is not proven yet" : why_;
@@ -499,7 +534,8 @@ std::optional<std::string> NodeGroup::settle_blocker() const {
         if (slave->replication == Replication::Synchronous) registered.insert(slave->address);
     std::set<HostPort> counting;
     for (const Member& member : record_->wanted().slaves) counting.insert(member.address);
-    if (registered != counting) return sync_why_.empty() ? "a change of the synchronous slaves is due" : sync_why_;
+    if (registered != counting)
+        return sync_why_.empty() ? "a change of the synchronous slaves is due" : sync_why_;
     return std::nullopt;
 }
 
@@ -512,10 +548,11 @@ void NodeGroup::answer_tasks(const Status& settled) {
         if (settle && (!blocker || timed_out)) {
             Status answer;
             if (blocker)
-                answer = Error{sqlstate::object_not_in_prerequisite_state,
-                               "synchronous replication of " + key_.to_string() + " is not in force yet: " + *blocker,
-                               "See pgxc_node_status; it comes into force by itself as soon as it can.",
-                               settled.ok() ? "" : settled.error().message};
+                answer = Error{
+                    sqlstate::object_not_in_prerequisite_state,
+                    "synchronous replication of " + key_.to_string() + " is not in force yet: " + *blocker,
+                    "See pgxc_node_status; it comes into force by itself as soon as it can.",
+                    settled.ok() ? "" : settled.error().message};
             environment_.finish_task(task->ticket, answer, {});
             settle_since_.erase(task->ticket);
             task = tasks_.erase(task);

@@ -16,8 +16,9 @@
 
 namespace pgxc {
 
-/// One datanode master and its slaves: owns the group's claim, keeps its synchronous replication as the catalog says,
-/// fails it over. One coroutine: whatever is done to the group is done by it, one thing at a time.
+/// One datanode master and its slaves: owns the group's claim, keeps its synchronous replication as the
+/// catalog says, fails it over. One coroutine: whatever is done to the group is done by it, one thing at a
+/// time.
 class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
   public:
     /// What the group asks of the monitor that owns it.
@@ -35,8 +36,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
         virtual void reload_topology() = 0;
     };
 
-    NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token, MonitorEnvironment& environment,
-              Surroundings& surroundings);
+    NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token,
+              MonitorEnvironment& environment, Surroundings& surroundings);
     ~NodeGroup();
 
     void start();
@@ -92,8 +93,11 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     // Calm times
     asio::awaitable<Status> open_gate();
     asio::awaitable<Status> keep_synchronous();
-    asio::awaitable<Status> prepare(const Node& slave);
+    /// Makes a slave stream from that server under its name of this epoch.
+    asio::awaitable<Status> prepare(Node slave, HostPort upstream);
     asio::awaitable<Status> change_configuration(Configuration next);
+    /// Points slaves that stream from elsewhere (a former master, another parent) at the server they belong
+    /// to.
     asio::awaitable<Status> follow();
     /// Waits for an answer of the node that was asked for after this call.
     asio::awaitable<void> observe_anew(HostPort address);
@@ -123,15 +127,16 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::string why_;
     std::string sync_why_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
-    std::map<HostPort, TimePoint> missing_since_;  // slaves that count and whose stream the master doesn't have
+    std::map<HostPort, TimePoint>
+        missing_since_;       // slaves that count and whose stream the master doesn't have
     Millis look_after_{200};  // how long run() may sleep now
     std::optional<TimePoint> retry_at_;
     std::optional<TimePoint> gate_tried_;
     std::optional<TimePoint> sync_tried_;
-    std::optional<Timing> timing_;  // of the failover that runs, if it began in this process
-    std::optional<Epoch> promoted_;        // the epoch whose master this process has seen promoted and proven
-    bool restarted_ = false;               // the chosen has been restarted for the pending promotion
-    std::optional<Error> restart_error_;   // why the restart that was wanted did not come about
+    std::optional<Timing> timing_;        // of the failover that runs, if it began in this process
+    std::optional<Epoch> promoted_;       // the epoch whose master this process has seen promoted and proven
+    bool restarted_ = false;              // the chosen has been restarted for the pending promotion
+    std::optional<Error> restart_error_;  // why the restart that was wanted did not come about
     std::deque<MonitorTask> tasks_;
     std::map<int, TimePoint> settle_since_;  // ticket -> when it was taken
 };

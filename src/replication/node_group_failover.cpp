@@ -23,7 +23,8 @@ double ms_between(TimePoint from, TimePoint to) {
 
 std::int64_t wall_us(TimePoint then) {
     const auto ago = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - then);
-    const auto now = std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+    const auto now =
+        std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
     return (now.time_since_epoch() - ago).count();
 }
 
@@ -35,7 +36,8 @@ std::vector<std::string> names_of(const Configuration& configuration) {
 
 }  // namespace
 
-asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(const std::vector<Member>& members) {
+asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
+    const std::vector<Member>& members) {
     std::vector<Candidate> fenced;
     for (const Member& member : members) {
         auto slave = co_await session(member.address);
@@ -44,18 +46,21 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(cons
                         slave.error().message);
             continue;
         }
-        // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of twice.
-        std::function<Status(const std::string&)> save = [this, address = member.address](const std::string& conninfo) {
-            return environment_.store_conninfo(address, conninfo);
-        };
-        auto result = co_await fence(**slave, member.name, record_->system_identifier, std::move(save), fence_timeout);
+        // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of
+        // twice.
+        std::function<Status(const std::string&)> save =
+            [this, address = member.address](const std::string& conninfo) {
+                return environment_.store_conninfo(address, conninfo);
+            };
+        auto result =
+            co_await fence(**slave, member.name, record_->system_identifier, std::move(save), fence_timeout);
         if (!result.ok()) {
             log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
                         result.error().message);
             continue;
         }
-        log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " + result->position.to_string() +
-                 " of timeline " + std::to_string(result->timeline.value()));
+        log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
+                 result->position.to_string() + " of timeline " + std::to_string(result->timeline.value()));
         fenced.push_back({member, *result});
     }
     co_return fenced;
@@ -159,14 +164,18 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
         co_await undo_fences(fenced);
         co_return configuration.error();
     }
+    const std::int64_t line = record_->epoch.value();
     Record next = record_promotion(*record_, new_address, *configuration, positions, std::move(pending));
+    // Whoever isn't fenced follows later, and must then be proven a prefix of what begins here.
+    for (const Node* slave : surroundings_.topology().slaves_of(key_))
+        next.lines.try_emplace(slave->address.to_string(), line);
     // The commit point: from here on there is no way back, only forward.
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) {
         co_await undo_fences(fenced);
         co_return recorded;
     }
-    log_info(key_.to_string() + ": epoch " + std::to_string(record_->epoch.value()) + " is recorded: the master is " +
-             chosen.to_string());
+    log_info(key_.to_string() + ": epoch " + std::to_string(record_->epoch.value()) +
+             " is recorded: the master is " + chosen.to_string());
     co_return co_await finish_promotion();
 }
 
@@ -198,7 +207,8 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
         }
         if (!server.ok()) co_return server.error();
         auto recovery = co_await (*server)->run(
-            "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM pg_catalog.pg_control_system())",
+            "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM "
+            "pg_catalog.pg_control_system())",
             effect_timeout);
         if (!recovery.ok()) co_return recovery.error();
         if (recovery->text(1) != std::to_string(record_->system_identifier))
@@ -213,14 +223,17 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
                     Status restarted = co_await restart_as_new_master();
                     if (!restarted.ok()) {
                         if (at == record_->master) co_return restarted;
-                        // It runs again where it was: the promotion stands, the port can't be had. Say so durably.
-                        log_warning(key_.to_string() + ": promoting without a restart: " + restarted.error().message);
+                        // It runs again where it was: the promotion stands, the port can't be had. Say so
+                        // durably.
+                        log_warning(key_.to_string() +
+                                    ": promoting without a restart: " + restarted.error().message);
                         Record next = *record_;
                         ++next.generation;
                         next.master = at;
                         next.pending->by_restart = false;
                         next.pending->cause += "; restart failed: " + restarted.error().message;
-                        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
+                        if (Status kept = co_await replace_record(std::move(next)); !kept.ok())
+                            co_return kept;
                         restart_error_ = restarted.error();
                     } else {
                         restarted_ = true;
@@ -250,8 +263,9 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
         }
         server = co_await session(record_->master);
         if (!server.ok()) co_return server.error();
-        Status proven = co_await prove_gate(**server, names, wanted.k, names_of(wanted), record_->system_identifier,
-                                            record_->pending->old_timeline, policy().probe_timeout);
+        Status proven =
+            co_await prove_gate(**server, names, wanted.k, names_of(wanted), record_->system_identifier,
+                                record_->pending->old_timeline, policy().probe_timeout);
         if (!proven.ok()) co_return proven;
         promoted = Clock::now();
         promoted_ = record_->epoch;
@@ -296,12 +310,14 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     {
         auto server = co_await session(record_->master);
         if (server.ok()) {
-            // Its slot was on the old master. A slave that is cloned from it would inherit the name and never stream.
+            // Its slot was on the old master. A slave that is cloned from it would inherit the name and never
+            // stream.
             SettingChanges changes;
             changes.emplace_back("primary_slot_name", std::nullopt);
             for (const auto& [name, value] : pending.settings_to_restore) changes.emplace_back(name, value);
             if (Status restored = co_await alter_system(**server, changes); !restored.ok())
-                log_warning(key_.to_string() + ": settings changed by the fence are left: " + restored.error().message);
+                log_warning(key_.to_string() +
+                            ": settings changed by the fence are left: " + restored.error().message);
         }
     }
     // What was seen of it so far was a slave; nobody must judge by that.
@@ -321,9 +337,10 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     if (!new_address.ok()) co_return new_address.error();
     const Member* counts = record_->wanted().find(slave->address);
     if (counts == nullptr && !task.force)
-        co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        task.node.to_string() + " is not a synchronous slave in force: it may lack acknowledged commits",
-                        "Promote a synchronous slave, or add FORCE and accept the loss."};
+        co_return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            task.node.to_string() + " is not a synchronous slave in force: it may lack acknowledged commits",
+            "Promote a synchronous slave, or add FORCE and accept the loss."};
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
 
     const bool restart = task.with_restart || policy().promotion == PromotionMethod::Restart ||
@@ -336,8 +353,13 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     const auto master = seen.find(record_->master);
     const bool master_alive = master != seen.end() && master->second.silence == Silence::None;
     if (restart) {
-        Status can = co_await can_restart(**chosen, master_alive && takes_over ? slave->address.port : new_address->port);
-        if (!can.ok()) co_return can.error();
+        Status can = co_await can_restart(
+            **chosen, master_alive && takes_over ? slave->address.port : new_address->port);
+        if (!can.ok()) {
+            Error refused = can.error();
+            refused.detail += (refused.detail.empty() ? "" : " ") + std::string("Nothing was changed.");
+            co_return refused;
+        }
     }
     std::vector<Member> members = record_->all_members();
     if (counts == nullptr) members.push_back({"", slave->address});
@@ -349,25 +371,26 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
             (void)co_await wait_for_transactions(**old, drain_timeout);
             old = co_await session(record_->master);
         }
-        // No co_await inside ?: for GCC 12 evaluates both of its branches.
+        // Branches, not conditional expressions: GCC 12 miscompiles a co_await inside those.
         Status silent;
-        if (old.ok())
-            silent = co_await silence_master(**old, nobody_standby_names(record_->cluster_id));
-        else
+        if (!old.ok())
             silent = old.error();
+        else
+            silent = co_await silence_master(**old, nobody_standby_names(record_->cluster_id));
         if (silent.ok() && !task.force) {
             chosen = co_await session(slave->address);
-            if (chosen.ok())
-                silent = co_await wait_for_slave(**old, **chosen, drain_timeout);
-            else
+            if (!chosen.ok())
                 silent = chosen.error();
+            else
+                silent = co_await wait_for_slave(**old, **chosen, drain_timeout);
         }
         if (!silent.ok()) {
             // Nothing is recorded yet: the master goes on as it was, proven anew by the gate.
-            co_return Error{silent.error().sqlstate,
-                            "the master of " + key_.to_string() + " lives, but could not be stopped from acknowledging: " +
-                                silent.error().message,
-                            "Stop it for certain, then promote again."};
+            co_return Error{
+                silent.error().sqlstate,
+                "the master of " + key_.to_string() +
+                    " lives, but could not be stopped from acknowledging: " + silent.error().message,
+                "Stop it for certain, then promote again."};
         }
         if (takes_over) {
             Status stopped = co_await stop_server(std::move(sessions_[record_->master]), promote_timeout);
@@ -382,21 +405,24 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     std::vector<FencedPosition> positions;
     for (const Candidate& each : fenced) {
         addresses.push_back(each.member.address);
-        positions.push_back({each.member.address, record_->line_of(each.member.address), each.result.position});
+        positions.push_back(
+            {each.member.address, record_->line_of(each.member.address), each.result.position});
         if (each.member.address == slave->address) candidate = &each;
     }
     Status refused;
     if (candidate == nullptr) {
-        refused = Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
-                        "See the coordinator's log for the reason."};
+        refused =
+            Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
+                  "See the coordinator's log for the reason."};
     } else if (!task.force) {
         refused = enough_fenced(*record_, addresses);
         const FencedPosition* best = choose(positions);
         if (refused.ok() && best->address != slave->address &&
             (best->line != record_->line_of(slave->address) || best->position != candidate->result.position))
-            refused = Error{sqlstate::object_not_in_prerequisite_state,
-                            task.node.to_string() + " is not caught up: " + best->address.to_string() + " is further",
-                            "Promote that one, or add FORCE and accept the loss."};
+            refused = Error{
+                sqlstate::object_not_in_prerequisite_state,
+                task.node.to_string() + " is not caught up: " + best->address.to_string() + " is further",
+                "Promote that one, or add FORCE and accept the loss."};
     }
     if (!refused.ok()) {
         co_await undo_fences(fenced);
@@ -428,8 +454,9 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     Status done = co_await record_and_promote(fenced, slave->address, pending, *new_address);
     if (done.ok() && restart_error_) {
         Error told = *restart_error_;
-        told.message = key_.to_string() + " is promoted, but without the restart and the address that were asked for: " +
-                       told.message;
+        told.message =
+            key_.to_string() +
+            " is promoted, but without the restart and the address that were asked for: " + told.message;
         co_return told;
     }
     co_return done;

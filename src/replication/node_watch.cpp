@@ -34,7 +34,8 @@ NodeWatch::NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timin
 NodeWatch::~NodeWatch() = default;
 
 void NodeWatch::start() {
-    asio::co_spawn(executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    asio::co_spawn(
+        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
 }
 
 void NodeWatch::stop() {
@@ -108,8 +109,8 @@ asio::awaitable<void> NodeWatch::run() {
                 notify();
                 // A timeout has already taken its time; ask again at once.
                 const auto took = std::chrono::duration_cast<Millis>(Clock::now() - began);
-                const Millis interval =
-                    seen_.starting ? std::min(starting_interval, timing_.probe_interval) : timing_.probe_interval;
+                const Millis interval = seen_.starting ? std::min(starting_interval, timing_.probe_interval)
+                                                       : timing_.probe_interval;
                 if (!stopped_ && took < interval) co_await pause(interval - took);
                 continue;
             }
@@ -126,7 +127,8 @@ asio::awaitable<void> NodeWatch::run() {
                 failed({facts.error(), Silence::None, facts.error().sqlstate});
         } else {
             NodeError error = rows.error();
-            if (connection_->broken() && says_going_down(connection_->last_unasked()) && !seen_.going_down_since)
+            if (connection_->broken() && says_going_down(connection_->last_unasked()) &&
+                !seen_.going_down_since)
                 seen_.going_down_since = Clock::now();
             failed(error);
         }

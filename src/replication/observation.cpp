@@ -34,7 +34,8 @@ const StreamSeen* ServerFacts::find_standby(const std::string& name) const {
 }
 
 const std::string& probe_sql() {
-    // Whole rows as JSON where the columns differ between versions (pg_stat_wal_receiver.sender_host is of 11).
+    // Whole rows as JSON where the columns differ between versions (pg_stat_wal_receiver.sender_host is of
+    // 11).
     static const std::string sql = R"(
 SELECT pg_catalog.pg_is_in_recovery(),
        (SELECT system_identifier FROM pg_catalog.pg_control_system()),
@@ -85,7 +86,8 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
                                           lsn_in(row, "flush_lsn"), lsn_in(row, "replay_lsn")});
         }
     } catch (const std::exception& problem) {
-        return Error{sqlstate::internal_error, std::string("a node's answer can't be read: ") + problem.what()};
+        return Error{sqlstate::internal_error,
+                     std::string("a node's answer can't be read: ") + problem.what()};
     }
     return facts;
 }

@@ -28,7 +28,8 @@ Configuration configuration_from(const json& value) {
     configuration.epoch = Epoch{value.at("epoch").get<std::int64_t>()};
     configuration.k = value.at("k").get<int>();
     for (const json& slave : value.at("slaves"))
-        configuration.slaves.push_back({slave.at("name").get<std::string>(), address_from(slave.at("address"))});
+        configuration.slaves.push_back(
+            {slave.at("name").get<std::string>(), address_from(slave.at("address"))});
     return configuration;
 }
 
@@ -70,25 +71,28 @@ PendingPromotion pending_from(const json& value) {
 
 bool plausible(const Record& record) {
     if (record.configurations.empty()) return false;
-    return std::all_of(record.configurations.begin(), record.configurations.end(), [](const Configuration& c) {
-        return c.slaves.empty() ? c.k == 0 : c.k >= 1 && c.k <= static_cast<int>(c.slaves.size());
-    });
+    return std::all_of(
+        record.configurations.begin(), record.configurations.end(), [](const Configuration& c) {
+            return c.slaves.empty() ? c.k == 0 : c.k >= 1 && c.k <= static_cast<int>(c.slaves.size());
+        });
 }
 
 }  // namespace
 
 const Member* Configuration::find(const HostPort& address) const {
-    const auto at =
-        std::find_if(slaves.begin(), slaves.end(), [&](const Member& member) { return member.address == address; });
+    const auto at = std::find_if(slaves.begin(), slaves.end(),
+                                 [&](const Member& member) { return member.address == address; });
     return at != slaves.end() ? &*at : nullptr;
 }
 
 std::vector<Member> Record::all_members() const {
     std::vector<Member> members;
-    for (auto configuration = configurations.rbegin(); configuration != configurations.rend(); ++configuration) {
+    for (auto configuration = configurations.rbegin(); configuration != configurations.rend();
+         ++configuration) {
         for (const Member& member : configuration->slaves) {
-            const bool known = std::any_of(members.begin(), members.end(),
-                                           [&](const Member& other) { return other.address == member.address; });
+            const bool known = std::any_of(members.begin(), members.end(), [&](const Member& other) {
+                return other.address == member.address;
+            });
             if (!known) members.push_back(member);
         }
     }

@@ -13,8 +13,8 @@ namespace pgxc {
 
 /// A synchronous slave that counts, under the name that its stream carries.
 struct Member {
-    std::string name;     // standby_name(); distinct within a configuration
-    HostPort address;     // where it listens
+    std::string name;  // standby_name(); distinct within a configuration
+    HostPort address;  // where it listens
     friend bool operator==(const Member&, const Member&) = default;
 };
 
@@ -25,16 +25,19 @@ struct Configuration {
     int k = 0;
     [[nodiscard]] const Member* find(const HostPort& address) const;
     /// Distinct servers to fence so that no k of S can acknowledge any more: |S| - k + 1 (rule 3).
-    [[nodiscard]] std::size_t fences_needed() const { return slaves.size() - static_cast<std::size_t>(k) + 1; }
+    [[nodiscard]] std::size_t fences_needed() const {
+        return slaves.size() - static_cast<std::size_t>(k) + 1;
+    }
     friend bool operator==(const Configuration&, const Configuration&) = default;
 };
 
-/// A promotion that is recorded (so: decided) and not yet finished. Holds all that another monitor needs to finish.
+/// A promotion that is recorded (so: decided) and not yet finished. Holds all that another monitor needs to
+/// finish.
 struct PendingPromotion {
-    NodeId promoted_id;       // the id it had as a slave
-    HostPort listens_at;      // where the chosen listened when it was chosen
-    HostPort old_master;      // the address of the master it replaces
-    bool by_restart = false;  // files and pg_ctl; listens_at -> Record::master may differ in the port
+    NodeId promoted_id;         // the id it had as a slave
+    HostPort listens_at;        // where the chosen listened when it was chosen
+    HostPort old_master;        // the address of the master it replaces
+    bool by_restart = false;    // files and pg_ctl; listens_at -> Record::master may differ in the port
     bool former_alive = false;  // the old master was alive when this was decided (planned)
     std::string cause;
     std::string decided_by;
@@ -52,14 +55,15 @@ struct PendingPromotion {
 struct Record {
     std::uint64_t generation = 0;  // grows by one with every compare-and-set
     std::uint64_t claim = 0;       // the ballot: grows with every claim
-    std::string claim_owner;       // random per monitor start; only the newest claim's owner may change the record
-    std::string cluster_id;        // 8 hex digits, made with the record: part of the nobody name
-    std::string arbiter_id;        // which arbiter keeps it: a decider that finds another one's stops
+    std::string claim_owner;  // random per monitor start; only the newest claim's owner may change the record
+    std::string cluster_id;   // 8 hex digits, made with the record: part of the nobody name
+    std::string arbiter_id;   // which arbiter keeps it: a decider that finds another one's stops
     Epoch epoch;
-    HostPort master;               // of that epoch
-    std::uint64_t system_identifier = 0;  // 0 until the master has been seen once
+    HostPort master;                            // of that epoch
+    std::uint64_t system_identifier = 0;        // 0 until the master has been seen once
     std::vector<Configuration> configurations;  // oldest first; the last is the one wanted. Never empty.
-    std::map<std::string, std::int64_t> lines;  // address -> the epoch whose history that node's WAL belongs to
+    std::map<std::string, std::int64_t>
+        lines;  // address -> the epoch whose history that node's WAL belongs to
     std::optional<PendingPromotion> pending;
 
     [[nodiscard]] const Configuration& wanted() const { return configurations.back(); }

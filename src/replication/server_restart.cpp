@@ -1,12 +1,12 @@
 #include "replication/server_restart.h"
 
+#include <unistd.h>
 #include <algorithm>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <unistd.h>
 
 #include "replication/node_effects.h"
 #include "replication/pg_ctl.h"
@@ -27,7 +27,8 @@ struct Inspected {
 asio::awaitable<Result<Inspected>> inspect(LockSession& server, std::uint16_t port) {
     auto told = co_await server.run(
         "SELECT current_setting('data_directory'), current_setting('config_file'), current_setting('port'), "
-        "current_setting('restore_command', true), (SELECT count(*) FROM pg_catalog.pg_settings WHERE name LIKE "
+        "current_setting('restore_command', true), (SELECT count(*) FROM pg_catalog.pg_settings WHERE name "
+        "LIKE "
         "'recovery\\_target%' AND name NOT IN ('recovery_target_timeline', 'recovery_target_action', "
         "'recovery_target_inclusive') AND setting <> ''), "
         "(SELECT system_identifier FROM pg_catalog.pg_control_system())",
@@ -85,10 +86,13 @@ asio::awaitable<void> wait_for(int fd, std::optional<TimePoint> until) {
 asio::awaitable<Status> can_restart(LockSession& server, std::uint16_t port) {
     auto inspected = co_await inspect(server, port);
     if (!inspected.ok()) co_return inspected.error();
-    co_return Status{};
+    const PostmasterPid& postmaster = *inspected->files.postmaster;
+    if (port == postmaster.port) co_return Status{};
+    co_return check_port_is_free(postmaster, port);
 }
 
-asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, std::uint16_t port, Millis timeout,
+asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, std::uint16_t port,
+                                       Millis timeout,
                                        std::function<asio::awaitable<Status>()> claim_is_newest) {
     auto inspected = co_await inspect(*server, port);
     if (!inspected.ok()) co_return inspected.error();
@@ -130,14 +134,14 @@ asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, std:
 }
 
 asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis timeout) {
-    auto told = co_await server->run("SELECT current_setting('data_directory'), current_setting('config_file')",
-                                     effect_timeout);
+    auto told = co_await server->run(
+        "SELECT current_setting('data_directory'), current_setting('config_file')", effect_timeout);
     if (!told.ok()) co_return told.error();
     auto files = inspect_server(told->text(0), told->text(1));
     if (!files.ok())
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        "the server at " + server->address().to_string() + " can't be stopped from here: " +
-                            files.error().message,
+                        "the server at " + server->address().to_string() +
+                            " can't be stopped from here: " + files.error().message,
                         "Stop it on its host, then promote again."};
     const std::string data_directory = files->data_directory;
     server.reset();

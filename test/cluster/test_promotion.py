@@ -1,6 +1,5 @@
 """Promotion by hand, by both methods."""
 
-import contextlib
 import os
 import socket
 
@@ -123,32 +122,44 @@ def test_port_taken_over(make_cluster):
     assert (slave.conf_file.stat().st_mode, slave.conf_file.stat().st_uid) == (mode, owner)
 
 
-@pytest.mark.parametrize("obstacle", ["somebody listens there", "its socket's lock file is held"])
-def test_failed_start_restores_the_files(make_cluster, workspace, obstacle):
-    """The slave can't start on the new port: the files are as before, the error says so, and the node goes on where
-    the catalog says it is, as before or promoted."""
+def test_refused_restart_changes_nothing(make_cluster):
     cluster = make_cluster(failover="off")
-    slave = cluster.slaves[2]
-    text = slave.conf_file.read_bytes()
-    with contextlib.ExitStack() as stack:
-        port = workspace.free_port()
-        if obstacle == "somebody listens there":
-            squatter = stack.enter_context(socket.socket())
-            squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            squatter.bind((HOST, port))
-            squatter.listen()
-        else:
-            # Seen by nobody who only tries the port; a server that starts there finds its owner alive.
-            lock = workspace.path / f".s.PGSQL.{port}.lock"
-            lock.write_text(f"{os.getpid()}\n{workspace.path}\n0\n{port}\n{workspace.path}\n")
-            stack.callback(lock.unlink)
+    slave, before = cluster.slaves[2], cluster.nodes()
+    files = {name: (slave.data / name).read_bytes() for name in ("postgresql.conf", "standby.signal")}
+    with socket.socket() as squatter:
+        squatter.bind((HOST, 0))
+        squatter.listen()
+        port = squatter.getsockname()[1]
         with pytest.raises(psycopg2.Error) as caught:
             promote(cluster, f"WITH CONNECTION (':{port}')")
-    assert str(port) in str(caught.value)
-    if obstacle != "somebody listens there":
-        assert "restored" in str(caught.value) or "put back" in str(caught.value)
-    assert slave.conf_file.read_bytes() == text
-    row = cluster.wait_status(1, state="up", role_seen="master", gate="open")
-    assert row["node_port"] in (cluster.masters[1].port, slave.port)
-    assert cluster.pooler_sql("SELECT inet_server_port()") == [(row["node_port"],)]
+    assert str(port) in caught.value.diag.message_primary and "in use" in caught.value.diag.message_primary
+    assert {name: (slave.data / name).read_bytes() for name in files} == files
+    assert cluster.nodes() == before
+    # Nothing is broken: the slave is still one, and the master takes writes that wait for it.
+    assert slave.value("SELECT pg_is_in_recovery()")
+    cluster.wait_status(1, state="up", gate="open")
+    cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")
+
+
+def test_failed_start_restores_the_files(make_cluster, workspace):
+    """A start that fails after the promotion is recorded: the files are as before, and it is promoted where it was."""
+    cluster = make_cluster()
+    slave, old_port, new_port = cluster.slaves[2], cluster.slaves[2].port, workspace.free_port()
+    text = slave.conf_file.read_text()
+    # A living process owns the lock of the socket that the new port would get: the server refuses to start there.
+    lock = workspace.path / f".s.PGSQL.{new_port}.lock"
+    lock.write_text(f"{cluster.coordinator.postmaster_pid()}\n{cluster.coordinator.data}\n0\n{new_port}\n"
+                    f"{workspace.path}\n")
+    owner = slave.conf_file.stat()
+    os.chown(lock, owner.st_uid, owner.st_gid)
+    try:
+        with pytest.raises(psycopg2.Error) as caught:
+            promote(cluster, f"WITH CONNECTION (':{new_port}')")
+    finally:
+        lock.unlink()
+    diag = caught.value.diag
+    assert "restored" in f"{diag.message_primary} {diag.message_detail} {diag.message_hint}"
+    assert slave.conf_file.read_text() == text
+    assert_is_master(cluster, slave, old_port)
+    cluster.wait_status(1, state="up", gate="open")
     cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")
