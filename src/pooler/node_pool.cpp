@@ -17,7 +17,8 @@ constexpr std::size_t max_known_logins = 64;
 
 }  // namespace
 
-NodePool::NodePool(Context& context, PoolKey key) : context_(context), key_(std::move(key)) {
+NodePool::NodePool(Context& context, PoolKey key)
+    : context_(context), key_(std::move(key)), position_(context.positions[key_.node]) {
     refresh();
 }
 
