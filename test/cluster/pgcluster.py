@@ -121,6 +121,7 @@ class Server:
     """One PostgreSQL server of a workspace. Not started by its constructor."""
 
     def __init__(self, workspace, name, port=None):
+        self.killed = None  # the pid of the postmaster that kill9() ended
         self.workspace = workspace
         self.name = name
         self.port = port or workspace.free_port()
@@ -211,6 +212,7 @@ class Server:
         """Kills the postmaster as the kernel would, and returns when that was (monotonic seconds)."""
         pid = self.postmaster_pid()
         assert pid, f"{self.name} is not running"
+        self.killed = pid
         now = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         return now
@@ -227,8 +229,10 @@ class Server:
                 os.kill(pid, signal.SIGCONT)
 
     def wait_gone(self):
-        """Waits until no process of the server is left (children of a killed postmaster notice by themselves)."""
-        wait_for(lambda: not self.pids(), f"the processes of {self.name} to be gone")
+        """Waits until no process of the server is left (children of a killed postmaster notice by themselves), and until
+        the killed one is reaped: a zombie's pid in postmaster.pid keeps the server from starting again."""
+        wait_for(lambda: not self.pids() and not (self.killed and os.path.exists(f"/proc/{self.killed}")),
+                 f"the processes of {self.name} to be gone")
 
     def dsn(self, **options):
         merged = {"host": HOST, "port": self.port, "user": "postgres", "dbname": "postgres", "connect_timeout": 10,
