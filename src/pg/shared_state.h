@@ -12,7 +12,7 @@
 #include "pooler/environment.h"
 
 /// What the coordinator's processes share: plain data in the server's main shared memory segment (see
-/// shared_state.cpp for the layout and its lock protocol), and eventfds made by the postmaster for wake-ups,
+/// shared_layout.h for the layout and its lock protocol), and eventfds made by the postmaster for wake-ups,
 /// since a latch doesn't wake a process that waits in an event loop. A crash of any backend resets all of it:
 /// nothing decisive lives only here.
 namespace pgxc {
