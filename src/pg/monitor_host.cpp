@@ -110,7 +110,7 @@ class Host : public MonitorEnvironment {
                 const Node* master = before.find(row.node);
                 there_already = master == nullptr || master->epoch >= row.epoch;
                 if (there_already) return before;
-                return promote(before, {row.node.type, row.promoted_from}, row.new_address);
+                return with_promotion(before, row.node, row.listened_at, row.new_address, row.epoch);
             });
             if (!changed) return changed.error();
             return there_already ? Status{} : write_history(row);
@@ -143,6 +143,8 @@ class Host : public MonitorEnvironment {
             return {};
         });
     }
+
+    bool task_abandoned(int ticket) override { return monitor_request_abandoned(ticket); }
 
     void finish_task(int ticket, const Status& status, const std::string& text) override {
         finish_monitor_request(ticket, status, text);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "catalog/topology_rules.h"
 #include "replication/sync_standbys.h"
 
 namespace pgxc {
@@ -35,7 +36,7 @@ StateAndReason classify(const Node& node, const Observation& seen, const PolicyS
         case Silence::Timeout:
         case Silence::Other: {
             const bool long_enough = seen.failed_attempts > settings.probe_retries && seen.silent_since &&
-                                     since(*seen.silent_since, now) >= settings.probe_timeout;
+                                     since(*seen.silent_since, now) >= settings.detection_time();
             return {long_enough ? NodeState::Down : NodeState::Suspect, seen.error};
         }
     }
@@ -56,7 +57,11 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     if (master == nullptr) return {Verdict::Wait, "the master has not been asked yet", {}};
 
     if (master->silence == Silence::None) {
-        if (!master->starting) return {Verdict::Alive, {}, {}};
+        if (!master->starting) {
+            if (!master->facts && !master->refuses_us)
+                return {Verdict::Wait, "the master has not been asked yet", {}};
+            return {Verdict::Alive, {}, {}};
+        }
         const TimePoint from = master->going_down_since.value_or(now);
         if (since(from, now) < settings.restart_grace)
             return {Verdict::Wait,
@@ -68,12 +73,14 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
                     ms(settings.restart_grace) + ")",
                 {}};
     }
-    if (!master->answered_at)
-        return {Verdict::Wait,
-                "the master has not answered once since this monitor started: " + master->error,
-                {}};
-
     const TimePoint silent_since = master->silent_since.value_or(now);
+    // This monitor has never seen it alive: it may be starting together with us.
+    const Millis first_look = std::max(settings.restart_grace, settings.detection_time());
+    if (!master->answered_at && since(silent_since, now) < first_look)
+        return {Verdict::Wait,
+                "the master has not answered once since this monitor started, " +
+                    ms(since(silent_since, now)) + " ago: " + master->error,
+                {}};
     if (master->going_down_since && since(*master->going_down_since, now) < settings.restart_grace)
         return {Verdict::Wait,
                 "the master was shut down or restarted in good order: restart_grace of " +
@@ -90,7 +97,8 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             return {Verdict::Wait, "the connection to the master was lost; asking again", {}};
         case Silence::Timeout:
         case Silence::Other:
-            if (master->failed_attempts <= settings.probe_retries)
+            if (master->failed_attempts <= settings.probe_retries ||
+                since(silent_since, now) < settings.detection_time())
                 return {Verdict::Wait,
                         "no answer of the master for " + ms(since(silent_since, now)) + " (" +
                             std::to_string(master->failed_attempts) + " attempts)",
@@ -174,8 +182,12 @@ Result<Configuration> configuration_after(const Record& record, const HostPort& 
                                           const PolicySettings& settings) {
     const Epoch epoch{record.epoch.value() + 1};
     Configuration next{epoch, {}, 0};
+    const auto head = std::find_if(fenced.begin(), fenced.end(),
+                                   [&](const FencedPosition& slave) { return slave.address == chosen; });
     for (const FencedPosition& slave : fenced) {
         if (slave.address == chosen) continue;
+        // Only a prefix of the chosen's WAL can follow it (rule 9); after FORCE another slave may be further.
+        if (head == fenced.end() || slave.line != head->line || slave.position > head->position) continue;
         const Node* node = topology.find(slave.address);
         if (node == nullptr || node->replication != Replication::Synchronous) continue;
         next.slaves.push_back({standby_name(node->key, epoch), slave.address});
@@ -199,10 +211,29 @@ Record record_promotion(const Record& record, const HostPort& new_master, Config
     next.lines.try_emplace(record.master.to_string(), record.epoch.value());
     for (const FencedPosition& slave : fenced) next.lines[slave.address.to_string()] = slave.line;
     next.epoch = configuration.epoch;
+    next.timeline = 0;
     next.master = new_master;
     next.configurations.push_back(std::move(configuration));
     next.pending = std::move(pending);
     return next;
+}
+
+Topology with_promotion(const Topology& topology, NodeKey group, const HostPort& listened_at,
+                        const HostPort& address, Epoch epoch) {
+    Topology changed = topology;
+    const Node* slave = topology.find(listened_at);
+    if (slave != nullptr && !slave->is_master() && topology.top_master_of(slave->key) != nullptr &&
+        topology.top_master_of(slave->key)->key == group) {
+        auto promoted = promote(topology, slave->key, address);
+        if (promoted.ok()) changed = std::move(*promoted);
+    }
+    std::vector<Node> nodes = changed.nodes();
+    for (Node& node : nodes) {
+        if (node.key != group) continue;
+        node.address = address;
+        node.epoch = epoch;
+    }
+    return Topology{std::move(nodes)};
 }
 
 WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey group,
@@ -225,6 +256,13 @@ WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey g
                 missing != missing_since.end() && since(missing->second, now) >= settings.detection_time();
             if (!gone || !settings.sync_degrade) {
                 wanted.configuration.slaves.push_back(*counts);
+                // Left fenced by a decider that did not come to its end: it still counts, and must stream
+                // again.
+                const bool there = observation != nullptr && observation->facts &&
+                                   observation->silence == Silence::None && observation->facts->in_recovery;
+                if (there && (observation->facts->primary_conninfo.find(name) == std::string::npos ||
+                              observation->facts->primary_slot != name))
+                    wanted.to_prepare.push_back(*slave);
                 continue;
             }
             wanted.why = slave->key.to_string() + " has had no stream from its master for " +

@@ -77,6 +77,12 @@ struct FencedPosition {
                                       Configuration configuration, const std::vector<FencedPosition>& fenced,
                                       PendingPromotion pending);
 
+/// The topology after a recorded promotion: the slave that listened there is the group's master now, at that
+/// address and epoch. Whoever has dropped or renamed that slave meanwhile changes nothing about who the
+/// master is.
+[[nodiscard]] Topology with_promotion(const Topology& topology, NodeKey group, const HostPort& listened_at,
+                                      const HostPort& address, Epoch epoch);
+
 /// What the catalog asks for, given who is there: which slaves should count now.
 struct WantedSync {
     Configuration configuration;

@@ -1,4 +1,5 @@
 #include <libpq-fe.h>
+#include <unistd.h>
 
 #include <asio/ip/tcp.hpp>
 #include <asio/posix/stream_descriptor.hpp>
@@ -70,6 +71,14 @@ std::string readable(const std::string& message) {
     return text;
 }
 
+/// A backend whose postmaster was killed says 57P01 too (be-secure.c, "unexpected postmaster exit"): that is
+/// no shutdown in good order. The reporting function tells them apart in every language.
+bool is_orphaned(const PGresult* result) {
+    const char* routine = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+    return routine != nullptr &&
+           (std::string_view(routine) == "secure_read" || std::string_view(routine) == "secure_write");
+}
+
 NodeError lost(const std::string& what, Silence silence, const std::string& why) {
     return {{sqlstate::connection_failure, what + ": " + why}, silence, {}};
 }
@@ -117,7 +126,7 @@ class NodeConnection::Impl {
     ~Impl() { close(); }
 
     void close() {
-        if (descriptor_.is_open()) descriptor_.release();
+        if (descriptor_.is_open()) descriptor_.close();
         if (conn_ != nullptr) PQfinish(conn_);
         conn_ = nullptr;
     }
@@ -125,8 +134,10 @@ class NodeConnection::Impl {
     /// Waits for the socket. libpq may have replaced it since the last time (even under the same number), so
     /// while connecting it is registered anew for every wait.
     asio::awaitable<bool> wait(stream_descriptor::wait_type type, TimePoint deadline, bool connecting) {
-        if (connecting && descriptor_.is_open()) descriptor_.release();
-        if (!descriptor_.is_open()) descriptor_.assign(PQsocket(conn_));
+        // A duplicate, closed by us: libpq closes its own at an error, and the number may soon be another
+        // connection's.
+        if (connecting && descriptor_.is_open()) descriptor_.close();
+        if (!descriptor_.is_open()) descriptor_.assign(::dup(PQsocket(conn_)));
         DeadlineGuard guard(descriptor_, deadline);
         std::error_code failed;
         co_await descriptor_.async_wait(type, asio::redirect_error(asio::use_awaitable, failed));
@@ -169,6 +180,7 @@ class NodeConnection::Impl {
                 }
             } else if (status != PGRES_COMMAND_OK && status != PGRES_EMPTY_QUERY) {
                 const char* state = PQresultErrorField(result.get(), PG_DIAG_SQLSTATE);
+                if (is_orphaned(result.get())) state = nullptr;
                 const char* message = PQresultErrorField(result.get(), PG_DIAG_MESSAGE_PRIMARY);
                 const char* hint = PQresultErrorField(result.get(), PG_DIAG_MESSAGE_HINT);
                 NodeError told;
@@ -205,9 +217,7 @@ class NodeConnection::Impl {
         };
         // A backend whose postmaster was killed says 57P01 too (be-secure.c, "unexpected postmaster exit"):
         // that is no shutdown in good order. The reporting function tells them apart in every language.
-        const std::string routine = field(PG_DIAG_SOURCE_FUNCTION);
-        const bool orphaned = routine == "secure_read" || routine == "secure_write";
-        impl->last_unasked_ = orphaned ? "" : field(PG_DIAG_SQLSTATE);
+        impl->last_unasked_ = is_orphaned(result) ? "" : field(PG_DIAG_SQLSTATE);
         if (impl->notices_.size() < 32)
             impl->notices_.push_back(
                 {field(PG_DIAG_SQLSTATE), field(PG_DIAG_MESSAGE_PRIMARY), field(PG_DIAG_SOURCE_FUNCTION)});
@@ -220,6 +230,7 @@ class NodeConnection::Impl {
     std::string last_unasked_;
     bool broken_ = false;
     bool interrupted_ = false;
+    bool waiting_ = false;  // inside wait_broken(): the only wait that interrupt() may end
 };
 
 NodeConnection::NodeConnection(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -328,7 +339,10 @@ asio::awaitable<NodeResult<Rows>> NodeConnection::finish(Millis timeout) {
 asio::awaitable<bool> NodeConnection::wait_broken(TimePoint until) {
     impl_->interrupted_ = false;
     while (!impl_->broken_ && !impl_->interrupted_) {
-        if (!co_await impl_->wait(stream_descriptor::wait_read, until, false)) break;
+        impl_->waiting_ = true;
+        const bool readable = co_await impl_->wait(stream_descriptor::wait_read, until, false);
+        impl_->waiting_ = false;
+        if (!readable) break;
         if (PQconsumeInput(impl_->conn_) == 0 || PQstatus(impl_->conn_) != CONNECTION_OK) {
             impl_->broken_ = true;
             break;
@@ -344,7 +358,7 @@ asio::awaitable<bool> NodeConnection::wait_broken(TimePoint until) {
 
 void NodeConnection::interrupt() {
     impl_->interrupted_ = true;
-    if (impl_->descriptor_.is_open()) impl_->descriptor_.cancel();
+    if (impl_->waiting_) impl_->descriptor_.cancel();
 }
 
 bool NodeConnection::broken() const {

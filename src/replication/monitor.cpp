@@ -43,6 +43,9 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         if (!read.ok()) {
             if (trouble_ != read.error().message) log_info("the monitor waits: " + read.error().message);
             trouble_ = read.error().message;
+            // Anything but "there is no extension" passes (a lock on the catalog): the groups go on as they
+            // are.
+            if (read.error().sqlstate != sqlstate::undefined_object) return;
             stop_all();
             topology_ = Topology{};
             publish();
@@ -160,8 +163,10 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         }
         for (const NodeKey key : wanted) {
             if (groups_.contains(key)) continue;
+            // A token per object: one that still ends a step must not be taken for its successor.
+            const std::string token = claim_token_ + "-" + std::to_string(++groups_made_);
             auto group =
-                std::make_shared<NodeGroup>(context_.get_executor(), key, claim_token_, environment_, *this);
+                std::make_shared<NodeGroup>(context_.get_executor(), key, token, environment_, *this);
             groups_[key] = group;
             group->start();
         }
@@ -190,10 +195,9 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         for (const auto& [key, group] : groups_) {
             if (!group->promoting() || group->gate() != Gate::Open) continue;
             const Node* master = effective.find(key);
-            const NodeKey slave{key.type, group->record()->pending->promoted_id};
             if (master == nullptr || master->epoch >= group->record()->epoch) continue;
-            auto promoted = promote(effective, slave, group->record()->master);
-            if (promoted.ok()) effective = std::move(*promoted);
+            effective = with_promotion(effective, key, group->record()->pending->listens_at,
+                                       group->record()->master, group->record()->epoch);
         }
         return effective;
     }
@@ -219,7 +223,9 @@ class Monitor::Impl : public NodeGroup::Surroundings {
             if (watch != watches_.end()) describe(shown, watch->second->seen(), policy, now);
             const auto group = groups_.find(node.key);
             if (group != groups_.end() && node.is_master()) {
-                shown.gate = group->second->gate();
+                const auto& record = group->second->record();
+                const bool recorded = record && record->master == node.address && record->epoch == node.epoch;
+                shown.gate = recorded ? group->second->gate() : Gate::Held;
                 if (group->second->promoting() && shown.gate == Gate::Held)
                     shown.state = NodeState::Promoting;
                 if (!group->second->why().empty()) shown.why = group->second->why();
@@ -289,6 +295,7 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     asio::io_context& context_;
     MonitorEnvironment& environment_;
     std::string claim_token_;
+    unsigned groups_made_ = 0;
     asio::steady_timer view_timer_;
     asio::steady_timer catalog_timer_;
     NodeLogin login_;

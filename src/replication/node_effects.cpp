@@ -174,7 +174,7 @@ asio::awaitable<Status> alter_system(LockSession& server, SettingChanges setting
     co_return co_await reload(server);
 }
 
-asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::string expected_name,
+asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::string> expected_names,
                                            std::uint64_t system_identifier,
                                            std::function<Status(const std::string&)> save_conninfo,
                                            Millis timeout) {
@@ -200,10 +200,11 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::string expec
 
     FenceResult result;
     result.conninfo = before->text(2);
-    if (!expected_name.empty() && before->text(6) != expected_name)
+    if (!expected_names.empty() &&
+        std::find(expected_names.begin(), expected_names.end(), before->text(6)) == expected_names.end())
         co_return Error{sqlstate::object_not_in_prerequisite_state,
                         at(slave) + " is known to itself as \"" + before->text(6) + "\", not as \"" +
-                            expected_name + "\": it can't stand for that slave"};
+                            expected_names.front() + "\": it can't stand for that slave"};
     if (!result.conninfo.empty()) {
         if (Status saved = save_conninfo(result.conninfo); !saved.ok()) co_return saved.error();
     }
@@ -331,9 +332,8 @@ asio::awaitable<Status> set_standby_names(LockSession& server, std::string names
     co_return co_await see_setting(server, "synchronous_standby_names", names, effect_timeout);
 }
 
-asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k,
-                                   std::vector<std::string> slaves, std::uint64_t system_identifier,
-                                   std::uint32_t old_timeline, Millis timeout) {
+asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectation expected,
+                                               Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     auto committer = co_await master.second_session(timeout);
     if (!committer.ok()) co_return committer.error();
@@ -349,16 +349,24 @@ asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k
     if (facts->text(0) != "f")
         co_return Error{sqlstate::object_not_in_prerequisite_state,
                         at(master) + " is in recovery: no master"};
-    if (system_identifier != 0 && facts->text(2) != std::to_string(system_identifier))
+    if (expected.system_identifier != 0 && facts->text(2) != std::to_string(expected.system_identifier))
         co_return Error{sqlstate::object_not_in_prerequisite_state,
                         at(master) + " belongs to another cluster"};
-    if (std::stoul("0" + facts->text(3)) <= old_timeline)
+    const TimelineId timeline{static_cast<std::uint32_t>(std::stoul("0" + facts->text(3)))};
+    if (timeline.value() <= expected.above_timeline)
         co_return Error{
             sqlstate::object_not_in_prerequisite_state,
             at(master) + " is on timeline " + facts->text(3) + ", the one that its promotion had to leave"};
-    if (facts->text(1) != names)
+    if (expected.timeline != 0 && timeline.value() != expected.timeline)
+        co_return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            at(master) + " writes timeline " + facts->text(3) + " where the recorded master writes " +
+                std::to_string(expected.timeline) +
+                (timeline.value() < expected.timeline ? ": it is a former master"
+                                                      : ": it was promoted without the arbiter's record")};
+    if (facts->text(1) != expected.names)
         co_return Error{sqlstate::config_file_error, at(master) + ": synchronous_standby_names is '" +
-                                                         facts->text(1) + "' where '" + names +
+                                                         facts->text(1) + "' where '" + expected.names +
                                                          "' is recorded"};
 
     auto committed =
@@ -370,17 +378,17 @@ asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k
             "SELECT pg_catalog.pg_terminate_backend(" + std::to_string((*committer)->backend_pid()) + ")",
             effect_timeout);
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        at(master) + ": an own commit was not acknowledged by " + std::to_string(k) +
+                        at(master) + ": an own commit was not acknowledged by " + std::to_string(expected.k) +
                             " synchronous slaves: " + committed.error().error.message};
     }
     for (const ServerNotice& notice : committed->notices)
         if (notice.routine == "SyncRepWaitForLSN")
             co_return Error{sqlstate::object_not_in_prerequisite_state,
                             at(master) + ": an own commit's wait for synchronous slaves was cancelled"};
-    if (k == 0) co_return Status{};
+    if (expected.k == 0) co_return timeline;
 
     std::string list;
-    for (const std::string& name : slaves) list += (list.empty() ? "" : ", ") + sql_literal(name);
+    for (const std::string& name : expected.slaves) list += (list.empty() ? "" : ", ") + sql_literal(name);
     auto barrier =
         co_await (*committer)->query("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
     if (!barrier.ok()) co_return barrier.error().error;
@@ -393,10 +401,10 @@ asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k
                                    list + ") AND flush_lsn >= " + sql_literal(barrier->text()) + "::pg_lsn",
                                effect_timeout);
         if (!flushed.ok()) co_return flushed.error().error;
-        if (std::stoi("0" + flushed->text()) >= k) co_return Status{};
+        if (std::stoi("0" + flushed->text()) >= expected.k) co_return timeline;
         if (Clock::now() >= deadline)
             co_return Error{sqlstate::object_not_in_prerequisite_state,
-                            at(master) + ": only " + flushed->text() + " of " + std::to_string(k) +
+                            at(master) + ": only " + flushed->text() + " of " + std::to_string(expected.k) +
                                 " synchronous slaves have flushed an own commit"};
         co_await look_again_soon();
     }

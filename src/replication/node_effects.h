@@ -23,10 +23,10 @@ struct FenceResult {
 
 /// Cuts a slave's WAL stream and proves that it is cut (rule 4, F9): cleared primary_conninfo durable; a
 /// session begun later sees it; the startup process has read it and waits for WAL; no WAL receiver exists.
-/// `expected_name` is the application_name by which the slave must know itself, so that two addresses never
+/// `expected_names`: the slave must know itself by one of them (empty: any), so that two addresses never
 /// count as two servers. `save_conninfo` is called, and must succeed, before the setting is overwritten.
 [[nodiscard]] asio::awaitable<Result<FenceResult>> fence(
-    LockSession& slave, std::string expected_name, std::uint64_t system_identifier,
+    LockSession& slave, std::vector<std::string> expected_names, std::uint64_t system_identifier,
     std::function<Status(const std::string&)> save_conninfo, Millis timeout);
 
 /// Undoes a fence: the slave streams again, from where `conninfo` says.
@@ -53,12 +53,19 @@ struct StreamPlan {
 [[nodiscard]] asio::awaitable<Status> set_standby_names(LockSession& server, std::string names,
                                                         std::string nobody_names);
 
-/// An own commit on a master, flushed by k of the named slaves (rule 12). Also checks that it is a master, of
-/// this system, on a timeline above `old_timeline` (0: any), with just these names in force.
-[[nodiscard]] asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k,
-                                                 std::vector<std::string> slaves,
-                                                 std::uint64_t system_identifier, std::uint32_t old_timeline,
-                                                 Millis timeout);
+/// What a gate must find (rule 12).
+struct GateExpectation {
+    std::string names;  // synchronous_standby_names in force
+    int k = 0;          // so many of these must have flushed the own commit
+    std::vector<std::string> slaves;
+    std::uint64_t system_identifier = 0;  // 0 = any
+    std::uint32_t timeline = 0;           // just this one; 0 = any
+    std::uint32_t above_timeline = 0;     // a later one than this
+};
+
+/// An own commit on a master, flushed by k of the named slaves. Gives the timeline that it was made on.
+[[nodiscard]] asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectation expected,
+                                                             Millis timeout);
 
 /// pg_promote() without waiting, then watching until the server is out of recovery (F5: reloads wake a
 /// startup process that missed its wake-up).

@@ -25,6 +25,8 @@ constexpr Millis retry_interval{500};
 constexpr Millis ask_interval{5};
 /// How long a statement that asked for synchronous replication is kept waiting for it.
 constexpr Millis settle_limit{12'000};
+/// How often slots that nobody uses any more are looked for: they hold back WAL on the master's disk.
+constexpr Millis tidy_interval{10'000};
 /// How long a slave that was told to stream is watched before other work goes on.
 constexpr Millis stream_patience{3'000};
 
@@ -141,6 +143,39 @@ void NodeGroup::set_why(std::string why) {
     surroundings_.view_changed();
 }
 
+std::optional<MonitorTask> NodeGroup::take_promotion() {
+    for (auto task = tasks_.begin(); task != tasks_.end();) {
+        const bool promote = task->kind == MonitorTask::Kind::Promote;
+        if (environment_.task_abandoned(task->ticket)) {
+            settle_since_.erase(task->ticket);
+            environment_.finish_task(task->ticket, {}, {});
+            task = tasks_.erase(task);
+        } else if (promote) {
+            MonitorTask taken = *task;
+            tasks_.erase(task);
+            return taken;
+        } else {
+            ++task;
+        }
+    }
+    return std::nullopt;
+}
+
+void NodeGroup::refuse_promotions(const std::string& why) {
+    while (const auto task = take_promotion())
+        environment_.finish_task(
+            task->ticket,
+            Error{sqlstate::object_not_in_prerequisite_state,
+                  task->node.to_string() + " can't be promoted now: " + why, "See pgxc_node_status."},
+            {});
+}
+
+asio::awaitable<void> NodeGroup::carry_out(MonitorTask task) {
+    Status done = co_await promote_by_hand(task);
+    environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
+    if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+}
+
 asio::awaitable<void> NodeGroup::step() {
     const Node* node = surroundings_.topology().find(key_);
     if (node == nullptr || !node->is_master()) co_return;
@@ -149,6 +184,7 @@ asio::awaitable<void> NodeGroup::step() {
     if (!record_) {
         if (Status read = co_await read_record(); !read.ok()) {
             hold(read.error().message);
+            refuse_promotions(why_);
             answer_tasks(read);
             co_return;
         }
@@ -156,15 +192,35 @@ asio::awaitable<void> NodeGroup::step() {
     if (!claimed_) {
         if (Status mine = co_await claim(); !mine.ok()) {
             hold("can't claim the group: " + mine.error().message);
+            refuse_promotions(why_);
             answer_tasks(mine);
             co_return;
         }
     }
     if (record_->pending) {
+        // Only FORCE goes past a decision that stands: the chosen may be lost for good.
+        if (auto task = take_promotion()) {
+            if (task->force && task->node.id != record_->pending->promoted_id) {
+                co_await carry_out(*task);
+                co_return;
+            }
+            environment_.finish_task(
+                task->ticket,
+                Error{sqlstate::object_not_in_prerequisite_state,
+                      "a promotion of " + record_->pending->listens_at.to_string() +
+                          " is recorded and being finished",
+                      "Wait for it, or, if that server is lost, promote another one with FORCE."},
+                {});
+        }
         if (too_soon()) co_return;
         if (Status finished = co_await finish_promotion(); !finished.ok()) {
-            hold("the recorded promotion of " + record_->pending->listens_at.to_string() +
-                 " isn't finished: " + finished.error().message);
+            const std::string why = "the recorded promotion of " + record_->pending->listens_at.to_string() +
+                                    " isn't finished: " + finished.error().message;
+            // A master that is proven stays open: only the catalog lags behind (rule 14).
+            if (gate_ == Gate::Open && promoted_ == record_->epoch)
+                set_why(why);
+            else
+                hold(why);
             answer_tasks(finished);
             retry_later();
         }
@@ -173,18 +229,14 @@ asio::awaitable<void> NodeGroup::step() {
     if (catalog_address != record_->master) {
         hold("the catalog has " + catalog_address.to_string() + " as the master, the arbiter's record " +
              record_->master.to_string());
+        refuse_promotions(why_);
+        // Dropped and registered anew, perhaps: then the record is another one, too.
+        record_.reset();
+        claimed_ = false;
         co_return;
     }
-    const auto promote = std::find_if(tasks_.begin(), tasks_.end(), [](const MonitorTask& task) {
-        return task.kind == MonitorTask::Kind::Promote;
-    });
-    if (promote != tasks_.end()) {
-        const MonitorTask task = *promote;
-        tasks_.erase(promote);
-        Status done = co_await promote_by_hand(task);
-        environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
-        if (!done.ok())
-            log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+    if (auto task = take_promotion()) {
+        co_await carry_out(*task);
         co_return;
     }
 
@@ -192,6 +244,8 @@ asio::awaitable<void> NodeGroup::step() {
     const auto now = Clock::now();
     const Judgement judgement = judge_master(*record_, seen, policy(), now);
     const auto master = seen.find(record_->master);
+    // Streams are missed only while the master itself answers.
+    if (judgement.verdict != Verdict::Alive) missing_since_.clear();
     switch (judgement.verdict) {
         case Verdict::Dead: {
             if (gate_ == Gate::Open) hold(judgement.reason);
@@ -230,21 +284,22 @@ asio::awaitable<void> NodeGroup::step() {
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
                 break;
             }
-            if (observation.facts->in_recovery) {
-                hold("the recorded master at " + record_->master.to_string() + " is in recovery");
+            if (const auto wrong = why_not_master(*observation.facts)) {
+                hold(*wrong);
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
                 break;
             }
-            if (record_->system_identifier != 0 &&
-                observation.facts->system_identifier != record_->system_identifier) {
-                hold("the server at " + record_->master.to_string() + " belongs to another cluster");
-                answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
-                break;
-            }
+            if (gate_ == Gate::Open && proven_start_ != observation.facts->started_at)
+                hold("the master has been restarted; it is proven anew");
+            if (gate_ == Gate::Open && record_->configurations.size() == 1 &&
+                observation.facts->standby_names != names_in_force(record_->wanted()))
+                hold("the master's synchronous_standby_names was changed by somebody else: '" +
+                     observation.facts->standby_names + "'");
             note_missing_streams(seen);
             Status settled = co_await keep_synchronous();
             if (settled.ok() && gate_ == Gate::Held) settled = co_await open_gate();
             if (settled.ok()) settled = co_await follow();
+            if (settled.ok()) co_await tidy_slots();
             if (settled.ok() && gate_ == Gate::Open) set_why(sync_why_);
             answer_tasks(settled);
             break;
@@ -252,7 +307,22 @@ asio::awaitable<void> NodeGroup::step() {
     }
 }
 
-// --- The record ------------------------------------------------------------------------------------------
+std::optional<std::string> NodeGroup::why_not_master(const ServerFacts& facts) const {
+    const std::string at = record_->master.to_string();
+    if (facts.in_recovery) return "the recorded master at " + at + " is in recovery";
+    if (record_->system_identifier != 0 && facts.system_identifier != record_->system_identifier)
+        return "the server at " + at + " belongs to another cluster";
+    if (record_->timeline != 0 && facts.timeline.value() < record_->timeline)
+        return "the server at " + at + " writes timeline " + std::to_string(facts.timeline.value()) +
+               ": it is a former master, the recorded one writes " + std::to_string(record_->timeline);
+    if (record_->timeline != 0 && facts.timeline.value() > record_->timeline)
+        return "the server at " + at + " writes timeline " + std::to_string(facts.timeline.value()) +
+               ": it was promoted without the arbiter's record";
+    return std::nullopt;
+}
+
+// --- The record
+// ---------------------------------------------------------------------------------------------------
 
 asio::awaitable<Status> NodeGroup::read_record() {
     auto record = co_await environment_.arbiter().read(key_);
@@ -312,7 +382,8 @@ asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
     co_return session;
 }
 
-// --- Calm times ------------------------------------------------------------------------------------------
+// --- Calm times
+// ---------------------------------------------------------------------------------------------------
 
 void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen) {
     const auto master = seen.find(record_->master);
@@ -332,8 +403,7 @@ void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen
 
 asio::awaitable<Status> NodeGroup::open_gate() {
     const auto now = Clock::now();
-    if (gate_tried_ && now - *gate_tried_ < retry_interval && !why_.empty() &&
-        missing_since_.empty() == false)
+    if (gate_tried_ && now - *gate_tried_ < retry_interval && !missing_since_.empty())
         co_return Error{sqlstate::object_not_in_prerequisite_state, why_};
     gate_tried_ = now;
     auto master = co_await session(record_->master);
@@ -341,38 +411,63 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         hold(master.error().message);
         co_return master.error();
     }
-    const Configuration& wanted = record_->wanted();
-    const std::string names = synchronous_standby_names(wanted.k, wanted.names());
-    const std::string nobody = nobody_standby_names(record_->cluster_id);
     const auto seen = surroundings_.observations();
     const auto observation = seen.find(record_->master);
     if (observation == seen.end() || !observation->second.facts) co_return Status{};
-    const std::uint64_t system_identifier = observation->second.facts->system_identifier;
-    if (observation->second.facts->standby_names != names) {
-        if (Status set = co_await set_standby_names(**master, names, nobody); !set.ok()) {
+    const ServerFacts facts = *observation->second.facts;
+    const GateExpectation expected = gate_expectation(record_->wanted());
+    if (facts.standby_names != expected.names) {
+        Status set =
+            co_await set_standby_names(**master, expected.names, nobody_standby_names(record_->cluster_id));
+        if (!set.ok()) {
             hold(set.error().message);
             co_return set;
         }
     }
     // Shorter than the detection time: if a slave is what is missing, degrading must not wait behind this.
-    Status proven = co_await prove_gate(**master, names, wanted.k, wanted.names(), record_->system_identifier,
-                                        0, policy().probe_timeout);
+    auto proven = co_await prove_gate(**master, expected, policy().probe_timeout);
     if (!proven.ok()) {
         hold(proven.error().message);
-        co_return proven;
+        co_return proven.error();
     }
-    if (record_->system_identifier == 0) {
+    if (record_->system_identifier == 0 || record_->timeline == 0) {
         Record next = *record_;
         ++next.generation;
-        next.system_identifier = system_identifier;
+        next.system_identifier = facts.system_identifier;
+        next.timeline = proven->value();
         if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
     }
+    proven_start_ = facts.started_at;
+    if (facts.standby_names != expected.names) co_await observe_anew(record_->master);
     gate_ = Gate::Open;
     log_info(key_.to_string() + ": " + record_->master.to_string() + " is proven the master of epoch " +
              std::to_string(record_->epoch.value()) + "; open for transactions");
     set_why({});
     surroundings_.view_changed();
     co_return Status{};
+}
+
+GateExpectation NodeGroup::gate_expectation(const Configuration& configuration) const {
+    GateExpectation expected;
+    expected.slaves = names_of(configuration);
+    expected.names = names_in_force(configuration);
+    expected.k = configuration.k;
+    expected.system_identifier = record_->system_identifier;
+    expected.timeline = record_->timeline;
+    return expected;
+}
+
+asio::awaitable<void> NodeGroup::tidy_slots() {
+    const auto now = Clock::now();
+    if (tidied_at_ && now - *tidied_at_ < tidy_interval) co_return;
+    tidied_at_ = now;
+    auto master = co_await session(record_->master);
+    if (!master.ok()) co_return;
+    std::vector<std::string> keep = names_of(record_->wanted());
+    for (const Node& node : surroundings_.topology().nodes())
+        if (!node.is_master()) keep.push_back(standby_name(node.key, record_->epoch));
+    if (Status dropped = co_await drop_stale_slots(**master, keep); !dropped.ok())
+        log_warning(key_.to_string() + ": stale slots are left: " + dropped.error().message);
 }
 
 asio::awaitable<Status> NodeGroup::keep_synchronous() {
@@ -393,7 +488,11 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
             co_return prepared;
         }
     }
-    if (in_force) co_return Status{};
+    // What was wanted was judged before that: judge again.
+    if (!wanted.to_prepare.empty()) {
+        woken_ = true;
+        co_return Status{};
+    }
     if (Status changed = co_await change_configuration(wanted.configuration); !changed.ok()) {
         sync_tried_ = Clock::now();
         sync_why_ = changed.error().message;
@@ -466,28 +565,24 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
         next.configurations.push_back(next_configuration);
         if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
     }
-    const std::vector<std::string> slaves = next_configuration.names();
-    const std::string names = synchronous_standby_names(next_configuration.k, slaves);
+    const GateExpectation expected = gate_expectation(next_configuration);
     auto master = co_await session(record_->master);
     if (!master.ok()) co_return master.error();
-    Status set = co_await set_standby_names(**master, names, nobody_standby_names(record_->cluster_id));
+    Status set =
+        co_await set_standby_names(**master, expected.names, nobody_standby_names(record_->cluster_id));
     if (!set.ok()) co_return set;
-    Status proven = co_await prove_gate(**master, names, next_configuration.k, slaves,
-                                        record_->system_identifier, 0, policy().probe_timeout);
-    if (!proven.ok()) co_return proven;
+    auto proven = co_await prove_gate(**master, expected, policy().probe_timeout);
+    if (!proven.ok()) co_return proven.error();
     Record next = *record_;
     ++next.generation;
     next.configurations.assign(1, next_configuration);
     for (const Member& member : next_configuration.slaves)
         next.lines[member.address.to_string()] = record_->epoch.value();
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
-    log_info(key_.to_string() + ": synchronous_standby_names = '" + names + "' is in force");
-    std::vector<std::string> keep = slaves;
-    for (const Node* slave : surroundings_.topology().slaves_of(key_))
-        keep.push_back(standby_name(slave->key, record_->epoch));
-    if (Status dropped = co_await drop_stale_slots(**master, keep); !dropped.ok())
-        log_warning(key_.to_string() + ": stale slots are left: " + dropped.error().message);
-    surroundings_.kick(record_->master);
+    log_info(key_.to_string() + ": synchronous_standby_names = '" + expected.names + "' is in force");
+    tidied_at_.reset();
+    // What was seen of the master so far has the old names: nobody must judge by that.
+    co_await observe_anew(record_->master);
     co_return Status{};
 }
 
@@ -515,7 +610,8 @@ asio::awaitable<Status> NodeGroup::follow() {
     co_return Status{};
 }
 
-// --- Tasks -----------------------------------------------------------------------------------------------
+// --- Tasks
+// --------------------------------------------------------------------------------------------------------
 
 std::optional<std::string> NodeGroup::settle_blocker() const {
     if (gate_ != Gate::Open) return why_.empty() ? "the master is not proven yet" : why_;

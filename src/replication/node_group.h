@@ -81,17 +81,30 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
 
     // Failover
     asio::awaitable<Status> fail_over(std::string cause, TimePoint silent_since);
-    asio::awaitable<Status> promote_by_hand(const MonitorTask& task);
+    asio::awaitable<Status> promote_by_hand(MonitorTask task);
+    asio::awaitable<void> carry_out(MonitorTask task);
+    /// Takes the oldest promotion that is asked for and still waited for.
+    [[nodiscard]] std::optional<MonitorTask> take_promotion();
+    void refuse_promotions(const std::string& why);
     /// Fences every member of every listed configuration (and `extra`) that can be reached.
     asio::awaitable<std::vector<Candidate>> fence_members(const std::vector<Member>& members);
-    asio::awaitable<void> undo_fences(const std::vector<Candidate>& fenced);
+    asio::awaitable<void> undo_fences(const std::vector<Candidate>& fenced, Epoch epoch);
     asio::awaitable<Status> record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
                                                PendingPromotion pending, HostPort new_address);
     asio::awaitable<Status> finish_promotion();
+    /// Brings the recorded master about, up to the proven gate.
+    asio::awaitable<Status> promote_recorded();
     asio::awaitable<Status> restart_as_new_master();
+    /// In a takeover of its port by hand the old master may still live: it is stopped, after the record.
+    asio::awaitable<Status> make_way();
 
     // Calm times
     asio::awaitable<Status> open_gate();
+    /// What the gate of the recorded master must find with this configuration in force.
+    [[nodiscard]] GateExpectation gate_expectation(const Configuration& configuration) const;
+    /// Why a server that answers at the master's address isn't the recorded master.
+    [[nodiscard]] std::optional<std::string> why_not_master(const ServerFacts& facts) const;
+    asio::awaitable<void> tidy_slots();
     asio::awaitable<Status> keep_synchronous();
     /// Makes a slave stream from that server under its name of this epoch.
     asio::awaitable<Status> prepare(Node slave, HostPort upstream);
@@ -133,8 +146,12 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::optional<TimePoint> retry_at_;
     std::optional<TimePoint> gate_tried_;
     std::optional<TimePoint> sync_tried_;
-    std::optional<Timing> timing_;        // of the failover that runs, if it began in this process
-    std::optional<Epoch> promoted_;       // the epoch whose master this process has seen promoted and proven
+    std::optional<Timing> timing_;   // of the failover that runs, if it began in this process
+    std::optional<Epoch> promoted_;  // the epoch whose master this process has seen promoted and proven
+    TimePoint promoted_at_;          // when that was
+    TimelineId proven_timeline_;     // what it writes
+    std::string proven_start_;       // when the server was started whose gate was proven
+    std::optional<TimePoint> tidied_at_;
     bool restarted_ = false;              // the chosen has been restarted for the pending promotion
     std::optional<Error> restart_error_;  // why the restart that was wanted did not come about
     std::deque<MonitorTask> tasks_;

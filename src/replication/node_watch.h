@@ -36,7 +36,7 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
     asio::awaitable<void> run();
     asio::awaitable<void> pause(Millis time);
     void answered(ServerFacts facts);
-    void failed(const NodeError& error);
+    void failed(const NodeError& error, TimePoint began);
     void notify();
 
     asio::any_io_executor executor_;

@@ -49,6 +49,7 @@ SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('synchronous_standby_names'),
        pg_catalog.current_setting('primary_conninfo', true),
        pg_catalog.current_setting('primary_slot_name', true),
+       pg_catalog.pg_postmaster_start_time(),
        (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('application_name', application_name,
                'state', state, 'flush_lsn', flush_lsn, 'replay_lsn', replay_lsn))
           FROM pg_catalog.pg_stat_replication))";
@@ -56,7 +57,7 @@ SELECT pg_catalog.pg_is_in_recovery(),
 }
 
 Result<ServerFacts> facts_from(Rows& rows, int server_version) {
-    if (rows.rows.size() != 1 || rows.rows.front().size() != 11)
+    if (rows.rows.size() != 1 || rows.rows.front().size() != 12)
         return Error{sqlstate::internal_error, "a node answered the probe with an unexpected result"};
     ServerFacts facts;
     facts.server_version = server_version;
@@ -69,6 +70,7 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
     facts.standby_names = rows.text(7);
     facts.primary_conninfo = rows.text(8);
     facts.primary_slot = rows.text(9);
+    facts.started_at = rows.text(10);
     try {
         if (!rows.is_null(6)) {
             const auto receiver = nlohmann::json::parse(rows.text(6));
@@ -80,8 +82,8 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
             if (timeline != receiver.end() && timeline->is_number() && facts.streaming())
                 facts.timeline = TimelineId{timeline->get<std::uint32_t>()};
         }
-        if (!rows.is_null(10)) {
-            for (const auto& row : nlohmann::json::parse(rows.text(10)))
+        if (!rows.is_null(11)) {
+            for (const auto& row : nlohmann::json::parse(rows.text(11)))
                 facts.standbys.push_back({text_in(row, "application_name"), text_in(row, "state"),
                                           lsn_in(row, "flush_lsn"), lsn_in(row, "replay_lsn")});
         }

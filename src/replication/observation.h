@@ -35,6 +35,7 @@ struct ServerFacts {
     std::string standby_names;  // synchronous_standby_names
     std::string primary_conninfo;
     std::string primary_slot;
+    std::string started_at;  // pg_postmaster_start_time()
     int server_version = 0;
     std::vector<StreamSeen> standbys;
     [[nodiscard]] bool streaming() const { return receiver_status == "streaming"; }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "replication/sync_standbys.h"
+
 namespace pgxc {
 namespace {
 
@@ -47,6 +49,8 @@ json pending_json(const PendingPromotion& pending) {
             {"fence_ms", pending.fence_ms},
             {"lost_wal_bytes", pending.lost_wal_bytes},
             {"old_timeline", pending.old_timeline},
+            {"data_directory", pending.data_directory},
+            {"config_file", pending.config_file},
             {"settings_to_restore", pending.settings_to_restore}};
 }
 
@@ -65,6 +69,8 @@ PendingPromotion pending_from(const json& value) {
     value.at("fence_ms").get_to(pending.fence_ms);
     value.at("lost_wal_bytes").get_to(pending.lost_wal_bytes);
     value.at("old_timeline").get_to(pending.old_timeline);
+    value.at("data_directory").get_to(pending.data_directory);
+    value.at("config_file").get_to(pending.config_file);
     value.at("settings_to_restore").get_to(pending.settings_to_restore);
     return pending;
 }
@@ -78,6 +84,16 @@ bool plausible(const Record& record) {
 }
 
 }  // namespace
+
+std::vector<std::string> names_of(const Configuration& configuration) {
+    std::vector<std::string> names;
+    for (const Member& member : configuration.slaves) names.push_back(member.name);
+    return names;
+}
+
+std::string names_in_force(const Configuration& configuration) {
+    return synchronous_standby_names(configuration.k, names_of(configuration));
+}
 
 const Member* Configuration::find(const HostPort& address) const {
     const auto at = std::find_if(slaves.begin(), slaves.end(),
@@ -136,6 +152,7 @@ std::string to_json(const Record& record) {
                         {"master", address_json(record.master)},
                         // As text: 64 bits do not survive every reader of JSON as a number.
                         {"system_identifier", std::to_string(record.system_identifier)},
+                        {"timeline", record.timeline},
                         {"configurations", configurations},
                         {"lines", record.lines},
                         {"pending", record.pending ? pending_json(*record.pending) : json(nullptr)}};
@@ -154,6 +171,7 @@ Result<Record> record_from_json(const std::string& text) {
         record.epoch = Epoch{value.at("epoch").get<std::int64_t>()};
         record.master = address_from(value.at("master"));
         record.system_identifier = std::stoull(value.at("system_identifier").get<std::string>());
+        value.at("timeline").get_to(record.timeline);
         for (const json& configuration : value.at("configurations"))
             record.configurations.push_back(configuration_from(configuration));
         value.at("lines").get_to(record.lines);

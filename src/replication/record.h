@@ -32,6 +32,11 @@ struct Configuration {
     friend bool operator==(const Configuration&, const Configuration&) = default;
 };
 
+/// The application_names that count in a configuration.
+[[nodiscard]] std::vector<std::string> names_of(const Configuration& configuration);
+/// synchronous_standby_names for it.
+[[nodiscard]] std::string names_in_force(const Configuration& configuration);
+
 /// A promotion that is recorded (so: decided) and not yet finished. Holds all that another monitor needs to
 /// finish.
 struct PendingPromotion {
@@ -48,6 +53,9 @@ struct PendingPromotion {
     double fence_ms = 0;
     std::int64_t lost_wal_bytes = 0;  // 0 in synchronous mode; -1 = not known (FORCE)
     std::uint32_t old_timeline = 0;   // the promoted one must be on a higher one
+    /// Where the chosen's files are, if it is to be restarted: enough to start it should it be found stopped.
+    std::string data_directory;
+    std::string config_file;
     /// Settings that the fence changed on the chosen beside primary_conninfo, with the values they had.
     std::map<std::string, std::string> settings_to_restore;
     friend bool operator==(const PendingPromotion&, const PendingPromotion&) = default;
@@ -60,8 +68,11 @@ struct Record {
     std::string cluster_id;   // 8 hex digits, made with the record: part of the nobody name
     std::string arbiter_id;   // which arbiter keeps it: a decider that finds another one's stops
     Epoch epoch;
-    HostPort master;                            // of that epoch
-    std::uint64_t system_identifier = 0;        // 0 until the master has been seen once
+    HostPort master;                      // of that epoch
+    std::uint64_t system_identifier = 0;  // 0 until the master has been seen once
+    /// The timeline that the master of this epoch writes; 0 until its gate has been proven once. A server at
+    /// its address on a lower one is a former master; on a higher one it was promoted without a record.
+    std::uint32_t timeline = 0;
     std::vector<Configuration> configurations;  // oldest first; the last is the one wanted. Never empty.
     std::map<std::string, std::int64_t>
         lines;  // address -> the epoch whose history that node's WAL belongs to

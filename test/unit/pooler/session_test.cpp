@@ -236,6 +236,24 @@ TEST_F(SessionTest, TheServersRefusalReachesTheClientAtLogin) {
     EXPECT_NE(client->error().detail.find("datanode 1"), std::string::npos);
 }
 
+TEST_F(SessionTest, ADatabaseThatIsNotThereIsAskedForOnlyByItsClients) {
+    int asked = 0;
+    server->on_startup = [&](fakes::Backend& backend) {
+        ++asked;
+        wire::Buffer out;
+        wire::put_error_response(out, wire::Severity::Fatal, {"3D000", "database \"d\" does not exist"});
+        backend.send(out);
+    };
+    start();
+    for (int i = 1; i <= 2; ++i) {
+        auto client = connect();
+        client->start();
+        EXPECT_TRUE(until([&] { return client->ended(); }));
+        (void)loop.run_for(Millis{60});
+        EXPECT_EQ(asked, i);
+    }
+}
+
 TEST_F(SessionTest, StartupSettingsAreAppliedForTheirClientOnly) {
     environment.settings_now.max_pool_size = 1;
     start();
