@@ -310,10 +310,4 @@ std::vector<PoolRow> PoolSet::rows(TimePoint now) const {
     return rows;
 }
 
-std::size_t PoolSet::backends() const {
-    std::size_t count = 0;
-    for (const auto& [key, pool] : pools_) count += pool->core().members();
-    return count;
-}
-
 }  // namespace pgxc::pooler

@@ -102,7 +102,6 @@ class PoolSet {
     void close_all_idle();
     void tick(TimePoint now);
     [[nodiscard]] std::vector<PoolRow> rows(TimePoint now) const;
-    [[nodiscard]] std::size_t backends() const;
 
   private:
     Context& context_;
