@@ -67,10 +67,16 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
                     ms(settings.restart_grace) + ")",
                 {}};
     }
-    if (!master->answered_at)
-        return {Verdict::Wait, "the master has not answered once since this monitor started: " + master->error, {}};
-
     const TimePoint silent_since = master->silent_since.value_or(now);
+    if (!master->answered_at) {
+        // A record with a system identifier is of a master that was proven once: its failover must not depend
+        // on the monitor that saw it alive. But when everything starts at once, this one may only be late.
+        const bool proven_once = record.system_identifier != 0;
+        if (!proven_once || since(silent_since, now) < settings.restart_grace)
+            return {Verdict::Wait,
+                    "the master has not answered once since this monitor started: " + master->error,
+                    {}};
+    }
     if (master->going_down_since && since(*master->going_down_since, now) < settings.restart_grace)
         return {Verdict::Wait,
                 "the master was shut down or restarted in good order: restart_grace of " + ms(settings.restart_grace) +
