@@ -92,8 +92,12 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
         case Silence::Lost:
             return {Verdict::Wait, "the connection to the master was lost; asking again", {}};
         case Silence::Timeout:
-        case Silence::Other:
-            if (master->failed_attempts <= settings.probe_retries)
+        case Silence::Other: {
+            // A timeout has taken its time. What fails at once (no route, no such name) must have lasted as
+            // long.
+            const bool too_quick =
+                master->silence == Silence::Other && since(silent_since, now) < settings.detection_time();
+            if (master->failed_attempts <= settings.probe_retries || too_quick)
                 return {Verdict::Wait,
                         "no answer of the master for " + ms(since(silent_since, now)) + " (" +
                             std::to_string(master->failed_attempts) + " attempts)",
@@ -101,6 +105,7 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             cause = "no answer of the master to " + std::to_string(master->failed_attempts) + " attempts within " +
                     ms(since(silent_since, now));
             break;
+        }
     }
 
     // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody.
