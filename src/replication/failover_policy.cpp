@@ -179,8 +179,14 @@ Result<Configuration> configuration_after(const Record& record, const HostPort& 
                                           const PolicySettings& settings) {
     const Epoch epoch{record.epoch.value() + 1};
     Configuration next{epoch, {}, 0};
+    const auto begin = std::find_if(fenced.begin(), fenced.end(),
+                                    [&](const FencedPosition& slave) { return slave.address == chosen; });
     for (const FencedPosition& slave : fenced) {
         if (slave.address == chosen) continue;
+        // Whoever is further (FORCE chose one that is behind) or of another line isn't known to be a prefix
+        // of what begins now, and must not acknowledge anything of it: rule 9.
+        if (begin != fenced.end() && (slave.line != begin->line || slave.position > begin->position))
+            continue;
         const Node* node = topology.find(slave.address);
         if (node == nullptr || node->replication != Replication::Synchronous) continue;
         next.slaves.push_back({standby_name(node->key, epoch), slave.address});
