@@ -228,6 +228,18 @@ WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey g
         const Observation* observation = find(seen, slave->address);
         const Member* counts = record.wanted().find(slave->address);
         if (counts != nullptr && counts->name == name) {
+            const ServerFacts* facts =
+                observation != nullptr && observation->silence == Silence::None && observation->facts
+                    ? &*observation->facts
+                    : nullptr;
+            // A decider that died after its fence leaves this behind; nothing else would ever take it back.
+            if (facts != nullptr && facts->in_recovery && facts->primary_slot == name &&
+                facts->primary_conninfo.empty()) {
+                wanted.configuration.slaves.push_back(*counts);
+                wanted.to_prepare.push_back(*slave);
+                wanted.why = slave->key.to_string() + " is fenced, and let back to its master";
+                continue;
+            }
             const auto missing = missing_since.find(slave->address);
             const bool gone =
                 missing != missing_since.end() && since(missing->second, now) >= settings.detection_time();
