@@ -160,7 +160,7 @@ TEST(FactsFrom, DamagedJsonIsAnErrorAndNoException) {
 }
 
 TEST(FactsFrom, NumbersInJsonThatDontFit) {
-    for (const char* text : {R"({"status": "streaming", "received_tli": -1})",
+    for (const char* text : {R"({"status": "streaming", "received_tli": -2})",
                              R"({"status": "streaming", "received_tli": 4294967296})",
                              R"({"status": "streaming", "received_tli": 1.5})",
                              R"({"status": "streaming", "sender_port": 65536})",
