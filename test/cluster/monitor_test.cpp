@@ -108,11 +108,15 @@ class MonitorTest : public ::testing::Test {
         (void)sql(master, "CREATE TABLE t (x int)");
     }
 
-    RealServer& make_slave(int id, Replication replication, const std::string& lines = {}) {
+    RealServer& clone_master(int id, const std::string& lines = {}) {
         slaves.push_back(std::make_unique<RealServer>(workspace, "slave" + std::to_string(id)));
         slaves.back()->clone(master, lines);
-        register_slave(id, *slaves.back(), replication);
         return *slaves.back();
+    }
+    RealServer& make_slave(int id, Replication replication, const std::string& lines = {}) {
+        RealServer& slave = clone_master(id, lines);
+        register_slave(id, slave, replication);
+        return slave;
     }
 
     void register_slave(int id, const RealServer& server, Replication replication) {
@@ -361,9 +365,10 @@ TEST_F(Sync, OneThatCantBePreparedDoesNotHoldUpTheOthers) {
     // The second slave finds no slot left on the master.
     make_master("max_replication_slots = 1\n");
     RealServer& first = make_slave(2, synchronous);
+    const RealServer& second = clone_master(3);
     start_coordinator();
     wait_counting({&first}, 1);
-    make_slave(3, synchronous);
+    register_slave(3, second, synchronous);
     wait_until("the reason", [&] { return why().find("datanode 3") != std::string::npos; });
     EXPECT_TRUE(commits(master.port, 1));
     first.kill9();
