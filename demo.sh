@@ -152,7 +152,7 @@ sql "REGISTER DATANODE SLAVE IDENTIFIED BY ID 3 WITH CONNECTION ('127.0.0.1:$sla
        REPLICATION TO SYNCHRONOUS;"
 sql "REGISTER DATANODE SLAVE IDENTIFIED BY ID 4 WITH CONNECTION ('127.0.0.1:$slave4') ON MASTER 2
        REPLICATION TO SYNCHRONOUS;"
-sql "SELECT * FROM pgxc_nodes;"
+sql "SELECT * FROM pgxc_nodes ORDER BY node_type, node_id;"
 wait_until 30 "all nodes to be up" "SELECT count(*) = 4 AND bool_and(state = 'up') AND
     count(*) FILTER (WHERE gate = 'open' AND node_master_id = 0) = 2 FROM pgxc_node_status WHERE node_type = 'D'"
 sql "SELECT node_type, node_id, node_port, node_master_id, state, role_seen, gate, timeline, lag_bytes
@@ -189,7 +189,7 @@ wait_until 60 "the failover" "SELECT count(*) = 1 FROM pgxc.failover_history"
 sql "SELECT node_id, old_address, new_address, cause FROM pgxc.failover_history;"
 sql "SELECT detect_ms, decide_ms, fence_ms, promote_ms, publish_ms, outage_ms, lost_wal_bytes
        FROM pgxc.failover_history;"
-sql "SELECT * FROM pgxc_nodes;"
+sql "SELECT * FROM pgxc_nodes ORDER BY node_type, node_id;"
 
 step "7. What pgbench saw"
 bench_status=0
@@ -198,9 +198,11 @@ bench_pid=''
 sed -n 's/^\(number of transactions actually processed\|latency average\|tps\).*/   &/p' "$work/pgbench.out"
 aborted=$(grep -c ' aborted in command ' "$work/pgbench.err" || true)
 sed -n 's/^pgbench: error: \(client [0-9]* .*\)/   \1/p; s/^\(DETAIL\|HINT\):/      &/p' "$work/pgbench.err"
-say "   $aborted of $clients clients had a transaction under way when the master died, and were told so: 08006 is 'not"
-say "   committed', 08007 'may have been committed'. Their connections stay usable, but pgbench gives up a client at an"
-say "   error of this class (its exit status is $bench_status). The other $((clients - aborted)) were held for a moment and then went on."
+say
+say "   $aborted of $clients clients had a transaction under way when the master died. Each was told: rolled back (SQLSTATE"
+say "   08006), or outcome unknown because its COMMIT was under way (08007). Their connections to the pooler stay usable,"
+say "   but pgbench gives up a client at such an error, and says so with its exit status ($bench_status)."
+say "   The other $((clients - aborted)) were held for a moment and then went on."
 cat "$work"/acknowledged.* >"$work/acknowledged"
 awk -v killed="$killed_at" '$3 ~ /^[0-9]+$/ { printf "%d %d\n", $1, $2 > acked; at = $5 * 1000000 + $6; printf "%.0f %d\n", at, (at > killed) }' \
     acked="$work/acked" "$work/acknowledged" | sort -n >"$work/times"

@@ -55,8 +55,8 @@ inline constexpr SqlState config_file_error = "F0000";
 inline constexpr SqlState internal_error = "XX000";
 }  // namespace sqlstate
 
-/// What went wrong, as a user of PostgreSQL is used to see it. `message` names the thing; `hint` says what can
-/// be done and is empty only where nothing can.
+/// What went wrong, as a user of PostgreSQL is used to see it. `message` names the thing; `hint` says what
+/// can be done and is empty only where nothing can.
 struct Error {
     std::string sqlstate{sqlstate::internal_error};
     std::string message;

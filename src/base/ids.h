@@ -17,6 +17,7 @@ class StrongId {
     constexpr StrongId() = default;
     constexpr explicit StrongId(Rep value) : value_(value) {}
     [[nodiscard]] constexpr Rep value() const { return value_; }
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 that it compares with for a pointer.
     friend constexpr auto operator<=>(StrongId, StrongId) = default;
 
   private:
@@ -45,6 +46,7 @@ class Lsn {
     [[nodiscard]] std::string to_string() const;
     /// Reads PostgreSQL's text form; nullopt where it is none.
     [[nodiscard]] static std::optional<Lsn> parse(std::string_view text);
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 that it compares with for a pointer.
     friend constexpr auto operator<=>(Lsn, Lsn) = default;
 
   private:
@@ -55,5 +57,7 @@ class Lsn {
 
 template <class Tag, class Rep>
 struct std::hash<pgxc::StrongId<Tag, Rep>> {
-    std::size_t operator()(pgxc::StrongId<Tag, Rep> id) const noexcept { return std::hash<Rep>{}(id.value()); }
+    std::size_t operator()(pgxc::StrongId<Tag, Rep> id) const noexcept {
+        return std::hash<Rep>{}(id.value());
+    }
 };

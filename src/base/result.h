@@ -9,7 +9,8 @@
 
 namespace pgxc {
 
-/// A value, or the Error that says why there is none. Reading the wrong side is a programmer's error (assert).
+/// A value, or the Error that says why there is none. Reading the wrong side is a programmer's error
+/// (assert).
 template <class T>
 class [[nodiscard]] Result {
   public:

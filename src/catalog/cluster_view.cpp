@@ -37,8 +37,9 @@ std::string_view to_word(RoleSeen role) {
 }
 
 const NodeView* ClusterView::find(NodeKey key) const {
-    const auto at = std::lower_bound(nodes.begin(), nodes.end(), key,
-                                     [](const NodeView& view, NodeKey wanted) { return view.node.key < wanted; });
+    const auto at =
+        std::lower_bound(nodes.begin(), nodes.end(), key,
+                         [](const NodeView& view, NodeKey wanted) { return view.node.key < wanted; });
     return at != nodes.end() && at->node.key == key ? &*at : nullptr;
 }
 

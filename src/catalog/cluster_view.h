@@ -8,8 +8,9 @@
 #include "base/clock.h"
 #include "catalog/node.h"
 
-/// Where the monitor (which knows) and the pooler (which routes) meet. The monitor publishes views, the pooler
-/// reads them and reports what its traffic met; neither includes the other. src/pg keeps both in shared memory.
+/// Where the monitor (which knows) and the pooler (which routes) meet. The monitor publishes views, the
+/// pooler reads them and reports what its traffic met; neither includes the other. src/pg keeps both in
+/// shared memory.
 namespace pgxc {
 
 /// What the monitor knows of one node. The word in pgxc_node_status.state is to_word() of it.
@@ -39,13 +40,13 @@ struct NodeView {
     Node node;
     NodeState state = NodeState::Unknown;
     RoleSeen role_seen = RoleSeen::Unknown;
-    Gate gate = Gate::Held;   // of a master; meaningless for a slave
-    bool may_read = false;    // of a slave: on the current line, streaming from the group's master
-    TimelineId timeline;      // 0 = not known
-    Lsn position;             // of a master: its flush position; of a slave: what it has replayed
+    Gate gate = Gate::Held;  // of a master; meaningless for a slave
+    bool may_read = false;   // of a slave: on the current line, streaming from the group's master
+    TimelineId timeline;     // 0 = not known
+    Lsn position;            // of a master: its flush position; of a slave: what it has replayed
     std::optional<std::uint64_t> lag_bytes;  // of a slave: behind its master; nullopt = not known
     std::optional<WallTime> last_seen;       // the last answer of the server
-    std::string why;          // one sentence; empty when all is well
+    std::string why;                         // one sentence; empty when all is well
     friend bool operator==(const NodeView&, const NodeView&) = default;
 };
 
@@ -67,9 +68,9 @@ class ClusterViewSource {
 
 /// What pooled traffic met at a node: evidence for the monitor (DESIGN 6.2, step 1), never a decision.
 enum class TrafficFailure : std::uint8_t {
-    ConnectRefused,   // nothing listens
-    ConnectTimeout,   // no answer to the connection attempt
-    ConnectionLost,   // an established connection was reset or closed
+    ConnectRefused,      // nothing listens
+    ConnectTimeout,      // no answer to the connection attempt
+    ConnectionLost,      // an established connection was reset or closed
     ServerSaysReadOnly,  // a "master" said it is in recovery (25006)
 };
 

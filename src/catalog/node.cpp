@@ -54,9 +54,11 @@ Result<HostPort> HostPort::parse(std::string_view text) {
         const auto close = text.find(']');
         if (close == std::string_view::npos) return bad_address(text, "the bracket is not closed");
         host = text.substr(1, close - 1);
-        if (close + 1 >= text.size() || text[close + 1] != ':') return bad_address(text, "the port is missing");
+        if (close + 1 >= text.size() || text[close + 1] != ':')
+            return bad_address(text, "the port is missing");
         port = text.substr(close + 2);
-        if (host.find(':') == std::string_view::npos) return bad_address(text, "brackets are for IPv6 addresses");
+        if (host.find(':') == std::string_view::npos)
+            return bad_address(text, "brackets are for IPv6 addresses");
     } else {
         const auto colon = text.find(':');
         if (colon == std::string_view::npos) return bad_address(text, "the port is missing");
@@ -67,7 +69,9 @@ Result<HostPort> HostPort::parse(std::string_view text) {
     }
     if (host.empty()) return bad_address(text, "the host is empty");
     if (host.size() >= limits::max_host_bytes) return bad_address(text, "the host is too long");
-    const auto allowed = [](unsigned char c) { return c > ' ' && c != 0x7f && c != '\'' && c != ',' && c != '"'; };
+    const auto allowed = [](unsigned char c) {
+        return c > ' ' && c != 0x7f && c != '\'' && c != ',' && c != '"';
+    };
     if (!std::all_of(host.begin(), host.end(), allowed))
         return bad_address(text, "the host has a character that no host name has");
     std::uint32_t number = 0;

@@ -17,13 +17,14 @@ enum class NodeType : char { Coordinator = 'C', Datanode = 'D' };
 /// pgxc_nodes.node_replication; `None` (SQL NULL) is a master.
 enum class Replication : char { None = 0, Synchronous = 's', Asynchronous = 'a' };
 
-[[nodiscard]] std::string_view to_word(NodeType type);  // "coordinator", "datanode"
+[[nodiscard]] std::string_view to_word(NodeType type);            // "coordinator", "datanode"
 [[nodiscard]] std::string_view to_word(Replication replication);  // "", "synchronous", "asynchronous"
 
 /// What names a node: its type and its id.
 struct NodeKey {
     NodeType type = NodeType::Datanode;
     NodeId id;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 that it compares with for a pointer.
     friend constexpr auto operator<=>(const NodeKey&, const NodeKey&) = default;
     [[nodiscard]] std::string to_string() const;  // "datanode 3"
 };
@@ -32,6 +33,7 @@ struct NodeKey {
 struct HostPort {
     std::string host;
     std::uint16_t port = 0;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 that it compares with for a pointer.
     friend auto operator<=>(const HostPort&, const HostPort&) = default;
     /// 'host:port', an IPv6 address in brackets: "[::1]:5433".
     [[nodiscard]] std::string to_string() const;

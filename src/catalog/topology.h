@@ -20,7 +20,8 @@ class Topology {
     [[nodiscard]] std::vector<const Node*> masters(NodeType type) const;
     /// Direct slaves of a node, in ascending id.
     [[nodiscard]] std::vector<const Node*> slaves_of(NodeKey master) const;
-    /// The master at the top of a node's chain (the node itself if it is one); nullptr if the chain is broken.
+    /// The master at the top of a node's chain (the node itself if it is one); nullptr if the chain is
+    /// broken.
     [[nodiscard]] const Node* top_master_of(NodeKey key) const;
 
     friend bool operator==(const Topology&, const Topology&) = default;

@@ -2,7 +2,6 @@
 
 #include <netdb.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
@@ -11,6 +10,7 @@
 #include <asio/redirect_error.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
+#include <csignal>
 #include <memory>
 #include <thread>
 
@@ -43,7 +43,8 @@ struct Lookup {
     void numeric(const SocketAddress& candidate) {
         char text[NI_MAXHOST];
         const auto* raw = reinterpret_cast<const sockaddr*>(&candidate.storage);
-        if (::getnameinfo(raw, candidate.length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0) address = text;
+        if (::getnameinfo(raw, candidate.length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
+            address = text;
     }
 };
 
@@ -75,8 +76,7 @@ asio::awaitable<Result<std::string>> resolve_host(std::string host) {
     std::error_code ignored;
     co_await done.async_wait(asio::posix::stream_descriptor::wait_read,
                              asio::redirect_error(asio::use_awaitable, ignored));
-    if (lookup->address.empty())
-        co_return Error{sqlstate::unable_to_connect, lookup->failure};
+    if (lookup->address.empty()) co_return Error{sqlstate::unable_to_connect, lookup->failure};
     co_return lookup->address;
 }
 

@@ -7,8 +7,9 @@
 
 namespace pgxc::net {
 
-/// The numeric address of a host (08001 if it has none), without blocking the loop: names are looked up in a thread of
-/// its own that takes none of the process's signals. IPv4 is preferred, as a server on "localhost" rather listens there.
+/// The numeric address of a host (08001 if it has none), without blocking the loop: names are looked up in a
+/// thread of its own that takes none of the process's signals. IPv4 is preferred, as a server on "localhost"
+/// rather listens there.
 [[nodiscard]] asio::awaitable<Result<std::string>> resolve_host(std::string host);
 
 }  // namespace pgxc::net

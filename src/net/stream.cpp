@@ -9,65 +9,60 @@
 
 namespace pgxc::net {
 
-// Asio reports a cancelled wait after the fact, so the state outlives the Stream by its pending waits and
-// deletes itself with the last one. The executor is io_context's own: the type-erased one costs an allocation
-// per wait.
+// Asio reports a cancelled wait after the fact, so each wait holds the state too: a callback may destroy the
+// Stream, and the loop may end with waits that it has not reported. The executor is io_context's own: the
+// type-erased one costs an allocation per wait.
 struct Stream::State {
     using Descriptor = asio::posix::basic_stream_descriptor<asio::io_context::executor_type>;
 
+    /// Counts the owners (one thread, so no atomics).
+    class Ref {
+      public:
+        explicit Ref(State* state) : state_(state) { ++state_->owners; }
+        Ref(Ref&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+        Ref& operator=(Ref&&) = delete;
+        Ref(const Ref&) = delete;
+        Ref& operator=(const Ref&) = delete;
+        ~Ref() {
+            if (state_ != nullptr) state_->release();
+        }
+        State* operator->() const { return state_; }
+
+      private:
+        State* state_;
+    };
+
     State(asio::io_context& context, StreamEvents& receiver) : descriptor(context), events(&receiver) {}
+
+    void release() {
+        if (--owners == 0) delete this;
+    }
 
     void arm_read() {
         reading = true;
-        ++pending;
-        descriptor.async_wait(Descriptor::wait_read, [this, round = round](const asio::error_code&) {
-            if (done_with_one(round)) return;
-            reading = false;
-            if (!read_wanted) return;
-            events->on_readable();
-            done_in_callback();
-        });
-        // The callback re-arms by want_readable(true) of its owner or, while that stays wanted, by
-        // done_in_callback.
+        descriptor.async_wait(Descriptor::wait_read,
+                              [self = Ref{this}, waited_in = round](const asio::error_code&) {
+                                  if (self->closed || waited_in != self->round) return;
+                                  self->reading = false;
+                                  if (!self->read_wanted) return;
+                                  self->events->on_readable();
+                                  if (!self->closed && self->read_wanted && !self->reading) self->arm_read();
+                              });
     }
 
     void arm_write() {
         writing = true;
-        ++pending;
-        descriptor.async_wait(Descriptor::wait_write, [this, round = round](const asio::error_code&) {
-            if (done_with_one(round)) return;
-            writing = false;
-            events->on_writable();
-            done_in_callback();
-        });
-    }
-
-    // Counts a wait as over; true where nobody is to be told. A closed state is kept by `pending` during a
-    // callback.
-    bool done_with_one(unsigned waited_in) {
-        if (closed) {
-            if (--pending == 0) delete this;
-            return true;
-        }
-        if (waited_in != round) {
-            --pending;
-            return true;
-        }
-        return false;
-    }
-
-    void done_in_callback() {
-        --pending;
-        if (closed) {
-            if (pending == 0) delete this;
-            return;
-        }
-        if (read_wanted && !reading) arm_read();
+        descriptor.async_wait(Descriptor::wait_write,
+                              [self = Ref{this}, waited_in = round](const asio::error_code&) {
+                                  if (self->closed || waited_in != self->round) return;
+                                  self->writing = false;
+                                  self->events->on_writable();
+                              });
     }
 
     Descriptor descriptor;
     StreamEvents* events;
-    int pending = 0;     // waits that Asio has not reported yet, and the one whose callback runs
+    int owners = 1;      // the Stream, and each wait that Asio has not reported
     unsigned round = 0;  // of registering the descriptor: an older round's waits are void
     bool read_wanted = false;
     bool reading = false;
@@ -110,7 +105,7 @@ void Stream::close() {
     state->closed = true;
     asio::error_code ignored;
     state->descriptor.close(ignored);
-    if (state->pending == 0) delete state;
+    state->release();
 }
 
 void Stream::want_readable(bool wanted) {

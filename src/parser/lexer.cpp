@@ -217,9 +217,8 @@ Token Lexer::next() {
             if (!options_.standard_conforming_strings) {
                 fail(sqlstate::feature_not_supported, "unsafe use of string constant with Unicode escapes",
                      token_begin_, {},
-                     "String constants with Unicode escapes cannot be used when standard_conforming_strings "
-                     "is "
-                     "off.");
+                     "String constants with Unicode escapes cannot be used when "
+                     "standard_conforming_strings is off.");
                 return bad();
             }
             return scan_string(Escapes::Unicode, token.text) && finish_unicode_string(token.text)

@@ -2,6 +2,8 @@
 
 #include <type_traits>
 
+#include "base/text.h"
+
 namespace pgxc::parser {
 namespace {
 
@@ -29,14 +31,14 @@ std::string literal(bool value) {
 }
 
 std::string literal(const std::optional<std::string>& text) {
-    return text ? quote_literal(*text) : "NULL";
+    return text ? sql_literal(*text) : "NULL";
 }
 
 std::string literal(const std::vector<std::string>& texts) {
     std::string out = "ARRAY[";
     for (const auto& text : texts) {
         if (out.back() != '[') out += ", ";
-        out += quote_literal(text);
+        out += sql_literal(text);
     }
     return out + "]";
 }
@@ -51,16 +53,6 @@ std::string call(std::string_view procedure, const NodeKey& node, const Argument
 }
 
 }  // namespace
-
-std::string quote_literal(std::string_view text) {
-    const bool escapes = text.find('\\') != std::string_view::npos;
-    std::string out = escapes ? "E'" : "'";
-    for (const char c : text) {
-        if (c == '\'' || c == '\\') out += c;
-        out += c;
-    }
-    return out + "'";
-}
 
 std::string to_call(const Statement& statement) {
     return std::visit(

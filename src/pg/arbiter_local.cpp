@@ -28,7 +28,8 @@ Result<Record> first_record(NodeKey group) {
 
 Result<Record> read_row(NodeKey group) {
     const auto rows = spi_execute(
-        "SELECT generation, record FROM pgxc.node_record WHERE node_type = $1::\"char\" AND node_id = $2::int4",
+        "SELECT generation, record FROM pgxc.node_record "
+        "WHERE node_type = $1::\"char\" AND node_id = $2::int4",
         key_parameters(group), true);
     if (!rows) return rows.error();
     if (rows->rows.empty())

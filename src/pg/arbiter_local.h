@@ -4,8 +4,9 @@
 
 namespace pgxc {
 
-/// The arbiter `local`: the table pgxc.node_record of this, the only, coordinator. A change is durable when it returns
-/// (synchronous_commit = local in the monitor's session: flushed here, never waiting for a slave of this coordinator).
+/// The arbiter `local`: the table pgxc.node_record of this, the only, coordinator. A change is durable when
+/// it returns (synchronous_commit = local in the monitor's session: flushed here, never waiting for a slave
+/// of this coordinator).
 class ArbiterLocal : public Arbiter {
   public:
     [[nodiscard]] asio::awaitable<Result<Record>> read(NodeKey group) override;

@@ -170,8 +170,7 @@ auto pg_entry(F&& body) {
 /// Sends base/log.h to the server's log, each line with the prefix "pgxc_ha: ".
 void install_log_sink();
 
-// --- SPI, as text
-// ---------------------------------------------------------------------------------------------
+// --- SPI, as text ----------------------------------------------------------------------------------------
 
 /// One row: a value for each column, nullopt for NULL, in the types' output form.
 using SpiRow = std::vector<std::optional<std::string>>;
@@ -203,8 +202,7 @@ class SpiConnection {
     bool open_ = true;
 };
 
-// --- Functions of SQL
-// -----------------------------------------------------------------------------------------
+// --- Functions of SQL ------------------------------------------------------------------------------------
 
 /// Defines an SQL-callable function: PGXC_FUNCTION(pgxc_something) { ... return PG_..._DATUM; } where the
 /// body sees `fcinfo` and returns Result<Datum>.

@@ -51,14 +51,14 @@ std::string decimal(double value) {
 /// The history row and its notification, in the caller's transaction.
 Status write_history(const HistoryRow& row) {
     const auto written = spi_execute(
-        "INSERT INTO pgxc.failover_history (epoch, node_type, node_id, old_address, new_address, cause, decided_by, "
-        "method, started_at, detect_ms, decide_ms, fence_ms, promote_ms, publish_ms, outage_ms, lost_wal_bytes, "
-        "promoted_from_id) VALUES ($1::int8, $2::\"char\", $3::int4, $4, $5, $6, $7, $8, "
+        "INSERT INTO pgxc.failover_history (epoch, node_type, node_id, old_address, new_address, cause, "
+        "decided_by, method, started_at, detect_ms, decide_ms, fence_ms, promote_ms, publish_ms, outage_ms, "
+        "lost_wal_bytes, promoted_from_id) VALUES ($1::int8, $2::\"char\", $3::int4, $4, $5, $6, $7, $8, "
         "pg_catalog.to_timestamp($9::float8 / 1000000), $10::float8, $11::float8, $12::float8, $13::float8, "
         "$14::float8, $15::float8, $16::int8, $17::int4) RETURNING history_id",
         {std::to_string(row.epoch.value()), std::string(1, static_cast<char>(row.node.type)),
-         std::to_string(row.node.id.value()), row.old_address.to_string(), row.new_address.to_string(), row.cause,
-         row.decided_by, row.method, std::to_string(row.started_at_us), decimal(row.detect_ms),
+         std::to_string(row.node.id.value()), row.old_address.to_string(), row.new_address.to_string(),
+         row.cause, row.decided_by, row.method, std::to_string(row.started_at_us), decimal(row.detect_ms),
          decimal(row.decide_ms), decimal(row.fence_ms), decimal(row.promote_ms), decimal(row.publish_ms),
          decimal(row.outage_ms),
          row.lost_wal_bytes < 0 ? std::optional<std::string>{} : std::to_string(row.lost_wal_bytes),
@@ -110,7 +110,7 @@ class Host : public MonitorEnvironment {
                 const Node* master = before.find(row.node);
                 there_already = master == nullptr || master->epoch >= row.epoch;
                 if (there_already) return before;
-                return promote(before, {row.node.type, row.promoted_from}, row.new_address);
+                return with_promotion(before, row.node, row.listened_at, row.new_address, row.epoch);
             });
             if (!changed) return changed.error();
             return there_already ? Status{} : write_history(row);
@@ -121,7 +121,8 @@ class Host : public MonitorEnvironment {
         std::optional<std::string> found;
         const Status read = in_transaction([&]() -> Status {
             const auto rows = spi_execute(
-                "SELECT conninfo FROM pgxc.replication_conninfo WHERE node_host = $1 AND node_port = $2::int4",
+                "SELECT conninfo FROM pgxc.replication_conninfo "
+                "WHERE node_host = $1 AND node_port = $2::int4",
                 {slave.host, std::to_string(slave.port)}, true);
             if (!rows) return rows.error();
             if (!rows->rows.empty()) found = rows->rows[0][0];
@@ -134,13 +135,16 @@ class Host : public MonitorEnvironment {
     Status store_conninfo(const HostPort& slave, const std::string& conninfo) override {
         return in_transaction([&]() -> Status {
             const auto stored = spi_execute(
-                "INSERT INTO pgxc.replication_conninfo (node_host, node_port, conninfo) VALUES ($1, $2::int4, $3) "
+                "INSERT INTO pgxc.replication_conninfo (node_host, node_port, conninfo) "
+                "VALUES ($1, $2::int4, $3) "
                 "ON CONFLICT (node_host, node_port) DO UPDATE SET conninfo = excluded.conninfo",
                 {slave.host, std::to_string(slave.port), conninfo});
             if (!stored) return stored.error();
             return {};
         });
     }
+
+    bool task_abandoned(int ticket) override { return monitor_request_abandoned(ticket); }
 
     void finish_task(int ticket, const Status& status, const std::string& text) override {
         finish_monitor_request(ticket, status, text);
@@ -170,8 +174,8 @@ MonitorTask task_from(const TakenRequest& taken) {
     return task;
 }
 
-/// Settings of the monitor's own session: a record is flushed here before it counts and never waits for a slave of
-/// this coordinator; a lock that somebody holds on the catalog must not stop a failover.
+/// Settings of the monitor's own session: a record is flushed here before it counts and never waits for a
+/// slave of this coordinator; a lock that somebody holds on the catalog must not stop a failover.
 Status prepare_session() {
     return in_transaction([]() -> Status {
         for (const char* setting : {"SET synchronous_commit = local", "SET lock_timeout = '200ms'"}) {
@@ -208,7 +212,8 @@ Status run_monitor(WorkerHost& host) {
         monitor.reload();
     };
     events.leave_database = [&host](const std::string& database) {
-        // A process can't change its database: the next monitor waits in its connect until the command is through.
+        // A process can't change its database: the next monitor waits in its connect until the command is
+        // through.
         if (database.empty() || database == guc::database()) host.leave();
     };
     events.ending = [&host](Ending ending) {

@@ -27,8 +27,7 @@ void request_shared_state();
 /// The error (55000, with the HINT) for functions that need it; OK if it is there.
 [[nodiscard]] Status require_shared_state();
 
-// --- The cluster view: the monitor writes, poolers and backends read
-// -------------------------------------------
+// --- The cluster view: the monitor writes, poolers and backends read -------------------------------------
 
 /// Publishes a view under the next generation (the view's own generation is ignored) and wakes the poolers.
 /// Nodes beyond limits::max_nodes are an error (53400). Only the monitor calls it.
@@ -44,8 +43,7 @@ class SharedClusterView : public ClusterViewSource {
     std::shared_ptr<const ClusterView> cached_;
 };
 
-// --- The catalog generation: backends write, the monitor reads
-// -------------------------------------------------
+// --- The catalog generation: backends write, the monitor reads -------------------------------------------
 
 /// Says that pgxc_nodes has changed, and wakes the monitor: in a commit callback, at the very end of the
 /// transaction, when others can see the change; outside of a transaction, at once. No allocation, no error.
@@ -53,8 +51,7 @@ class SharedClusterView : public ClusterViewSource {
 void bump_catalog_generation() noexcept;
 [[nodiscard]] std::uint64_t catalog_generation() noexcept;
 
-// --- Wake-ups
-// --------------------------------------------------------------------------------------------------
+// --- Wake-ups --------------------------------------------------------------------------------------------
 
 void wake_monitor() noexcept;
 void wake_poolers() noexcept;
@@ -62,8 +59,7 @@ void wake_poolers() noexcept;
 [[nodiscard]] int monitor_wake_fd() noexcept;
 [[nodiscard]] int pooler_wake_fd(int worker) noexcept;  // worker: 0 .. pooler_workers - 1
 
-// --- Requests to the monitor
-// -----------------------------------------------------------------------------------
+// --- Requests to the monitor -----------------------------------------------------------------------------
 
 enum class MonitorRequestKind : std::uint8_t {
     Promote,  // make this slave the master of its group
@@ -105,8 +101,7 @@ void attach_monitor();
 /// The pid of the running monitor; 0 = none.
 [[nodiscard]] int monitor_pid() noexcept;
 
-// --- What traffic met: poolers write, the monitor drains
-// --------------------------------------------------------
+// --- What traffic met: poolers write, the monitor drains -------------------------------------------------
 
 /// What happened at one node since the last drain.
 struct TrafficReport {
@@ -121,8 +116,7 @@ struct TrafficReport {
 void report_traffic_failure(NodeKey node, Epoch epoch, TrafficFailure failure);
 [[nodiscard]] std::vector<TrafficReport> drain_traffic_failures();
 
-// --- Rows of the pooler's views
-// ----------------------------------------------------------------------------------
+// --- Rows of the pooler's views --------------------------------------------------------------------------
 
 /// Replaces this worker's rows. Rows beyond limits::max_pool_rows and limits::max_client_rows are counted
 /// only.
@@ -141,8 +135,7 @@ struct PoolerRows {
 /// Everything that the workers have published, by worker.
 [[nodiscard]] std::vector<PoolerRows> read_pooler_rows();
 
-// --- Databases that must be free
-// -------------------------------------------------------------------------------
+// --- Databases that must be free -------------------------------------------------------------------------
 
 /// DROP DATABASE and the like ask the workers to give up their idle connections to a database. Waits until
 /// each running worker has said that it did, for a second at most: whoever is still there then makes the
@@ -162,8 +155,7 @@ struct LeaveRequests {
 [[nodiscard]] LeaveRequests take_leave_requests(int worker);
 void confirm_left(int worker, std::uint64_t number);
 
-// --- Starts of the monitor that failed
-// ---------------------------------------------------------------------------
+// --- Starts of the monitor that failed -------------------------------------------------------------------
 
 /// Counts attempts to connect to pgxc.database that did not succeed, so that the next one can wait a little.
 /// Returns how many there were before this one.

@@ -174,7 +174,7 @@ void Backend::idle_input(wire::Bytes& input) {
     }
 }
 
-void Backend::lost(std::string cause) {
+void Backend::lost(const std::string& cause) {
     if (phase_ == Phase::Ended) return;
     if (phase_ != Phase::Ready) {
         fail({TrafficFailure::ConnectionLost,

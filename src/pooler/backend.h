@@ -78,13 +78,13 @@ class Backend final : public Member, private net::StreamEvents {
     void send_password(bool md5, wire::Bytes salt);
     [[nodiscard]] std::optional<std::string> password();
     void ready();
-    void fail(BackendFailure failure);
+    void fail(const BackendFailure& failure);
     void fail_connect(int error_number);
     void refuse(Error error);
     [[nodiscard]] std::string where() const;
 
     void idle_input(wire::Bytes& input);
-    void lost(std::string cause);
+    void lost(const std::string& cause);
 
     enum class Phase : std::uint8_t {
         Resolving,

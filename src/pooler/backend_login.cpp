@@ -297,7 +297,7 @@ void Backend::ready() {
     pool_.backend_ready(*this);
 }
 
-void Backend::fail(BackendFailure failure) {
+void Backend::fail(const BackendFailure& failure) {
     if (phase_ == Phase::Ended) return;
     phase_ = Phase::Ended;
     connection_.close();

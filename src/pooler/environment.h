@@ -19,8 +19,8 @@ enum class ReadRouting : std::uint8_t { Master, Explicit, Auto };
 
 /// The settings of DESIGN section 4 that the pooler uses; a new copy after each reload.
 struct Settings {
-    NodeId own_node_id{1};       // pgxc.node_id
-    HostPort own_server;         // where this coordinator's own server listens (TCP loopback or a socket directory)
+    NodeId own_node_id{1};  // pgxc.node_id
+    HostPort own_server;  // where this coordinator's own server listens (TCP loopback or a socket directory)
     int port = 6667;
     std::vector<std::string> listen_addresses;    // '*' = all; empty = no TCP
     std::vector<std::string> socket_directories;  // the socket is <dir>/.s.PGSQL.<port>
@@ -31,9 +31,9 @@ struct Settings {
     ReadRouting read_routing = ReadRouting::Explicit;
     std::uint64_t max_read_lag_bytes = 1024 * 1024;
     Millis failover_hold{30'000};
-    Millis login_timeout{60'000};  // the server's authentication_timeout
-    Millis connect_timeout{1'000}; // for one connection attempt to a node: pgxc.probe_timeout
-    std::string unix_socket_group;        // the server's own unix_socket_group ('' = default group)
+    Millis login_timeout{60'000};   // the server's authentication_timeout
+    Millis connect_timeout{1'000};  // for one connection attempt to a node: pgxc.probe_timeout
+    std::string unix_socket_group;  // the server's own unix_socket_group ('' = default group)
     unsigned unix_socket_permissions = 0777;
 };
 
@@ -43,7 +43,7 @@ enum class AuthMethod : std::uint8_t { Trust, Reject, ScramSha256, Md5, Unsuppor
 struct AuthRule {
     AuthMethod method = AuthMethod::Reject;
     std::string method_name;  // as written in pg_hba.conf, e.g. "gss"
-    std::string where;        // "pg_hba.conf line 12", or "no line of pg_hba.conf matches" for the implicit reject
+    std::string where;  // "pg_hba.conf line 12", or "no line of pg_hba.conf matches" for the implicit reject
 };
 
 /// Where a client comes from: a unix socket, or an address in network byte order.
@@ -60,7 +60,8 @@ struct ClientAddress {
 struct RoleInfo {
     bool exists = false;
     bool can_login = false;
-    std::optional<std::string> stored_password;  // rolpassword as stored; nullopt = none (or VALID UNTIL has passed)
+    /// rolpassword as stored; nullopt = none (or VALID UNTIL has passed)
+    std::optional<std::string> stored_password;
 };
 
 /// A row of the view pgxc_pools. Plain numbers, kept by the pooler, copied by src/pg into shared memory.
@@ -79,18 +80,19 @@ struct PoolRow {
 /// A row of the view pgxc_pooler_clients.
 struct ClientRow {
     ClientId id;
-    std::string address;   // ClientAddress::to_string()
+    std::string address;  // ClientAddress::to_string()
     std::string database;
     std::string user;
     std::string application_name;
-    std::string state;     // "login", "idle", "active", "waiting", "held", "pinned"
-    std::string why;       // why it waits or is pinned; else empty
-    NodeKey node;          // the node group it means
+    std::string state;  // "login", "idle", "active", "waiting", "held", "pinned"
+    std::string why;    // why it waits or is pinned; else empty
+    NodeKey node;       // the node group it means
     WallTime connected_at;
     std::uint64_t transactions = 0;
 };
 
-/// Shared-memory rows of this worker, replaced as a whole. Called when asked for, at most a few times a second.
+/// Shared-memory rows of this worker, replaced as a whole. Called when asked for, at most a few times a
+/// second.
 class StatsSink {
   public:
     virtual ~StatsSink() = default;
@@ -107,8 +109,8 @@ struct CancelKey {
 class Environment : public ClusterViewSource, public TrafficFailureSink, public StatsSink {
   public:
     [[nodiscard]] virtual const Settings& settings() const = 0;
-    /// 0 .. settings().workers - 1, different for each pooler process. Number 0 listens on the unix sockets; every
-    /// one listens on TCP (SO_REUSEPORT).
+    /// 0 .. settings().workers - 1, different for each pooler process. Number 0 listens on the unix sockets;
+    /// every one listens on TCP (SO_REUSEPORT).
     [[nodiscard]] virtual int worker_index() const { return 0; }
     /// The first line of the coordinator's pg_hba.conf that matches.
     [[nodiscard]] virtual AuthRule match_hba(const ClientAddress& from, const std::string& database,
@@ -121,8 +123,8 @@ class Environment : public ClusterViewSource, public TrafficFailureSink, public 
     [[nodiscard]] virtual bool strong_random(std::uint8_t* out, std::size_t bytes) = 0;
     /// SASLprep of a password or user name (pg_saslprep): nullopt where it is not valid UTF-8 or prohibited.
     [[nodiscard]] virtual std::optional<std::string> saslprep(const std::string& text) = 0;
-    /// ParameterStatus that the server would report (server_version, TimeZone, ...), for a client that logs in
-    /// before any server connection exists.
+    /// ParameterStatus that the server would report (server_version, TimeZone, ...), for a client that logs
+    /// in before any server connection exists.
     [[nodiscard]] virtual std::vector<std::pair<std::string, std::string>> default_parameters() = 0;
 };
 

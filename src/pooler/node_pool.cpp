@@ -93,7 +93,11 @@ void NodePool::backend_failed(Backend& backend, const BackendFailure& failure) {
         // it serves. Who waits for a slave is served by the master instead.
         if ((!failure.temporary || !target_.is_master) && core_.usable_members() == 0)
             fail_waiters(failure.error);
-        retry_later();
+        if (failure.temporary || !core_.waiters().empty()) {
+            retry_later();
+        } else {
+            core_.rest();
+        }
     }
     discard(backend);
 }
@@ -118,6 +122,8 @@ void NodePool::serve() {
 
 void NodePool::open_more() {
     if (context_.shutting_down || retry_pending_) return;
+    // A server that doesn't answer is asked for somebody, not to keep connections in store.
+    if (backoff_ > Millis{0} && core_.waiters().empty()) return;
     const int wanted = core_.members_wanted();
     // After a failure one connection at a time finds out whether the server is back.
     const int now = backoff_ > Millis{0} ? std::min(wanted, core_.connecting().empty() ? 1 : 0) : wanted;
@@ -158,6 +164,7 @@ void NodePool::refresh() {
             break;
         case Switch::Move:
             ++target_version_;
+            logins_.clear();
             if (before.exists) {
                 log_info("pooler: " + key_.node.to_string() + " has moved from " +
                          before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +

@@ -19,6 +19,7 @@ struct PoolKey {
     NodeKey node;
     std::string database;
     std::string user;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the 0 that it compares with for a pointer.
     friend auto operator<=>(const PoolKey&, const PoolKey&) = default;
 };
 

@@ -55,6 +55,7 @@ struct Pooler::Impl final : SessionOwner {
     std::vector<std::unique_ptr<Session>> sessions;
     std::uint64_t next_id = 1;
     net::Handle timer;
+    bool publish_now = false;  // at every second tick
     std::function<void()> on_drained;
     bool drain_told = false;
 };
@@ -159,7 +160,8 @@ void Pooler::Impl::tick() {
         if (i < sessions.size()) (void)sessions[i]->tick(now);
     }
     context.pools->tick(now);
-    if (context.stats_changed) publish();
+    publish_now = !publish_now;
+    if (publish_now && context.stats_changed) publish();
     schedule_tick();
 }
 

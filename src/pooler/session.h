@@ -181,7 +181,7 @@ class Session final : public Waiter, private net::StreamEvents {
     bool sent_any_ = false;        // the server was sent something of the transaction
     bool beginning_ = false;       // begin_transaction() is on the stack
     bool taking_ = false;          // take_commands() is on the stack
-    bool leaving_ = false;           // ends when what it was promised has been answered
+    bool leaving_ = false;         // ends when what it was promised has been answered
     bool again_ = false;           // resume() was called meanwhile
     std::uint64_t transactions_ = 0;
 

@@ -204,7 +204,11 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
     facts.default_serializable = default_serializable_;
     facts.max_read_lag_bytes = context_.settings().max_read_lag_bytes;
     Decision decision = decide_route(facts);
-    if (decision.to_slave && text) {
+    if (decision.to_slave && !pool_of(decision.target)->trouble().empty()) {
+        // The monitor doesn't know yet what the pool has met.
+        facts.routing = ReadRouting::Master;
+        decision = decide_route(facts);
+    } else if (decision.to_slave && text) {
         // What a session keeps must be kept at the master, where everything else can be done too.
         const bool named = type == wire::FrontendMessage::Parse && !body.empty() && body[0] != '\0';
         const bool keeps = (read_session_use(*text, whole).bits & ~SessionUse::HoldsCursor) != 0;

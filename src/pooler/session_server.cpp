@@ -370,7 +370,7 @@ void Session::server_lost(const std::string& cause) {
             return;
         }
         case State::Linked:
-            if (!backend_->tracker().quiet() && may_repeat()) {
+            if (may_repeat()) {
                 repeat_elsewhere();
             } else {
                 lose_transaction(cause);
@@ -401,9 +401,11 @@ void Session::lose_transaction(const std::string& cause) {
     const bool in_block = tracker.status() != wire::TransactionStatus::Idle;
     const bool read_only = repeatable_ || to_slave_;
     const bool unknown = !read_only && tracker.commit_may_be_running();
-    const bool busy = !tracker.quiet();
     const std::size_t owed = tracker.ready_for_query_owed();
-    const bool pipeline = tracker.pipeline_open();
+    // A COPY that has eaten its Sync owes nothing, and yet its client must hear that it is over.
+    const bool pipeline = tracker.pipeline_open() ||
+                          (owed == 0 && tracker.copy_mode() != wire::TransactionTracker::CopyMode::None);
+    const bool busy = owed > 0 || pipeline;
     const Error error = loss_error(cause, busy && (unknown || (!in_block && !read_only)));
     log_info("pooler: client " + from_.to_string() + " lost its server: " + error.message + ": " + cause);
     // A message that was cut off in the middle can't be ended, and a pinned session is lost with its server.

@@ -3,22 +3,14 @@
 #include <algorithm>
 #include <array>
 
+#include "base/text.h"
+
 namespace pgxc::pooler {
 namespace {
 
 constexpr std::array<std::string_view, 6> followed{"application_name", "client_encoding",
                                                    "datestyle",        "intervalstyle",
                                                    "timezone",         "standard_conforming_strings"};
-
-/// A literal that reads the same whatever standard_conforming_strings is.
-void append_literal(std::string& sql, std::string_view text) {
-    sql += "E'";
-    for (const char c : text) {
-        if (c == '\'' || c == '\\') sql += c;
-        sql += c;
-    }
-    sql += '\'';
-}
 
 void append_identifier(std::string& sql, std::string_view name) {
     sql += '"';
@@ -77,9 +69,9 @@ std::string change_settings_sql(const SettingSet& from, const SettingSet& to) {
         sql += first ? "SELECT " : ",";
         first = false;
         sql += "pg_catalog.set_config(";
-        append_literal(sql, name);
+        sql += sql_literal(name);
         sql += ',';
-        append_literal(sql, value);
+        sql += sql_literal(value);
         sql += ",false)";
     }
     return sql;

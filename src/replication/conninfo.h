@@ -7,8 +7,8 @@
 
 namespace pgxc {
 
-/// Reads a libpq connection string (both spellings), replaces or adds the given keywords ('' removes one), and writes
-/// it as "key=value ..." for primary_conninfo. A string that libpq refuses is an Error (22023).
+/// Reads a libpq connection string (both spellings), replaces or adds the given keywords ('' removes one),
+/// and writes it as "key=value ..." for primary_conninfo. A string that libpq refuses is an Error (22023).
 [[nodiscard]] Result<std::string> conninfo_with(const std::string& conninfo,
                                                 const std::map<std::string, std::string>& changes);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "catalog/topology_rules.h"
 #include "replication/sync_standbys.h"
 
 namespace pgxc {
@@ -22,7 +23,8 @@ Millis since(TimePoint start, TimePoint now) {
 
 }  // namespace
 
-StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings, TimePoint now) {
+StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings,
+                        TimePoint now) {
     if (seen.starting) return {NodeState::Starting, seen.error};
     switch (seen.silence) {
         case Silence::None:
@@ -34,7 +36,7 @@ StateAndReason classify(const Node& node, const Observation& seen, const PolicyS
         case Silence::Timeout:
         case Silence::Other: {
             const bool long_enough = seen.failed_attempts > settings.probe_retries && seen.silent_since &&
-                                     since(*seen.silent_since, now) >= settings.probe_timeout;
+                                     since(*seen.silent_since, now) >= settings.detection_time();
             return {long_enough ? NodeState::Down : NodeState::Suspect, seen.error};
         }
     }
@@ -55,7 +57,11 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     if (master == nullptr) return {Verdict::Wait, "the master has not been asked yet", {}};
 
     if (master->silence == Silence::None) {
-        if (!master->starting) return {Verdict::Alive, {}, {}};
+        if (!master->starting) {
+            if (!master->facts && !master->refuses_us)
+                return {Verdict::Wait, "the master has not been asked yet", {}};
+            return {Verdict::Alive, {}, {}};
+        }
         const TimePoint from = master->going_down_since.value_or(now);
         if (since(from, now) < settings.restart_grace)
             return {Verdict::Wait,
@@ -68,19 +74,17 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
                 {}};
     }
     const TimePoint silent_since = master->silent_since.value_or(now);
-    if (!master->answered_at) {
-        // A record with a system identifier is of a master that was proven once: its failover must not depend
-        // on the monitor that saw it alive. But when everything starts at once, this one may only be late.
-        const bool proven_once = record.system_identifier != 0;
-        if (!proven_once || since(silent_since, now) < settings.restart_grace)
-            return {Verdict::Wait,
-                    "the master has not answered once since this monitor started: " + master->error,
-                    {}};
-    }
+    // This monitor has never seen it alive: it may be starting together with us.
+    const Millis first_look = std::max(settings.restart_grace, settings.detection_time());
+    if (!master->answered_at && since(silent_since, now) < first_look)
+        return {Verdict::Wait,
+                "the master has not answered once since this monitor started, " +
+                    ms(since(silent_since, now)) + " ago: " + master->error,
+                {}};
     if (master->going_down_since && since(*master->going_down_since, now) < settings.restart_grace)
         return {Verdict::Wait,
-                "the master was shut down or restarted in good order: restart_grace of " + ms(settings.restart_grace) +
-                    " runs",
+                "the master was shut down or restarted in good order: restart_grace of " +
+                    ms(settings.restart_grace) + " runs",
                 {}};
     std::string cause;
     switch (master->silence) {
@@ -92,20 +96,16 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
         case Silence::Lost:
             return {Verdict::Wait, "the connection to the master was lost; asking again", {}};
         case Silence::Timeout:
-        case Silence::Other: {
-            // A timeout has taken its time. What fails at once (no route, no such name) must have lasted as
-            // long.
-            const bool too_quick =
-                master->silence == Silence::Other && since(silent_since, now) < settings.detection_time();
-            if (master->failed_attempts <= settings.probe_retries || too_quick)
+        case Silence::Other:
+            if (master->failed_attempts <= settings.probe_retries ||
+                since(silent_since, now) < settings.detection_time())
                 return {Verdict::Wait,
                         "no answer of the master for " + ms(since(silent_since, now)) + " (" +
                             std::to_string(master->failed_attempts) + " attempts)",
                         {}};
-            cause = "no answer of the master to " + std::to_string(master->failed_attempts) + " attempts within " +
-                    ms(since(silent_since, now));
+            cause = "no answer of the master to " + std::to_string(master->failed_attempts) +
+                    " attempts within " + ms(since(silent_since, now));
             break;
-        }
     }
 
     // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody.
@@ -115,7 +115,8 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     int receiving = 0;
     for (const Member& member : wanted.slaves) {
         const Observation* slave = find(seen, member.address);
-        if (slave == nullptr || slave->silence != Silence::None || !slave->facts || !slave->answered_at) continue;
+        if (slave == nullptr || slave->silence != Silence::None || !slave->facts || !slave->answered_at)
+            continue;
         if (*slave->answered_at <= silent_since) {
             judgement.ask.push_back(member.address);
             continue;
@@ -133,7 +134,8 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
         if (slave->receives_new_wal) ++receiving;
     }
     if (receiving > 0 && receiving >= wanted.k) {
-        judgement.reason = cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
+        judgement.reason =
+            cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
         for (const Member& member : wanted.slaves) judgement.ask.push_back(member.address);
         return judgement;
     }
@@ -149,17 +151,18 @@ Status enough_fenced(const Record& record, const std::vector<HostPort>& fenced) 
     for (const Configuration& configuration : record.configurations) {
         const std::string which = "the configuration of epoch " + std::to_string(configuration.epoch.value());
         if (configuration.slaves.empty())
-            return Error{sqlstate::object_not_in_prerequisite_state,
-                         which + " has no synchronous slave: nobody is known to have every acknowledged commit",
-                         "Promote a slave by hand with FORCE if losing commits is acceptable."};
+            return Error{
+                sqlstate::object_not_in_prerequisite_state,
+                which + " has no synchronous slave: nobody is known to have every acknowledged commit",
+                "Promote a slave by hand with FORCE if losing commits is acceptable."};
         std::size_t count = 0;
         for (const Member& member : configuration.slaves)
             if (std::find(fenced.begin(), fenced.end(), member.address) != fenced.end()) ++count;
         if (count < configuration.fences_needed())
             return Error{sqlstate::object_not_in_prerequisite_state,
                          which + " needs " + std::to_string(configuration.fences_needed()) + " of its " +
-                             std::to_string(configuration.slaves.size()) + " synchronous slaves fenced, have " +
-                             std::to_string(count),
+                             std::to_string(configuration.slaves.size()) +
+                             " synchronous slaves fenced, have " + std::to_string(count),
                          "Bring its synchronous slaves back, or promote by hand with FORCE."};
     }
     return {};
@@ -179,23 +182,22 @@ Result<Configuration> configuration_after(const Record& record, const HostPort& 
                                           const PolicySettings& settings) {
     const Epoch epoch{record.epoch.value() + 1};
     Configuration next{epoch, {}, 0};
-    const auto begin = std::find_if(fenced.begin(), fenced.end(),
-                                    [&](const FencedPosition& slave) { return slave.address == chosen; });
+    const auto head = std::find_if(fenced.begin(), fenced.end(),
+                                   [&](const FencedPosition& slave) { return slave.address == chosen; });
     for (const FencedPosition& slave : fenced) {
         if (slave.address == chosen) continue;
-        // Whoever is further (FORCE chose one that is behind) or of another line isn't known to be a prefix
-        // of what begins now, and must not acknowledge anything of it: rule 9.
-        if (begin != fenced.end() && (slave.line != begin->line || slave.position > begin->position))
-            continue;
+        // Only a prefix of the chosen's WAL can follow it (rule 9); after FORCE another slave may be further.
+        if (head == fenced.end() || slave.line != head->line || slave.position > head->position) continue;
         const Node* node = topology.find(slave.address);
         if (node == nullptr || node->replication != Replication::Synchronous) continue;
         next.slaves.push_back({standby_name(node->key, epoch), slave.address});
     }
     next.k = std::min(std::max(record.wanted().k, 1), static_cast<int>(next.slaves.size()));
     if (next.slaves.empty() && !settings.sync_degrade)
-        return Error{sqlstate::object_not_in_prerequisite_state,
-                     "no synchronous slave would be left for " + chosen.to_string() + " and pgxc.sync_degrade is off",
-                     "Set pgxc.sync_degrade = on, or bring another synchronous slave back."};
+        return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            "no synchronous slave would be left for " + chosen.to_string() + " and pgxc.sync_degrade is off",
+            "Set pgxc.sync_degrade = on, or bring another synchronous slave back."};
     return next;
 }
 
@@ -204,19 +206,40 @@ Record record_promotion(const Record& record, const HostPort& new_master, Config
     Record next = record;
     ++next.generation;
     // Whoever isn't told otherwise belongs to the line that ends here.
-    for (const Member& member : record.all_members()) next.lines.try_emplace(member.address.to_string(), record.epoch.value());
+    for (const Member& member : record.all_members())
+        next.lines.try_emplace(member.address.to_string(), record.epoch.value());
     next.lines.try_emplace(record.master.to_string(), record.epoch.value());
     for (const FencedPosition& slave : fenced) next.lines[slave.address.to_string()] = slave.line;
     next.epoch = configuration.epoch;
+    next.timeline = 0;
     next.master = new_master;
     next.configurations.push_back(std::move(configuration));
     next.pending = std::move(pending);
     return next;
 }
 
+Topology with_promotion(const Topology& topology, NodeKey group, const HostPort& listened_at,
+                        const HostPort& address, Epoch epoch) {
+    Topology changed = topology;
+    const Node* slave = topology.find(listened_at);
+    if (slave != nullptr && !slave->is_master() && topology.top_master_of(slave->key) != nullptr &&
+        topology.top_master_of(slave->key)->key == group) {
+        auto promoted = promote(topology, slave->key, address);
+        if (promoted.ok()) changed = std::move(*promoted);
+    }
+    std::vector<Node> nodes = changed.nodes();
+    for (Node& node : nodes) {
+        if (node.key != group) continue;
+        node.address = address;
+        node.epoch = epoch;
+    }
+    return Topology{std::move(nodes)};
+}
+
 WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey group,
-                       const std::map<HostPort, Observation>& seen, const std::map<HostPort, TimePoint>& missing_since,
-                       const PolicySettings& settings, TimePoint now) {
+                       const std::map<HostPort, Observation>& seen,
+                       const std::map<HostPort, TimePoint>& missing_since, const PolicySettings& settings,
+                       TimePoint now) {
     WantedSync wanted{{record.epoch, {}, 0}, {}, {}};
     const Observation* master = find(seen, record.master);
     const ServerFacts* master_facts = master != nullptr && master->facts ? &*master->facts : nullptr;
@@ -228,30 +251,26 @@ WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey g
         const Observation* observation = find(seen, slave->address);
         const Member* counts = record.wanted().find(slave->address);
         if (counts != nullptr && counts->name == name) {
-            const ServerFacts* facts =
-                observation != nullptr && observation->silence == Silence::None && observation->facts
-                    ? &*observation->facts
-                    : nullptr;
-            // A decider that died after its fence leaves this behind; nothing else would ever take it back.
-            if (facts != nullptr && facts->in_recovery && facts->primary_slot == name &&
-                facts->primary_conninfo.empty()) {
-                wanted.configuration.slaves.push_back(*counts);
-                wanted.to_prepare.push_back(*slave);
-                wanted.why = slave->key.to_string() + " is fenced, and let back to its master";
-                continue;
-            }
             const auto missing = missing_since.find(slave->address);
             const bool gone =
                 missing != missing_since.end() && since(missing->second, now) >= settings.detection_time();
             if (!gone || !settings.sync_degrade) {
                 wanted.configuration.slaves.push_back(*counts);
+                // Left fenced by a decider that did not come to its end: it still counts, and must stream
+                // again.
+                const bool there = observation != nullptr && observation->facts &&
+                                   observation->silence == Silence::None && observation->facts->in_recovery;
+                if (there && (observation->facts->primary_conninfo.find(name) == std::string::npos ||
+                              observation->facts->primary_slot != name))
+                    wanted.to_prepare.push_back(*slave);
                 continue;
             }
             wanted.why = slave->key.to_string() + " has had no stream from its master for " +
                          ms(since(missing->second, now)) + ": it does not count until it streams again";
             continue;
         }
-        const bool answers = observation != nullptr && observation->facts && observation->silence == Silence::None;
+        const bool answers =
+            observation != nullptr && observation->facts && observation->silence == Silence::None;
         if (!answers || !observation->facts->in_recovery) {
             wanted.why = slave->key.to_string() + " doesn't count yet: it isn't there as a slave";
             continue;

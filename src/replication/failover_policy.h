@@ -12,8 +12,6 @@
 /// What to do about one node group: pure functions of facts. Every answer carries its reason (DESIGN 6.2).
 namespace pgxc {
 
-
-
 struct PolicySettings {
     bool failover = true;
     Millis probe_interval{200};
@@ -33,8 +31,8 @@ struct StateAndReason {
     NodeState state = NodeState::Unknown;
     std::string why;
 };
-[[nodiscard]] StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings,
-                                      TimePoint now);
+[[nodiscard]] StateAndReason classify(const Node& node, const Observation& seen,
+                                      const PolicySettings& settings, TimePoint now);
 
 /// Is the master to be replaced?
 enum class Verdict : std::uint8_t {
@@ -51,8 +49,9 @@ struct Judgement {
 [[nodiscard]] Judgement judge_master(const Record& record, const std::map<HostPort, Observation>& seen,
                                      const PolicySettings& settings, TimePoint now);
 
-/// May a failover go on with these servers fenced? Rules 3 of FAILOVER_PROTOCOL: for every listed configuration
-/// |S| - k + 1 of its slaves; an empty S forbids it. The error names the configuration that falls short.
+/// May a failover go on with these servers fenced? Rules 3 of FAILOVER_PROTOCOL: for every listed
+/// configuration |S| - k + 1 of its slaves; an empty S forbids it. The error names the configuration that
+/// falls short.
 [[nodiscard]] Status enough_fenced(const Record& record, const std::vector<HostPort>& fenced);
 
 /// A fenced slave's end of valid WAL, read after all fences.
@@ -61,18 +60,28 @@ struct FencedPosition {
     std::int64_t line = 0;
     Lsn position;
 };
-/// The highest by (line, LSN): rule 5. Among equals the first by address, so that a repetition chooses the same.
+/// The highest by (line, LSN): rule 5. Among equals the first by address, so that a repetition chooses the
+/// same.
 [[nodiscard]] const FencedPosition* choose(const std::vector<FencedPosition>& fenced);
 
-/// The configuration that epoch e+1 begins with: the other fenced slaves, k not above what it was. With nobody left:
-/// S' = {} where degrading is allowed, else an error (rule 8).
+/// The configuration that epoch e+1 begins with: the other fenced slaves, k not above what it was. With
+/// nobody left: S' = {} where degrading is allowed, else an error (rule 8).
 [[nodiscard]] Result<Configuration> configuration_after(const Record& record, const HostPort& chosen,
                                                         const std::vector<FencedPosition>& fenced,
-                                                        const Topology& topology, const PolicySettings& settings);
+                                                        const Topology& topology,
+                                                        const PolicySettings& settings);
 
-/// The record of epoch e+1, ready for the compare-and-set: the new configuration beside all older ones (rule 6).
-[[nodiscard]] Record record_promotion(const Record& record, const HostPort& new_master, Configuration configuration,
-                                      const std::vector<FencedPosition>& fenced, PendingPromotion pending);
+/// The record of epoch e+1, ready for the compare-and-set: the new configuration beside all older ones (rule
+/// 6).
+[[nodiscard]] Record record_promotion(const Record& record, const HostPort& new_master,
+                                      Configuration configuration, const std::vector<FencedPosition>& fenced,
+                                      PendingPromotion pending);
+
+/// The topology after a recorded promotion: the slave that listened there is the group's master now, at that
+/// address and epoch. Whoever has dropped or renamed that slave meanwhile changes nothing about who the
+/// master is.
+[[nodiscard]] Topology with_promotion(const Topology& topology, NodeKey group, const HostPort& listened_at,
+                                      const HostPort& address, Epoch epoch);
 
 /// What the catalog asks for, given who is there: which slaves should count now.
 struct WantedSync {

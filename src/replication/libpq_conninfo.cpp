@@ -37,7 +37,8 @@ Result<std::map<std::string, std::string>> conninfo_values(const std::string& co
     return values;
 }
 
-Result<std::string> conninfo_with(const std::string& conninfo, const std::map<std::string, std::string>& changes) {
+Result<std::string> conninfo_with(const std::string& conninfo,
+                                  const std::map<std::string, std::string>& changes) {
     auto values = conninfo_values(conninfo);
     if (!values.ok()) return values.error();
     for (const auto& [key, value] : changes) {

@@ -1,4 +1,5 @@
 #include <libpq-fe.h>
+#include <unistd.h>
 
 #include <asio/ip/tcp.hpp>
 #include <asio/posix/stream_descriptor.hpp>
@@ -16,8 +17,8 @@ namespace {
 
 using asio::posix::stream_descriptor;
 
-/// Cancels what waits on a descriptor when the deadline passes. The timer's handler may still be queued when this
-/// object is gone, so what it touches is kept apart and switched off.
+/// Cancels what waits on a descriptor when the deadline passes. The timer's handler may still be queued when
+/// this object is gone, so what it touches is kept apart and switched off.
 class DeadlineGuard {
   public:
     DeadlineGuard(stream_descriptor& descriptor, TimePoint deadline)
@@ -46,7 +47,8 @@ std::string trimmed(const char* text) {
     return line;
 }
 
-/// The SQLSTATE in libpq's verbose message "FATAL:  57P03: the database ...": severity is translated, this is not.
+/// The SQLSTATE in libpq's verbose message "FATAL:  57P03: the database ...": severity is translated, this is
+/// not.
 std::string sqlstate_in(const std::string& message) {
     for (auto at = message.find(":  "); at != std::string::npos; at = message.find(":  ", at + 1)) {
         const auto code = message.substr(at + 3, 5);
@@ -67,6 +69,14 @@ std::string readable(const std::string& message) {
     }
     while (!text.empty() && text.back() == '\n') text.pop_back();
     return text;
+}
+
+/// A backend whose postmaster was killed says 57P01 too (be-secure.c, "unexpected postmaster exit"): that is
+/// no shutdown in good order. The reporting function tells them apart in every language.
+bool is_orphaned(const PGresult* result) {
+    const char* routine = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+    return routine != nullptr &&
+           (std::string_view(routine) == "secure_read" || std::string_view(routine) == "secure_write");
 }
 
 NodeError lost(const std::string& what, Silence silence, const std::string& why) {
@@ -116,16 +126,18 @@ class NodeConnection::Impl {
     ~Impl() { close(); }
 
     void close() {
-        if (descriptor_.is_open()) descriptor_.release();
+        if (descriptor_.is_open()) descriptor_.close();
         if (conn_ != nullptr) PQfinish(conn_);
         conn_ = nullptr;
     }
 
-    /// Waits for the socket. libpq may have replaced it since the last time (even under the same number), so while
-    /// connecting it is registered anew for every wait.
+    /// Waits for the socket. libpq may have replaced it since the last time (even under the same number), so
+    /// while connecting it is registered anew for every wait.
     asio::awaitable<bool> wait(stream_descriptor::wait_type type, TimePoint deadline, bool connecting) {
-        if (connecting && descriptor_.is_open()) descriptor_.release();
-        if (!descriptor_.is_open()) descriptor_.assign(PQsocket(conn_));
+        // A duplicate, closed by us: libpq closes its own at an error, and the number may soon be another
+        // connection's.
+        if (connecting && descriptor_.is_open()) descriptor_.close();
+        if (!descriptor_.is_open()) descriptor_.assign(::dup(PQsocket(conn_)));
         DeadlineGuard guard(descriptor_, deadline);
         std::error_code failed;
         co_await descriptor_.async_wait(type, asio::redirect_error(asio::use_awaitable, failed));
@@ -168,13 +180,16 @@ class NodeConnection::Impl {
                 }
             } else if (status != PGRES_COMMAND_OK && status != PGRES_EMPTY_QUERY) {
                 const char* state = PQresultErrorField(result.get(), PG_DIAG_SQLSTATE);
+                if (is_orphaned(result.get())) state = nullptr;
                 const char* message = PQresultErrorField(result.get(), PG_DIAG_MESSAGE_PRIMARY);
                 const char* hint = PQresultErrorField(result.get(), PG_DIAG_MESSAGE_HINT);
                 NodeError told;
                 told.server_sqlstate = state != nullptr ? state : "";
-                told.error = Error{state != nullptr ? std::string_view(state) : sqlstate::connection_failure,
-                                   what_ + ": " + (message != nullptr ? message : trimmed(PQresultErrorMessage(result.get()))),
-                                   hint != nullptr ? hint : ""};
+                told.error =
+                    Error{state != nullptr ? std::string_view(state) : sqlstate::connection_failure,
+                          what_ + ": " +
+                              (message != nullptr ? message : trimmed(PQresultErrorMessage(result.get()))),
+                          hint != nullptr ? hint : ""};
                 // A result without SQLSTATE is libpq's own: the connection is gone.
                 told.silence = state != nullptr ? Silence::None : Silence::Lost;
                 if (!error) error = told;
@@ -200,11 +215,9 @@ class NodeConnection::Impl {
             const char* value = PQresultErrorField(result, code);
             return std::string(value != nullptr ? value : "");
         };
-        // A backend whose postmaster was killed says 57P01 too (be-secure.c, "unexpected postmaster exit"): that is no
-        // shutdown in good order. The reporting function tells them apart in every language.
-        const std::string routine = field(PG_DIAG_SOURCE_FUNCTION);
-        const bool orphaned = routine == "secure_read" || routine == "secure_write";
-        impl->last_unasked_ = orphaned ? "" : field(PG_DIAG_SQLSTATE);
+        // A backend whose postmaster was killed says 57P01 too (be-secure.c, "unexpected postmaster exit"):
+        // that is no shutdown in good order. The reporting function tells them apart in every language.
+        impl->last_unasked_ = is_orphaned(result) ? "" : field(PG_DIAG_SQLSTATE);
         if (impl->notices_.size() < 32)
             impl->notices_.push_back(
                 {field(PG_DIAG_SQLSTATE), field(PG_DIAG_MESSAGE_PRIMARY), field(PG_DIAG_SOURCE_FUNCTION)});
@@ -217,13 +230,14 @@ class NodeConnection::Impl {
     std::string last_unasked_;
     bool broken_ = false;
     bool interrupted_ = false;
+    bool waiting_ = false;  // inside wait_broken(): the only wait that interrupt() may end
 };
 
 NodeConnection::NodeConnection(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 NodeConnection::~NodeConnection() = default;
 
 asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::open(ConnectTarget target,
-                                                                                 Millis timeout) {
+                                                                                  Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     const std::string what = "node at " + target.address.to_string();
     auto address = co_await net::resolve_host(target.address.host);
@@ -233,19 +247,42 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
     const std::string port = std::to_string(target.address.port);
     // The unacknowledged bytes of a dead peer must not outlive the time that a probe may take.
     const std::string user_timeout = std::to_string(std::max<long long>(timeout.count(), 1000));
-    // The conninfo comes first, as "dbname", so that what follows it (host, user, ...) wins over what it says.
-    const char* keys[] = {"dbname",           "hostaddr",   "host",           "port",
-                          "user",             "dbname",     "application_name", "tcp_user_timeout",
-                          "keepalives_idle",  "keepalives_interval", "keepalives_count", "gssencmode",
-                          "client_encoding",  nullptr};
-    const char* values[] = {target.login.conninfo.c_str(), address->c_str(), target.address.host.c_str(), port.c_str(),
-                            target.login.user.c_str(), target.login.database.c_str(),
-                            target.application_name.c_str(), user_timeout.c_str(), "5", "1", "3", "disable", "UTF8",
+    // The conninfo comes first, as "dbname", so that what follows it (host, user, ...) wins over what it
+    // says.
+    const char* keys[] = {"dbname",
+                          "hostaddr",
+                          "host",
+                          "port",
+                          "user",
+                          "dbname",
+                          "application_name",
+                          "tcp_user_timeout",
+                          "keepalives_idle",
+                          "keepalives_interval",
+                          "keepalives_count",
+                          "gssencmode",
+                          "client_encoding",
+                          nullptr};
+    const char* values[] = {target.login.conninfo.c_str(),
+                            address->c_str(),
+                            target.address.host.c_str(),
+                            port.c_str(),
+                            target.login.user.c_str(),
+                            target.login.database.c_str(),
+                            target.application_name.c_str(),
+                            user_timeout.c_str(),
+                            "5",
+                            "1",
+                            "3",
+                            "disable",
+                            "UTF8",
                             nullptr};
-    // libpq expands only the first dbname when it holds a '='; an empty conninfo must not become the database.
+    // libpq expands only the first dbname when it holds a '='; an empty conninfo must not become the
+    // database.
     const int skip = target.login.conninfo.find('=') == std::string::npos ? 1 : 0;
     impl->conn_ = PQconnectStartParams(keys + skip, values + skip, 1);
-    if (impl->conn_ == nullptr) co_return NodeError{{sqlstate::unable_to_connect, "out of memory"}, Silence::Other, {}};
+    if (impl->conn_ == nullptr)
+        co_return NodeError{{sqlstate::unable_to_connect, "out of memory"}, Silence::Other, {}};
     PQsetErrorVerbosity(impl->conn_, PQERRORS_VERBOSE);
     PQsetNoticeReceiver(impl->conn_, Impl::take_notice, impl.get());
 
@@ -261,11 +298,13 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
         polling = PQconnectPoll(impl->conn_);
     }
     if (timed_out)
-        co_return NodeError{{sqlstate::unable_to_connect, what + ": no answer in time"}, Silence::Timeout, {}};
+        co_return NodeError{
+            {sqlstate::unable_to_connect, what + ": no answer in time"}, Silence::Timeout, {}};
     if (polling == PGRES_POLLING_FAILED) {
         const std::string message = trimmed(PQerrorMessage(impl->conn_));
         const std::string state = sqlstate_in(message);
-        Error error{state.empty() ? sqlstate::unable_to_connect : SqlState(state), what + ": " + readable(message)};
+        Error error{state.empty() ? sqlstate::unable_to_connect : SqlState(state),
+                    what + ": " + readable(message)};
         if (!state.empty()) co_return NodeError{error, Silence::None, state};
         // Not within the braces below: GCC 12 destroys what an aggregate around a co_await is made of twice.
         const Silence heard = co_await knock(*address, target.address.port, deadline);
@@ -300,7 +339,10 @@ asio::awaitable<NodeResult<Rows>> NodeConnection::finish(Millis timeout) {
 asio::awaitable<bool> NodeConnection::wait_broken(TimePoint until) {
     impl_->interrupted_ = false;
     while (!impl_->broken_ && !impl_->interrupted_) {
-        if (!co_await impl_->wait(stream_descriptor::wait_read, until, false)) break;
+        impl_->waiting_ = true;
+        const bool readable = co_await impl_->wait(stream_descriptor::wait_read, until, false);
+        impl_->waiting_ = false;
+        if (!readable) break;
         if (PQconsumeInput(impl_->conn_) == 0 || PQstatus(impl_->conn_) != CONNECTION_OK) {
             impl_->broken_ = true;
             break;
@@ -316,7 +358,7 @@ asio::awaitable<bool> NodeConnection::wait_broken(TimePoint until) {
 
 void NodeConnection::interrupt() {
     impl_->interrupted_ = true;
-    if (impl_->descriptor_.is_open()) impl_->descriptor_.cancel();
+    if (impl_->waiting_) impl_->descriptor_.cancel();
 }
 
 bool NodeConnection::broken() const {

@@ -26,11 +26,13 @@ asio::awaitable<Result<std::unique_ptr<LockSession>>> LockSession::open(
         if (!taken.ok()) co_return taken.error();
         if (taken->text() == "t") break;
         if (Clock::now() >= deadline)
-            co_return Error{sqlstate::lock_not_available,
-                            "node at " + target.address.to_string() + ": another coordinator's session keeps its lock"};
+            co_return Error{
+                sqlstate::lock_not_available,
+                "node at " + target.address.to_string() + ": another coordinator's session keeps its lock"};
         auto ended = co_await session->run(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' "
-            "AND classid = 1885829219 AND objid = 1819239275 AND objsubid = 2 AND granted AND database = "
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_locks "
+            "WHERE locktype = 'advisory' AND classid = 1885829219 AND objid = 1819239275 AND objsubid = 2 "
+            "AND granted AND database = "
             "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
             timeout);
         if (!ended.ok()) co_return ended.error();

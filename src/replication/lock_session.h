@@ -8,19 +8,21 @@
 
 namespace pgxc {
 
-/// A session that holds a server's one lock (FAILOVER_PROTOCOL rule 2): every effect on a node runs in one. The lock
-/// is a session advisory lock with a fixed key, which works on stock standbys and survives promotion.
+/// A session that holds a server's one lock (FAILOVER_PROTOCOL rule 2): every effect on a node runs in one.
+/// The lock is a session advisory lock with a fixed key, which works on stock standbys and survives
+/// promotion.
 class LockSession {
   public:
-    /// Connects, takes the lock, ending the session that holds it, and only then asks `claim_is_newest`: an answer
-    /// from before the lock would prove nothing.
+    /// Connects, takes the lock, ending the session that holds it, and only then asks `claim_is_newest`: an
+    /// answer from before the lock would prove nothing.
     [[nodiscard]] static asio::awaitable<Result<std::unique_ptr<LockSession>>> open(
         ConnectTarget target, Millis timeout, std::function<asio::awaitable<Status>()> claim_is_newest);
 
     /// Runs one statement under the lock.
     [[nodiscard]] asio::awaitable<Result<Rows>> run(std::string sql, Millis timeout);
     /// A second session to the same server, for what must be seen from outside or by a session begun later.
-    [[nodiscard]] asio::awaitable<Result<std::unique_ptr<NodeConnection>>> second_session(Millis timeout) const;
+    [[nodiscard]] asio::awaitable<Result<std::unique_ptr<NodeConnection>>> second_session(
+        Millis timeout) const;
 
     /// Has the session ended (a newer claimant took the lock, or the server is gone)? Looks at the socket.
     [[nodiscard]] asio::awaitable<bool> lost();

@@ -43,6 +43,9 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         if (!read.ok()) {
             if (trouble_ != read.error().message) log_info("the monitor waits: " + read.error().message);
             trouble_ = read.error().message;
+            // Anything but "there is no extension" passes (a lock on the catalog): the groups go on as they
+            // are.
+            if (read.error().sqlstate != sqlstate::undefined_object) return;
             stop_all();
             topology_ = Topology{};
             publish();
@@ -59,7 +62,8 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     void settings_changed() {
         const MonitorSettings& settings = environment_.settings();
         const NodeWatch::Timing timing{settings.policy.probe_interval, settings.policy.probe_timeout};
-        const bool same_login = login_.user == settings.login.user && login_.database == settings.login.database &&
+        const bool same_login = login_.user == settings.login.user &&
+                                login_.database == settings.login.database &&
                                 login_.conninfo == settings.login.conninfo;
         if (!same_login) {
             for (auto& [address, watch] : watches_) watch->stop();
@@ -117,7 +121,8 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         return node.key.type == NodeType::Coordinator && node.key.id == environment_.settings().own_id;
     }
 
-    /// Watches every node but this coordinator itself, and a recorded master that the catalog doesn't have yet.
+    /// Watches every node but this coordinator itself, and a recorded master that the catalog doesn't have
+    /// yet.
     void align_watches() {
         const MonitorSettings& settings = environment_.settings();
         login_ = settings.login;
@@ -137,9 +142,9 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         const NodeWatch::Timing timing{settings.policy.probe_interval, settings.policy.probe_timeout};
         for (const HostPort& address : wanted) {
             if (watches_.contains(address)) continue;
-            auto watch = std::make_shared<NodeWatch>(context_.get_executor(),
-                                                     ConnectTarget{address, settings.login, "pgxc_ha monitor"}, timing,
-                                                     [this, address] { node_changed(address); });
+            auto watch = std::make_shared<NodeWatch>(
+                context_.get_executor(), ConnectTarget{address, settings.login, "pgxc_ha monitor"}, timing,
+                [this, address] { node_changed(address); });
             watches_[address] = watch;
             watch->start();
         }
@@ -158,8 +163,10 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         }
         for (const NodeKey key : wanted) {
             if (groups_.contains(key)) continue;
+            // A token per object: one that still ends a step must not be taken for its successor.
+            const std::string token = claim_token_ + "-" + std::to_string(++groups_made_);
             auto group =
-                std::make_shared<NodeGroup>(context_.get_executor(), key, claim_token_, environment_, *this);
+                std::make_shared<NodeGroup>(context_.get_executor(), key, token, environment_, *this);
             groups_[key] = group;
             group->start();
         }
@@ -188,10 +195,9 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         for (const auto& [key, group] : groups_) {
             if (!group->promoting() || group->gate() != Gate::Open) continue;
             const Node* master = effective.find(key);
-            const NodeKey slave{key.type, group->record()->pending->promoted_id};
             if (master == nullptr || master->epoch >= group->record()->epoch) continue;
-            auto promoted = promote(effective, slave, group->record()->master);
-            if (promoted.ok()) effective = std::move(*promoted);
+            effective = with_promotion(effective, key, group->record()->pending->listens_at,
+                                       group->record()->master, group->record()->epoch);
         }
         return effective;
     }
@@ -208,7 +214,8 @@ class Monitor::Impl : public NodeGroup::Surroundings {
                 shown.state = NodeState::Up;
                 shown.role_seen = RoleSeen::Master;
                 shown.gate = Gate::Open;
-                shown.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
+                shown.last_seen =
+                    std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
                 view.nodes.push_back(std::move(shown));
                 continue;
             }
@@ -216,8 +223,11 @@ class Monitor::Impl : public NodeGroup::Surroundings {
             if (watch != watches_.end()) describe(shown, watch->second->seen(), policy, now);
             const auto group = groups_.find(node.key);
             if (group != groups_.end() && node.is_master()) {
-                shown.gate = group->second->gate();
-                if (group->second->promoting() && shown.gate == Gate::Held) shown.state = NodeState::Promoting;
+                const auto& record = group->second->record();
+                const bool recorded = record && record->master == node.address && record->epoch == node.epoch;
+                shown.gate = recorded ? group->second->gate() : Gate::Held;
+                if (group->second->promoting() && shown.gate == Gate::Held)
+                    shown.state = NodeState::Promoting;
                 if (!group->second->why().empty()) shown.why = group->second->why();
             } else if (node.is_master()) {
                 shown.gate = shown.state == NodeState::Up ? Gate::Open : Gate::Held;
@@ -231,7 +241,8 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         environment_.publish_view(view);
     }
 
-    static void describe(NodeView& shown, const Observation& seen, const PolicySettings& policy, TimePoint now) {
+    static void describe(NodeView& shown, const Observation& seen, const PolicySettings& policy,
+                         TimePoint now) {
         const StateAndReason state = classify(shown.node, seen, policy, now);
         shown.state = state.state;
         shown.why = state.why;
@@ -250,12 +261,11 @@ class Monitor::Impl : public NodeGroup::Surroundings {
             const NodeView* master = top != nullptr ? view.find(top->key) : nullptr;
             if (master == nullptr) continue;
             if (master->position.known() && shown.position.known())
-                shown.lag_bytes = master->position > shown.position
-                                      ? master->position.bytes() - shown.position.bytes()
-                                      : 0;
+                shown.lag_bytes =
+                    master->position > shown.position ? master->position.bytes() - shown.position.bytes() : 0;
             const auto watch = watches_.find(shown.node.address);
-            const bool streams =
-                watch != watches_.end() && watch->second->seen().facts && watch->second->seen().facts->streaming();
+            const bool streams = watch != watches_.end() && watch->second->seen().facts &&
+                                 watch->second->seen().facts->streaming();
             // rule 13: the current line only, and a position from the present connection.
             shown.may_read = shown.state == NodeState::Up && shown.role_seen == RoleSeen::Slave && streams &&
                              shown.timeline == master->timeline && master->state == NodeState::Up;
@@ -285,6 +295,7 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     asio::io_context& context_;
     MonitorEnvironment& environment_;
     std::string claim_token_;
+    unsigned groups_made_ = 0;
     asio::steady_timer view_timer_;
     asio::steady_timer catalog_timer_;
     NodeLogin login_;

@@ -10,8 +10,8 @@ class io_context;
 
 namespace pgxc {
 
-/// Watches all nodes of the catalog, keeps the cluster view, and runs one NodeGroup for each datanode master. Lives on
-/// one loop; every call comes from it.
+/// Watches all nodes of the catalog, keeps the cluster view, and runs one NodeGroup for each datanode master.
+/// Lives on one loop; every call comes from it.
 class Monitor {
   public:
     Monitor(asio::io_context& context, MonitorEnvironment& environment, std::string claim_token);

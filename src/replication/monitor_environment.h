@@ -23,6 +23,7 @@ struct HistoryRow {
     NodeKey node;
     Epoch epoch;
     HostPort old_address;
+    HostPort listened_at;  // where the promoted slave listened: what finds its row
     HostPort new_address;
     NodeId promoted_from;
     std::string cause;
@@ -61,12 +62,14 @@ class MonitorEnvironment {
     [[nodiscard]] virtual Arbiter& arbiter() = 0;
     /// Tells the poolers and the views.
     virtual void publish_view(const ClusterView& view) = 0;
-    /// Brings a promotion into the catalog: the topology, the history row, the notification, in one transaction.
-    /// Does nothing where the catalog has this epoch already.
+    /// Brings a promotion into the catalog: the topology, the history row, the notification, in one
+    /// transaction. Does nothing where the catalog has this epoch already.
     [[nodiscard]] virtual Status publish_promotion(const HistoryRow& row) = 0;
     /// The primary_conninfo that a slave had before it was fenced; for its return. May hold a password.
     [[nodiscard]] virtual Result<std::optional<std::string>> stored_conninfo(const HostPort& slave) = 0;
     [[nodiscard]] virtual Status store_conninfo(const HostPort& slave, const std::string& conninfo) = 0;
+    /// Whoever asked does not wait for the answer any more.
+    [[nodiscard]] virtual bool task_abandoned(int ticket) = 0;
     virtual void finish_task(int ticket, const Status& status, const std::string& text) = 0;
 };
 

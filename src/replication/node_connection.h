@@ -41,7 +41,8 @@ struct NodeError {
 struct ServerNotice {
     std::string sqlstate;
     std::string message;
-    std::string routine;  // the C function that reported it: SyncRepWaitForLSN is a cancelled synchronous wait
+    std::string
+        routine;  // the C function that reported it: SyncRepWaitForLSN is a cancelled synchronous wait
 };
 
 /// The result of one statement: text, nullopt for NULL.
@@ -70,10 +71,10 @@ class [[nodiscard]] NodeResult {
 
 class NodeConnection {
   public:
-    /// Opens a connection within the time. Unless told otherwise by the login's conninfo: tcp_user_timeout and
-    /// keepalives so that a dead peer is noticed, gssencmode=disable so that no ticket is asked for.
-    [[nodiscard]] static asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> open(ConnectTarget target,
-                                                                                          Millis timeout);
+    /// Opens a connection within the time. Unless told otherwise by the login's conninfo: tcp_user_timeout
+    /// and keepalives so that a dead peer is noticed, gssencmode=disable so that no ticket is asked for.
+    [[nodiscard]] static asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> open(
+        ConnectTarget target, Millis timeout);
     NodeConnection(const NodeConnection&) = delete;
     NodeConnection& operator=(const NodeConnection&) = delete;
     ~NodeConnection();
@@ -85,7 +86,8 @@ class NodeConnection {
     /// Starts a statement whose end is awaited later by finish(): to see from elsewhere that it waits.
     [[nodiscard]] bool start(const std::string& sql);
     [[nodiscard]] asio::awaitable<NodeResult<Rows>> finish(Millis timeout);
-    /// Has the started statement's answer begun to come (or the connection broken), so that finish() won't wait long?
+    /// Has the started statement's answer begun to come (or the connection broken), so that finish() won't
+    /// wait long?
     [[nodiscard]] bool answered();
 
     /// Waits until the server closes the connection or the time has come. True: the connection is broken.

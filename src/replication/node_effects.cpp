@@ -1,11 +1,12 @@
 #include "replication/node_effects.h"
 
+#include <algorithm>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <algorithm>
 
+#include "base/text.h"
 #include "replication/conninfo.h"
 #include "replication/sync_standbys.h"
 
@@ -14,7 +15,8 @@ namespace {
 
 /// How often a state that the server can't announce is looked at.
 constexpr Millis look_interval{2};
-/// How often a reload is repeated while a process is awaited that may have missed its wake-up: each one wakes it (F5).
+/// How often a reload is repeated while a process is awaited that may have missed its wake-up: each one wakes
+/// it (F5).
 constexpr Millis reload_interval{20};
 /// A fence that takes longer than this meets a replay that is held up: then what holds it up is removed.
 constexpr Millis escalate_after{60};
@@ -35,7 +37,8 @@ asio::awaitable<Status> reload(LockSession& server) {
     co_return Status{};
 }
 
-// GCC 12 miscompiles a braced list inside a coroutine (its array would have to live in the frame): lists are made here.
+// GCC 12 miscompiles a braced list inside a coroutine (its array would have to live in the frame): lists are
+// made here.
 SettingChanges one_change(std::string name, std::string value) {
     SettingChanges changes;
     changes.emplace_back(std::move(name), std::move(value));
@@ -64,22 +67,25 @@ std::string assignment(const std::string& name, const std::optional<std::string>
     return "ALTER SYSTEM SET " + name + " = " + sql_literal(*value);
 }
 
-/// Waits until this session has been told of a reload, and so the postmaster has read its files: each new session will
-/// begin with the value.
-asio::awaitable<Status> see_setting(LockSession& server, std::string name, std::string value, Millis timeout) {
+/// Waits until this session has been told of a reload, and so the postmaster has read its files: each new
+/// session will begin with the value.
+asio::awaitable<Status> see_setting(LockSession& server, std::string name, std::string value,
+                                    Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     TimePoint reloaded = Clock::now();
     for (;;) {
         auto shown = co_await server.run(
-            "SELECT setting, source FROM pg_catalog.pg_settings WHERE name = " + sql_literal(name), effect_timeout);
+            "SELECT setting, source FROM pg_catalog.pg_settings WHERE name = " + sql_literal(name),
+            effect_timeout);
         if (!shown.ok()) co_return shown.error();
         if (shown->text(0) == value) co_return Status{};
         if (Clock::now() >= deadline || shown->text(1) == "command line")
-            co_return Error{sqlstate::config_file_error,
-                            at(server) + ": \"" + name + "\" stays '" + shown->text(0) + "' (set by: " +
-                                shown->text(1) + ") after ALTER SYSTEM and a reload",
-                            "Remove what beats ALTER SYSTEM: a -c on the server's command line, or a setting of the "
-                            "control user's role or database."};
+            co_return Error{
+                sqlstate::config_file_error,
+                at(server) + ": \"" + name + "\" stays '" + shown->text(0) + "' (set by: " + shown->text(1) +
+                    ") after ALTER SYSTEM and a reload",
+                "Remove what beats ALTER SYSTEM: a -c on the server's command line, or a setting of the "
+                "control user's role or database."};
         if (Clock::now() - reloaded >= reload_interval) {
             reloaded = Clock::now();
             if (Status again = co_await reload(server); !again.ok()) co_return again;
@@ -88,9 +94,12 @@ asio::awaitable<Status> see_setting(LockSession& server, std::string name, std::
     }
 }
 
-/// Opens sessions until one, begun after the postmaster has read its files, shows the value. Returns that session.
-asio::awaitable<Result<std::unique_ptr<NodeConnection>>> session_that_shows(LockSession& server, std::string name,
-                                                                            std::string value, Millis timeout) {
+/// Opens sessions until one, begun after the postmaster has read its files, shows the value. Returns that
+/// session.
+asio::awaitable<Result<std::unique_ptr<NodeConnection>>> session_that_shows(LockSession& server,
+                                                                            std::string name,
+                                                                            std::string value,
+                                                                            Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     for (;;) {
         auto session = co_await server.second_session(timeout);
@@ -102,13 +111,14 @@ asio::awaitable<Result<std::unique_ptr<NodeConnection>>> session_that_shows(Lock
         if (!shown.ok()) co_return shown.error().error;
         if (shown->text(0) == value) co_return std::move(*session);
         if (shown->text(1) == "command line")
-            co_return Error{sqlstate::config_file_error,
-                            at(server) + ": \"" + name + "\" is set on the server's command line, which beats its files",
-                            "Remove the -c option and restart that server."};
+            co_return Error{
+                sqlstate::config_file_error,
+                at(server) + ": \"" + name + "\" is set on the server's command line, which beats its files",
+                "Remove the -c option and restart that server."};
         if (Clock::now() >= deadline)
             co_return Error{sqlstate::config_file_error,
-                            at(server) + ": \"" + name + "\" stays '" + shown->text(0) + "' (set by " + shown->text(1) +
-                                ") after ALTER SYSTEM and a reload",
+                            at(server) + ": \"" + name + "\" stays '" + shown->text(0) + "' (set by " +
+                                shown->text(1) + ") after ALTER SYSTEM and a reload",
                             "Look for a setting of that role or database, and at that server's log."};
         co_await look_again_soon();
     }
@@ -122,22 +132,25 @@ asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout)
     const std::string pid = std::to_string((*committer)->backend_pid());
     TimePoint reloaded = Clock::now();
     while (Clock::now() < deadline) {
-        // Whether commits wait is for the checkpointer to switch, which may be slow to hear of a reload (F13).
+        // Whether commits wait is for the checkpointer to switch, which may be slow to hear of a reload
+        // (F13).
         if (Clock::now() - reloaded >= reload_interval) {
             reloaded = Clock::now();
             if (Status again = co_await reload(master); !again.ok()) co_return again;
         }
         if (!(*committer)->start("SELECT pg_catalog.pg_logical_emit_message(true, 'pgxc_ha', 'fence')"))
-            co_return Error{sqlstate::connection_failure, at(master) + ": the session for an own commit was lost"};
+            co_return Error{sqlstate::connection_failure,
+                            at(master) + ": the session for an own commit was lost"};
         // Either it is seen to wait, or it answers without having waited and must be tried again.
         while (!(*committer)->answered() && Clock::now() < deadline) {
             auto state = co_await master.run(
                 "SELECT wait_event FROM pg_catalog.pg_stat_activity WHERE pid = " + pid, effect_timeout);
             if (!state.ok()) co_return state.error();
             if (state->text(0) == "SyncRep") {
-                // The wait has served its purpose: end it. What it waited for is this message, of no consequence.
-                auto ended =
-                    co_await master.run("SELECT pg_catalog.pg_terminate_backend(" + pid + ")", effect_timeout);
+                // The wait has served its purpose: end it. What it waited for is this message, of no
+                // consequence.
+                auto ended = co_await master.run("SELECT pg_catalog.pg_terminate_backend(" + pid + ")",
+                                                 effect_timeout);
                 if (!ended.ok()) co_return ended.error();
                 co_return Status{};
             }
@@ -161,32 +174,37 @@ asio::awaitable<Status> alter_system(LockSession& server, SettingChanges setting
     co_return co_await reload(server);
 }
 
-asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::string expected_name,
+asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::string> expected_names,
                                            std::uint64_t system_identifier,
-                                           std::function<Status(const std::string&)> save_conninfo, Millis timeout) {
+                                           std::function<Status(const std::string&)> save_conninfo,
+                                           Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     if (slave.server_version() < 130000)
         co_return Error{sqlstate::feature_not_supported,
                         at(slave) + " runs a PostgreSQL before 13, whose WAL stream can't be cut by a reload",
                         "Stop the old master for certain, then promote by hand with FORCE."};
     auto before = co_await slave.run(
-        "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM pg_catalog.pg_control_system()), "
+        "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM "
+        "pg_catalog.pg_control_system()), "
         "current_setting('primary_conninfo'), current_setting('recovery_min_apply_delay'), "
         "current_setting('restore_command'), CASE WHEN pg_catalog.pg_is_in_recovery() THEN "
         "pg_catalog.pg_is_wal_replay_paused() END, current_setting('primary_slot_name')",
         effect_timeout);
     if (!before.ok()) co_return before.error();
     if (before->text(0) != "t")
-        co_return Error{sqlstate::object_not_in_prerequisite_state, at(slave) + " is not in recovery: it is no slave"};
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        at(slave) + " is not in recovery: it is no slave"};
     if (std::stoull("0" + before->text(1)) != system_identifier)
-        co_return Error{sqlstate::object_not_in_prerequisite_state, at(slave) + " belongs to another cluster"};
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        at(slave) + " belongs to another cluster"};
 
     FenceResult result;
     result.conninfo = before->text(2);
-    if (!expected_name.empty() && before->text(6) != expected_name)
+    if (!expected_names.empty() &&
+        std::find(expected_names.begin(), expected_names.end(), before->text(6)) == expected_names.end())
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        at(slave) + " is known to itself as \"" + before->text(6) + "\", not as \"" + expected_name +
-                            "\": it can't stand for that slave"};
+                        at(slave) + " is known to itself as \"" + before->text(6) + "\", not as \"" +
+                            expected_names.front() + "\": it can't stand for that slave"};
     if (!result.conninfo.empty()) {
         if (Status saved = save_conninfo(result.conninfo); !saved.ok()) co_return saved.error();
     }
@@ -211,13 +229,15 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::string expec
     TimePoint reloaded = began;
     bool escalated = false;
     for (;;) {
-        // The startup process waits for WAL only after it has replayed all that it has, and whatever it does after the
-        // signal that the witness' birth proves was sent, it does with the new settings.
+        // The startup process waits for WAL only after it has replayed all that it has, and whatever it does
+        // after the signal that the witness' birth proves was sent, it does with the new settings.
         auto state = co_await (*witness)->query(
-            "SELECT coalesce((SELECT wait_event FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup'), ''), "
+            "SELECT coalesce((SELECT wait_event FROM pg_catalog.pg_stat_activity WHERE backend_type = "
+            "'startup'), ''), "
             "EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walreceiver'), "
             "greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()), "
-            "(SELECT greatest(timeline_id, (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())) "
+            "(SELECT greatest(timeline_id, (SELECT min_recovery_end_timeline FROM "
+            "pg_catalog.pg_control_recovery())) "
             "FROM pg_catalog.pg_control_checkpoint())",
             effect_timeout);
         if (!state.ok()) co_return state.error().error;
@@ -229,13 +249,15 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::string expec
         const TimePoint now = Clock::now();
         if (now >= deadline)
             co_return Error{sqlstate::object_not_in_prerequisite_state,
-                            at(slave) + ": its WAL stream could not be proven cut in time (startup process: " +
+                            at(slave) +
+                                ": its WAL stream could not be proven cut in time (startup process: " +
                                 state->text(0) + ")",
                             "Look for what holds up its replay."};
         if (!escalated && now - began >= escalate_after) {
             escalated = true;
             auto old = co_await slave.run(
-                "SELECT current_setting('max_standby_streaming_delay'), current_setting('max_standby_archive_delay')",
+                "SELECT current_setting('max_standby_streaming_delay'), "
+                "current_setting('max_standby_archive_delay')",
                 effect_timeout);
             if (!old.ok()) co_return old.error();
             result.changed["max_standby_streaming_delay"] = old->text(0);
@@ -251,14 +273,16 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::string expec
     }
 }
 
-asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo, std::map<std::string, std::string> settings) {
+asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,
+                                std::map<std::string, std::string> settings) {
     SettingChanges changes;
     for (const auto& [name, value] : settings) changes.emplace_back(name, value);
     changes.emplace_back("primary_conninfo", conninfo);
     co_return co_await alter_system(slave, changes);
 }
 
-asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan, Millis patience) {
+asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
+                                      Millis patience) {
     auto slot = co_await master.run(
         "SELECT pg_catalog.pg_create_physical_replication_slot(" + sql_literal(plan.name) +
             ", true) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
@@ -272,7 +296,8 @@ asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, S
     TimePoint reloaded = Clock::now();
     while (Clock::now() < deadline) {
         auto streams = co_await master.run(
-            "SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming' AND application_name = " +
+            "SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming' AND "
+            "application_name = " +
                 sql_literal(plan.name),
             effect_timeout);
         if (!streams.ok()) co_return streams.error();
@@ -289,7 +314,8 @@ asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, S
 
 asio::awaitable<Status> set_standby_names(LockSession& server, std::string names, std::string nobody_names) {
     auto before = co_await server.run(
-        "SELECT current_setting('synchronous_standby_names'), pg_catalog.pg_is_in_recovery()", effect_timeout);
+        "SELECT current_setting('synchronous_standby_names'), pg_catalog.pg_is_in_recovery()",
+        effect_timeout);
     if (!before.ok()) co_return before.error();
     const bool from_empty = before->text(0).empty() && before->text(1) == "f" && !names.empty();
     if (from_empty || (before->text(0) == nobody_names && before->text(1) == "f" && names != nobody_names &&
@@ -306,62 +332,79 @@ asio::awaitable<Status> set_standby_names(LockSession& server, std::string names
     co_return co_await see_setting(server, "synchronous_standby_names", names, effect_timeout);
 }
 
-asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k, std::vector<std::string> slaves,
-                                   std::uint64_t system_identifier, std::uint32_t old_timeline, Millis timeout) {
+asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectation expected,
+                                               Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     auto committer = co_await master.second_session(timeout);
     if (!committer.ok()) co_return committer.error();
-    auto facts = co_await (*committer)
-                     ->query(
-                         "SELECT pg_catalog.pg_is_in_recovery(), current_setting('synchronous_standby_names'), "
-                         "(SELECT system_identifier FROM pg_catalog.pg_control_system()), "
-                         "CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0 ELSE ('x' || substr("
-                         "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END",
-                         effect_timeout);
+    auto facts =
+        co_await (*committer)
+            ->query(
+                "SELECT pg_catalog.pg_is_in_recovery(), current_setting('synchronous_standby_names'), "
+                "(SELECT system_identifier FROM pg_catalog.pg_control_system()), "
+                "CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0 ELSE ('x' || substr("
+                "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END",
+                effect_timeout);
     if (!facts.ok()) co_return facts.error().error;
     if (facts->text(0) != "f")
-        co_return Error{sqlstate::object_not_in_prerequisite_state, at(master) + " is in recovery: no master"};
-    if (system_identifier != 0 && facts->text(2) != std::to_string(system_identifier))
-        co_return Error{sqlstate::object_not_in_prerequisite_state, at(master) + " belongs to another cluster"};
-    if (std::stoul("0" + facts->text(3)) <= old_timeline)
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        at(master) + " is on timeline " + facts->text(3) + ", the one that its promotion had to leave"};
-    if (facts->text(1) != names)
-        co_return Error{sqlstate::config_file_error,
-                        at(master) + ": synchronous_standby_names is '" + facts->text(1) + "' where '" + names +
-                            "' is recorded"};
+                        at(master) + " is in recovery: no master"};
+    if (expected.system_identifier != 0 && facts->text(2) != std::to_string(expected.system_identifier))
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        at(master) + " belongs to another cluster"};
+    const TimelineId timeline{static_cast<std::uint32_t>(std::stoul("0" + facts->text(3)))};
+    if (timeline.value() <= expected.above_timeline)
+        co_return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            at(master) + " is on timeline " + facts->text(3) + ", the one that its promotion had to leave"};
+    if (expected.timeline != 0 && timeline.value() != expected.timeline)
+        co_return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            at(master) + " writes timeline " + facts->text(3) + " where the recorded master writes " +
+                std::to_string(expected.timeline) +
+                (timeline.value() < expected.timeline ? ": it is a former master"
+                                                      : ": it was promoted without the arbiter's record")};
+    if (facts->text(1) != expected.names)
+        co_return Error{sqlstate::config_file_error, at(master) + ": synchronous_standby_names is '" +
+                                                         facts->text(1) + "' where '" + expected.names +
+                                                         "' is recorded"};
 
-    auto committed = co_await (*committer)->query(
-        "SELECT pg_catalog.pg_logical_emit_message(true, 'pgxc_ha', 'gate')", timeout);
+    auto committed =
+        co_await (*committer)
+            ->query("SELECT pg_catalog.pg_logical_emit_message(true, 'pgxc_ha', 'gate')", timeout);
     if (!committed.ok()) {
         // A commit that waits on must not pile up with each repetition.
         (void)co_await master.run(
             "SELECT pg_catalog.pg_terminate_backend(" + std::to_string((*committer)->backend_pid()) + ")",
             effect_timeout);
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        at(master) + ": an own commit was not acknowledged by " + std::to_string(k) +
+                        at(master) + ": an own commit was not acknowledged by " + std::to_string(expected.k) +
                             " synchronous slaves: " + committed.error().error.message};
     }
     for (const ServerNotice& notice : committed->notices)
         if (notice.routine == "SyncRepWaitForLSN")
             co_return Error{sqlstate::object_not_in_prerequisite_state,
                             at(master) + ": an own commit's wait for synchronous slaves was cancelled"};
-    if (k == 0) co_return Status{};
+    if (expected.k == 0) co_return timeline;
 
     std::string list;
-    for (const std::string& name : slaves) list += (list.empty() ? "" : ", ") + sql_literal(name);
-    auto barrier = co_await (*committer)->query("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
+    for (const std::string& name : expected.slaves) list += (list.empty() ? "" : ", ") + sql_literal(name);
+    auto barrier =
+        co_await (*committer)->query("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
     if (!barrier.ok()) co_return barrier.error().error;
     for (;;) {
-        auto flushed = co_await (*committer)->query(
-            "SELECT count(DISTINCT application_name) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming' AND "
-            "application_name IN (" + list + ") AND flush_lsn >= " + sql_literal(barrier->text()) + "::pg_lsn",
-            effect_timeout);
+        auto flushed = co_await (*committer)
+                           ->query(
+                               "SELECT count(DISTINCT application_name) FROM pg_catalog.pg_stat_replication "
+                               "WHERE state = 'streaming' AND "
+                               "application_name IN (" +
+                                   list + ") AND flush_lsn >= " + sql_literal(barrier->text()) + "::pg_lsn",
+                               effect_timeout);
         if (!flushed.ok()) co_return flushed.error().error;
-        if (std::stoi("0" + flushed->text()) >= k) co_return Status{};
+        if (std::stoi("0" + flushed->text()) >= expected.k) co_return timeline;
         if (Clock::now() >= deadline)
             co_return Error{sqlstate::object_not_in_prerequisite_state,
-                            at(master) + ": only " + flushed->text() + " of " + std::to_string(k) +
+                            at(master) + ": only " + flushed->text() + " of " + std::to_string(expected.k) +
                                 " synchronous slaves have flushed an own commit"};
         co_await look_again_soon();
     }
@@ -381,7 +424,8 @@ asio::awaitable<Status> promote_server(LockSession& server, Millis timeout) {
         const TimePoint now = Clock::now();
         if (now >= deadline)
             co_return Error{sqlstate::object_not_in_prerequisite_state,
-                            at(server) + " is still in recovery after pg_promote()", "Look at that server's log."};
+                            at(server) + " is still in recovery after pg_promote()",
+                            "Look at that server's log."};
         if (now - reloaded >= reload_interval) {
             reloaded = now;
             if (Status woken = co_await reload(server); !woken.ok()) co_return woken;
@@ -391,8 +435,7 @@ asio::awaitable<Status> promote_server(LockSession& server, Millis timeout) {
 }
 
 asio::awaitable<Status> silence_master(LockSession& master, std::string nobody_names) {
-    if (Status set = co_await alter_system(master, standby_names_to(nobody_names)); !set.ok())
-        co_return set;
+    if (Status set = co_await alter_system(master, standby_names_to(nobody_names)); !set.ok()) co_return set;
     Status shown = co_await see_setting(master, "synchronous_standby_names", nobody_names, effect_timeout);
     if (!shown.ok()) co_return shown;
     auto ended = co_await master.run(
@@ -408,9 +451,9 @@ asio::awaitable<Status> wait_for_slave(LockSession& master, LockSession& slave, 
     auto target = co_await master.run("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
     if (!target.ok()) co_return target.error();
     for (;;) {
-        auto reached = co_await slave.run("SELECT pg_catalog.pg_last_wal_receive_lsn() >= " +
-                                              sql_literal(target->text()) + "::pg_lsn",
-                                          effect_timeout);
+        auto reached = co_await slave.run(
+            "SELECT pg_catalog.pg_last_wal_receive_lsn() >= " + sql_literal(target->text()) + "::pg_lsn",
+            effect_timeout);
         if (!reached.ok()) co_return reached.error();
         if (reached->text() == "t") co_return Status{};
         if (Clock::now() >= deadline)
@@ -425,8 +468,10 @@ asio::awaitable<Status> drop_stale_slots(LockSession& master, std::vector<std::s
     std::string list = "''";
     for (const std::string& name : keep) list += ", " + sql_literal(name);
     auto dropped = co_await master.run(
-        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE NOT active "
-        "AND slot_type = 'physical' AND slot_name ~ '^pgxc_[cd]_[0-9]+_e[0-9]+$' AND slot_name NOT IN (" + list + ")",
+        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots "
+        "WHERE NOT active AND slot_type = 'physical' AND slot_name ~ '^pgxc_[cd]_[0-9]+_e[0-9]+$' AND "
+        "slot_name NOT IN (" +
+            list + ")",
         effect_timeout);
     if (!dropped.ok()) co_return dropped.error();
     co_return Status{};
@@ -436,7 +481,8 @@ asio::awaitable<Status> wait_for_transactions(LockSession& master, Millis timeou
     const TimePoint deadline = Clock::now() + timeout;
     for (;;) {
         auto running = co_await master.run(
-            "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND xact_start IS "
+            "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND "
+            "xact_start IS "
             "NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND application_name NOT LIKE 'pgxc\\_ha%'",
             effect_timeout);
         if (!running.ok()) co_return running.error();

@@ -6,27 +6,28 @@
 
 #include "replication/lock_session.h"
 
-/// What is done to nodes, each step repeatable, each in a session that holds the node's lock. Nothing here decides.
+/// What is done to nodes, each step repeatable, each in a session that holds the node's lock. Nothing here
+/// decides.
 namespace pgxc {
 
 /// One statement on a node may take this long before the node counts as unresponsive.
 inline constexpr Millis effect_timeout{5'000};
 
 struct FenceResult {
-    Lsn position;                                     // end of valid WAL, read after the fence held
+    Lsn position;  // end of valid WAL, read after the fence held
     TimelineId timeline;
-    std::string conninfo;                             // primary_conninfo as it was; may hold a password
-    std::map<std::string, std::string> changed;       // other settings that had to be changed, with their old values
+    std::string conninfo;  // primary_conninfo as it was; may hold a password
+    std::map<std::string, std::string>
+        changed;  // other settings that had to be changed, with their old values
 };
 
-/// Cuts a slave's WAL stream and proves that it is cut (rule 4, F9): cleared primary_conninfo durable; a session begun
-/// later sees it; the startup process has read it and waits for WAL; no WAL receiver exists. `expected_name` is the
-/// application_name by which the slave must know itself, so that two addresses never count as two servers.
-/// `save_conninfo` is called, and must succeed, before the setting is overwritten.
-[[nodiscard]] asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::string expected_name,
-                                                         std::uint64_t system_identifier,
-                                                         std::function<Status(const std::string&)> save_conninfo,
-                                                         Millis timeout);
+/// Cuts a slave's WAL stream and proves that it is cut (rule 4, F9): cleared primary_conninfo durable; a
+/// session begun later sees it; the startup process has read it and waits for WAL; no WAL receiver exists.
+/// `expected_names`: the slave must know itself by one of them (empty: any), so that two addresses never
+/// count as two servers. `save_conninfo` is called, and must succeed, before the setting is overwritten.
+[[nodiscard]] asio::awaitable<Result<FenceResult>> fence(
+    LockSession& slave, std::vector<std::string> expected_names, std::uint64_t system_identifier,
+    std::function<Status(const std::string&)> save_conninfo, Millis timeout);
 
 /// Undoes a fence: the slave streams again, from where `conninfo` says.
 [[nodiscard]] asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,
@@ -41,29 +42,37 @@ struct StreamPlan {
 };
 
 /// Makes the slot on the master, and the slave stream through it under its name; also keeps
-/// wal_retrieve_retry_interval low for quick re-streaming. Waits up to `patience` until the master has the stream; that
-/// it doesn't come is no error here.
+/// wal_retrieve_retry_interval low for quick re-streaming. Waits up to `patience` until the master has the
+/// stream; that it doesn't come is no error here.
 [[nodiscard]] asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
                                                     Millis patience);
 
-/// ALTER SYSTEM + reload of synchronous_standby_names, seen by a session begun later. On a running master where none
-/// were set before, the nobody name goes first and an own commit is seen waiting, so that it is certain that commits
-/// wait (F13); then the real names.
+/// ALTER SYSTEM + reload of synchronous_standby_names, seen by a session begun later. On a running master
+/// where none were set before, the nobody name goes first and an own commit is seen waiting, so that it is
+/// certain that commits wait (F13); then the real names.
 [[nodiscard]] asio::awaitable<Status> set_standby_names(LockSession& server, std::string names,
                                                         std::string nobody_names);
 
-/// An own commit on a master, flushed by k of the named slaves (rule 12). Also checks that it is a master, of this
-/// system, on a timeline above `old_timeline` (0: any), with just these names in force.
-[[nodiscard]] asio::awaitable<Status> prove_gate(LockSession& master, std::string names, int k,
-                                                 std::vector<std::string> slaves, std::uint64_t system_identifier,
-                                                 std::uint32_t old_timeline, Millis timeout);
+/// What a gate must find (rule 12).
+struct GateExpectation {
+    std::string names;  // synchronous_standby_names in force
+    int k = 0;          // so many of these must have flushed the own commit
+    std::vector<std::string> slaves;
+    std::uint64_t system_identifier = 0;  // 0 = any
+    std::uint32_t timeline = 0;           // just this one; 0 = any
+    std::uint32_t above_timeline = 0;     // a later one than this
+};
 
-/// pg_promote() without waiting, then watching until the server is out of recovery (F5: reloads wake a startup process
-/// that missed its wake-up).
+/// An own commit on a master, flushed by k of the named slaves. Gives the timeline that it was made on.
+[[nodiscard]] asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectation expected,
+                                                             Millis timeout);
+
+/// pg_promote() without waiting, then watching until the server is out of recovery (F5: reloads wake a
+/// startup process that missed its wake-up).
 [[nodiscard]] asio::awaitable<Status> promote_server(LockSession& server, Millis timeout);
 
-/// Makes a live master acknowledge nothing any more, for a planned promotion: nobody's name, and the end of the
-/// sessions of clients. Its own commit is seen to wait.
+/// Makes a live master acknowledge nothing any more, for a planned promotion: nobody's name, and the end of
+/// the sessions of clients. Its own commit is seen to wait.
 [[nodiscard]] asio::awaitable<Status> silence_master(LockSession& master, std::string nobody_names);
 
 /// Settings to set, or, where the value is nullopt, to reset.

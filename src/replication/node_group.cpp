@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
+#include <asio/ip/address.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <set>
 #include <utility>
 
 #include "base/log.h"
+#include "replication/conninfo.h"
 #include "replication/promotion_rules.h"
 #include "replication/sync_standbys.h"
 
@@ -23,13 +25,28 @@ constexpr Millis retry_interval{500};
 constexpr Millis ask_interval{5};
 /// How long a statement that asked for synchronous replication is kept waiting for it.
 constexpr Millis settle_limit{12'000};
+/// How often slots that nobody uses any more are looked for: they hold back WAL on the master's disk.
+constexpr Millis tidy_interval{10'000};
 /// How long a slave that was told to stream is watched before other work goes on.
 constexpr Millis stream_patience{3'000};
 
-std::vector<std::string> names_of(const Configuration& configuration) {
-    std::vector<std::string> names;
-    for (const Member& member : configuration.slaves) names.push_back(member.name);
-    return names;
+/// Does a slave stream, or try to, from another server than the one it is registered under? A host may have
+/// many names and a slave may know another one than we: only a different port, or two different numeric
+/// addresses, are certain.
+bool streams_from_elsewhere(const ServerFacts& facts, const HostPort& upstream) {
+    if (facts.primary_conninfo.empty()) return false;
+    const auto values = conninfo_values(facts.primary_conninfo);
+    if (!values.ok()) return false;
+    const auto port = values->find("port");
+    if (port != values->end() && port->second != std::to_string(upstream.port)) return true;
+    const auto host = values->find("host");
+    const auto numeric = [](const std::string& name) {
+        std::error_code not_numeric;
+        (void)asio::ip::make_address(name, not_numeric);
+        return !not_numeric;
+    };
+    return host != values->end() && numeric(host->second) && numeric(upstream.host) &&
+           host->second != upstream.host;
 }
 
 }  // namespace
@@ -46,7 +63,8 @@ NodeGroup::NodeGroup(asio::any_io_executor executor, NodeKey key, std::string cl
 NodeGroup::~NodeGroup() = default;
 
 void NodeGroup::start() {
-    asio::co_spawn(executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    asio::co_spawn(
+        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
 }
 
 void NodeGroup::stop() {
@@ -92,8 +110,8 @@ asio::awaitable<void> NodeGroup::run() {
     sessions_.clear();
     for (const MonitorTask& task : tasks_)
         environment_.finish_task(
-            task.ticket,
-            Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"}, {});
+            task.ticket, Error{sqlstate::undefined_object, key_.to_string() + " is not registered any more"},
+            {});
 }
 
 bool NodeGroup::too_soon() {
@@ -125,6 +143,39 @@ void NodeGroup::set_why(std::string why) {
     surroundings_.view_changed();
 }
 
+std::optional<MonitorTask> NodeGroup::take_promotion() {
+    for (auto task = tasks_.begin(); task != tasks_.end();) {
+        const bool promote = task->kind == MonitorTask::Kind::Promote;
+        if (environment_.task_abandoned(task->ticket)) {
+            settle_since_.erase(task->ticket);
+            environment_.finish_task(task->ticket, {}, {});
+            task = tasks_.erase(task);
+        } else if (promote) {
+            MonitorTask taken = *task;
+            tasks_.erase(task);
+            return taken;
+        } else {
+            ++task;
+        }
+    }
+    return std::nullopt;
+}
+
+void NodeGroup::refuse_promotions(const std::string& why) {
+    while (const auto task = take_promotion())
+        environment_.finish_task(
+            task->ticket,
+            Error{sqlstate::object_not_in_prerequisite_state,
+                  task->node.to_string() + " can't be promoted now: " + why, "See pgxc_node_status."},
+            {});
+}
+
+asio::awaitable<void> NodeGroup::carry_out(MonitorTask task) {
+    Status done = co_await promote_by_hand(task);
+    environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
+    if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+}
+
 asio::awaitable<void> NodeGroup::step() {
     const Node* node = surroundings_.topology().find(key_);
     if (node == nullptr || !node->is_master()) co_return;
@@ -133,6 +184,7 @@ asio::awaitable<void> NodeGroup::step() {
     if (!record_) {
         if (Status read = co_await read_record(); !read.ok()) {
             hold(read.error().message);
+            refuse_promotions(why_);
             answer_tasks(read);
             co_return;
         }
@@ -140,15 +192,35 @@ asio::awaitable<void> NodeGroup::step() {
     if (!claimed_) {
         if (Status mine = co_await claim(); !mine.ok()) {
             hold("can't claim the group: " + mine.error().message);
+            refuse_promotions(why_);
             answer_tasks(mine);
             co_return;
         }
     }
     if (record_->pending) {
+        // Only FORCE goes past a decision that stands: the chosen may be lost for good.
+        if (auto task = take_promotion()) {
+            if (task->force && task->node.id != record_->pending->promoted_id) {
+                co_await carry_out(*task);
+                co_return;
+            }
+            environment_.finish_task(
+                task->ticket,
+                Error{sqlstate::object_not_in_prerequisite_state,
+                      "a promotion of " + record_->pending->listens_at.to_string() +
+                          " is recorded and being finished",
+                      "Wait for it, or, if that server is lost, promote another one with FORCE."},
+                {});
+        }
         if (too_soon()) co_return;
         if (Status finished = co_await finish_promotion(); !finished.ok()) {
-            hold("the recorded promotion of " + record_->pending->listens_at.to_string() +
-                 " isn't finished: " + finished.error().message);
+            const std::string why = "the recorded promotion of " + record_->pending->listens_at.to_string() +
+                                    " isn't finished: " + finished.error().message;
+            // A master that is proven stays open: only the catalog lags behind (rule 14).
+            if (gate_ == Gate::Open && promoted_ == record_->epoch)
+                set_why(why);
+            else
+                hold(why);
             answer_tasks(finished);
             retry_later();
         }
@@ -157,17 +229,14 @@ asio::awaitable<void> NodeGroup::step() {
     if (catalog_address != record_->master) {
         hold("the catalog has " + catalog_address.to_string() + " as the master, the arbiter's record " +
              record_->master.to_string());
+        refuse_promotions(why_);
+        // Dropped and registered anew, perhaps: then the record is another one, too.
+        record_.reset();
+        claimed_ = false;
         co_return;
     }
-    const auto promote = std::find_if(tasks_.begin(), tasks_.end(), [](const MonitorTask& task) {
-        return task.kind == MonitorTask::Kind::Promote;
-    });
-    if (promote != tasks_.end()) {
-        const MonitorTask task = *promote;
-        tasks_.erase(promote);
-        Status done = co_await promote_by_hand(task);
-        environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
-        if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+    if (auto task = take_promotion()) {
+        co_await carry_out(*task);
         co_return;
     }
 
@@ -175,6 +244,8 @@ asio::awaitable<void> NodeGroup::step() {
     const auto now = Clock::now();
     const Judgement judgement = judge_master(*record_, seen, policy(), now);
     const auto master = seen.find(record_->master);
+    // Streams are missed only while the master itself answers.
+    if (judgement.verdict != Verdict::Alive) missing_since_.clear();
     switch (judgement.verdict) {
         case Verdict::Dead: {
             if (gate_ == Gate::Open) hold(judgement.reason);
@@ -184,7 +255,8 @@ asio::awaitable<void> NodeGroup::step() {
                 break;
             }
             if (too_soon()) break;
-            const TimePoint since = master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
+            const TimePoint since =
+                master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
             if (Status done = co_await fail_over(judgement.reason, since); !done.ok()) {
                 set_why(judgement.reason + "; no failover: " + done.error().message);
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
@@ -212,21 +284,22 @@ asio::awaitable<void> NodeGroup::step() {
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
                 break;
             }
-            if (observation.facts->in_recovery) {
-                hold("the recorded master at " + record_->master.to_string() + " is in recovery");
+            if (const auto wrong = why_not_master(*observation.facts)) {
+                hold(*wrong);
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
                 break;
             }
-            if (record_->system_identifier != 0 &&
-                observation.facts->system_identifier != record_->system_identifier) {
-                hold("the server at " + record_->master.to_string() + " belongs to another cluster");
-                answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
-                break;
-            }
+            if (gate_ == Gate::Open && proven_start_ != observation.facts->started_at)
+                hold("the master has been restarted; it is proven anew");
+            if (gate_ == Gate::Open && record_->configurations.size() == 1 &&
+                observation.facts->standby_names != names_in_force(record_->wanted()))
+                hold("the master's synchronous_standby_names was changed by somebody else: '" +
+                     observation.facts->standby_names + "'");
             note_missing_streams(seen);
             Status settled = co_await keep_synchronous();
             if (settled.ok() && gate_ == Gate::Held) settled = co_await open_gate();
             if (settled.ok()) settled = co_await follow();
+            if (settled.ok()) co_await tidy_slots();
             if (settled.ok() && gate_ == Gate::Open) set_why(sync_why_);
             answer_tasks(settled);
             break;
@@ -234,7 +307,22 @@ asio::awaitable<void> NodeGroup::step() {
     }
 }
 
-// --- The record ---------------------------------------------------------------------------------------------------
+std::optional<std::string> NodeGroup::why_not_master(const ServerFacts& facts) const {
+    const std::string at = record_->master.to_string();
+    if (facts.in_recovery) return "the recorded master at " + at + " is in recovery";
+    if (record_->system_identifier != 0 && facts.system_identifier != record_->system_identifier)
+        return "the server at " + at + " belongs to another cluster";
+    if (record_->timeline != 0 && facts.timeline.value() < record_->timeline)
+        return "the server at " + at + " writes timeline " + std::to_string(facts.timeline.value()) +
+               ": it is a former master, the recorded one writes " + std::to_string(record_->timeline);
+    if (record_->timeline != 0 && facts.timeline.value() > record_->timeline)
+        return "the server at " + at + " writes timeline " + std::to_string(facts.timeline.value()) +
+               ": it was promoted without the arbiter's record";
+    return std::nullopt;
+}
+
+// --- The record
+// ---------------------------------------------------------------------------------------------------
 
 asio::awaitable<Status> NodeGroup::read_record() {
     auto record = co_await environment_.arbiter().read(key_);
@@ -294,7 +382,8 @@ asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
     co_return session;
 }
 
-// --- Calm times ---------------------------------------------------------------------------------------------------
+// --- Calm times
+// ---------------------------------------------------------------------------------------------------
 
 void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen) {
     const auto master = seen.find(record_->master);
@@ -314,7 +403,7 @@ void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen
 
 asio::awaitable<Status> NodeGroup::open_gate() {
     const auto now = Clock::now();
-    if (gate_tried_ && now - *gate_tried_ < retry_interval && !why_.empty() && missing_since_.empty() == false)
+    if (gate_tried_ && now - *gate_tried_ < retry_interval && !missing_since_.empty())
         co_return Error{sqlstate::object_not_in_prerequisite_state, why_};
     gate_tried_ = now;
     auto master = co_await session(record_->master);
@@ -322,38 +411,63 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         hold(master.error().message);
         co_return master.error();
     }
-    const Configuration& wanted = record_->wanted();
-    const std::string names = synchronous_standby_names(wanted.k, names_of(wanted));
-    const std::string nobody = nobody_standby_names(record_->cluster_id);
     const auto seen = surroundings_.observations();
     const auto observation = seen.find(record_->master);
     if (observation == seen.end() || !observation->second.facts) co_return Status{};
-    const std::uint64_t system_identifier = observation->second.facts->system_identifier;
-    if (observation->second.facts->standby_names != names) {
-        if (Status set = co_await set_standby_names(**master, names, nobody); !set.ok()) {
+    const ServerFacts facts = *observation->second.facts;
+    const GateExpectation expected = gate_expectation(record_->wanted());
+    if (facts.standby_names != expected.names) {
+        Status set =
+            co_await set_standby_names(**master, expected.names, nobody_standby_names(record_->cluster_id));
+        if (!set.ok()) {
             hold(set.error().message);
             co_return set;
         }
     }
     // Shorter than the detection time: if a slave is what is missing, degrading must not wait behind this.
-    Status proven = co_await prove_gate(**master, names, wanted.k, names_of(wanted), record_->system_identifier, 0,
-                                        policy().probe_timeout);
+    auto proven = co_await prove_gate(**master, expected, policy().probe_timeout);
     if (!proven.ok()) {
         hold(proven.error().message);
-        co_return proven;
+        co_return proven.error();
     }
-    if (record_->system_identifier == 0) {
+    if (record_->system_identifier == 0 || record_->timeline == 0) {
         Record next = *record_;
         ++next.generation;
-        next.system_identifier = system_identifier;
+        next.system_identifier = facts.system_identifier;
+        next.timeline = proven->value();
         if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
     }
+    proven_start_ = facts.started_at;
+    if (facts.standby_names != expected.names) co_await observe_anew(record_->master);
     gate_ = Gate::Open;
     log_info(key_.to_string() + ": " + record_->master.to_string() + " is proven the master of epoch " +
              std::to_string(record_->epoch.value()) + "; open for transactions");
     set_why({});
     surroundings_.view_changed();
     co_return Status{};
+}
+
+GateExpectation NodeGroup::gate_expectation(const Configuration& configuration) const {
+    GateExpectation expected;
+    expected.slaves = names_of(configuration);
+    expected.names = names_in_force(configuration);
+    expected.k = configuration.k;
+    expected.system_identifier = record_->system_identifier;
+    expected.timeline = record_->timeline;
+    return expected;
+}
+
+asio::awaitable<void> NodeGroup::tidy_slots() {
+    const auto now = Clock::now();
+    if (tidied_at_ && now - *tidied_at_ < tidy_interval) co_return;
+    tidied_at_ = now;
+    auto master = co_await session(record_->master);
+    if (!master.ok()) co_return;
+    std::vector<std::string> keep = names_of(record_->wanted());
+    for (const Node& node : surroundings_.topology().nodes())
+        if (!node.is_master()) keep.push_back(standby_name(node.key, record_->epoch));
+    if (Status dropped = co_await drop_stale_slots(**master, keep); !dropped.ok())
+        log_warning(key_.to_string() + ": stale slots are left: " + dropped.error().message);
 }
 
 asio::awaitable<Status> NodeGroup::keep_synchronous() {
@@ -367,14 +481,18 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
     // What failed a moment ago would fail again: a node's state has to change first.
     if (sync_tried_ && now - *sync_tried_ < retry_interval) co_return Status{};
     for (const Node& slave : wanted.to_prepare) {
-        if (Status prepared = co_await prepare(slave); !prepared.ok()) {
+        if (Status prepared = co_await prepare(slave, record_->master); !prepared.ok()) {
             sync_tried_ = Clock::now();
             sync_why_ = slave.key.to_string() + " can't be made synchronous: " + prepared.error().message;
             set_why(sync_why_);
             co_return prepared;
         }
     }
-    if (in_force) co_return Status{};
+    // What was wanted was judged before that: judge again.
+    if (!wanted.to_prepare.empty()) {
+        woken_ = true;
+        co_return Status{};
+    }
     if (Status changed = co_await change_configuration(wanted.configuration); !changed.ok()) {
         sync_tried_ = Clock::now();
         sync_why_ = changed.error().message;
@@ -383,7 +501,7 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
     co_return Status{};
 }
 
-asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
+asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     const auto seen = surroundings_.observations();
     const auto observation = seen.find(slave.address);
     if (observation == seen.end() || !observation->second.facts)
@@ -399,29 +517,29 @@ asio::awaitable<Status> NodeGroup::prepare(const Node& slave) {
     }
     auto on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
-    auto on_master = co_await session(record_->master);
+    auto on_master = co_await session(upstream);
     if (!on_master.ok()) co_return on_master.error();
     // Opening the second session may have ended the first one's object.
     on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
-    if (record_->line_of(slave.address) < record_->epoch.value()) {
+    if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         Status prefix = co_await prove_prefix(**on_master, facts);
         if (!prefix.ok()) co_return prefix;
     }
-    StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, record_->master,
+    StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
                     nobody_standby_names(record_->cluster_id)};
     Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, stream_patience);
     if (!prepared.ok()) co_return prepared;
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
              " streams from now on as " + plan.name);
-    if (record_->line_of(slave.address) < record_->epoch.value()) {
+    if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         Record next = *record_;
         ++next.generation;
         next.lines[slave.address.to_string()] = record_->epoch.value();
         if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
     }
     co_await observe_anew(slave.address);
-    co_await observe_anew(record_->master);
+    co_await observe_anew(upstream);
     co_return Status{};
 }
 
@@ -433,7 +551,8 @@ asio::awaitable<void> NodeGroup::observe_anew(HostPort address) {
         const auto observation = seen.find(address);
         if (observation == seen.end() || observation->second.silence != Silence::None) break;
         if (observation->second.previous_answer_at && *observation->second.previous_answer_at >= asked) break;
-        if (observation->second.answered_at && *observation->second.answered_at > asked) surroundings_.kick(address);
+        if (observation->second.answered_at && *observation->second.answered_at > asked)
+            surroundings_.kick(address);
         co_await wait_for_event(Millis(5));
     }
 }
@@ -446,50 +565,53 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
         next.configurations.push_back(next_configuration);
         if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
     }
-    const std::vector<std::string> slaves = names_of(next_configuration);
-    const std::string names = synchronous_standby_names(next_configuration.k, slaves);
+    const GateExpectation expected = gate_expectation(next_configuration);
     auto master = co_await session(record_->master);
     if (!master.ok()) co_return master.error();
-    Status set = co_await set_standby_names(**master, names, nobody_standby_names(record_->cluster_id));
+    Status set =
+        co_await set_standby_names(**master, expected.names, nobody_standby_names(record_->cluster_id));
     if (!set.ok()) co_return set;
-    Status proven = co_await prove_gate(**master, names, next_configuration.k, slaves, record_->system_identifier, 0,
-                                        policy().probe_timeout);
-    if (!proven.ok()) co_return proven;
+    auto proven = co_await prove_gate(**master, expected, policy().probe_timeout);
+    if (!proven.ok()) co_return proven.error();
     Record next = *record_;
     ++next.generation;
     next.configurations.assign(1, next_configuration);
     for (const Member& member : next_configuration.slaves)
         next.lines[member.address.to_string()] = record_->epoch.value();
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
-    log_info(key_.to_string() + ": synchronous_standby_names = '" + names + "' is in force");
-    std::vector<std::string> keep = slaves;
-    for (const Node* slave : surroundings_.topology().slaves_of(key_))
-        keep.push_back(standby_name(slave->key, record_->epoch));
-    if (Status dropped = co_await drop_stale_slots(**master, keep); !dropped.ok())
-        log_warning(key_.to_string() + ": stale slots are left: " + dropped.error().message);
-    surroundings_.kick(record_->master);
+    log_info(key_.to_string() + ": synchronous_standby_names = '" + expected.names + "' is in force");
+    tidied_at_.reset();
+    // What was seen of the master so far has the old names: nobody must judge by that.
+    co_await observe_anew(record_->master);
     co_return Status{};
 }
 
 asio::awaitable<Status> NodeGroup::follow() {
     const auto seen = surroundings_.observations();
     const Topology topology = surroundings_.topology();
-    for (const Node* slave : topology.slaves_of(key_)) {
-        if (record_->line_of(slave->address) >= record_->epoch.value()) continue;
-        const auto observation = seen.find(slave->address);
+    for (const Node& slave : topology.nodes()) {
+        const Node* top = topology.top_master_of(slave.key);
+        if (slave.is_master() || top == nullptr || top->key != key_) continue;
+        const auto observation = seen.find(slave.address);
         if (observation == seen.end() || observation->second.silence != Silence::None ||
             !observation->second.facts || !observation->second.facts->in_recovery)
             continue;
+        const Node* upstream = topology.find({slave.key.type, slave.master_id});
+        const bool direct = upstream->is_master();
+        const bool old_line = direct && record_->line_of(slave.address) < record_->epoch.value();
+        if (!old_line && !streams_from_elsewhere(*observation->second.facts, upstream->address)) continue;
         if (sync_tried_ && Clock::now() - *sync_tried_ < retry_interval) co_return Status{};
-        if (Status followed = co_await prepare(*slave); !followed.ok()) {
+        if (Status followed = co_await prepare(slave, upstream->address); !followed.ok()) {
             sync_tried_ = Clock::now();
-            sync_why_ = slave->key.to_string() + " can't follow the new master: " + followed.error().message;
+            sync_why_ = slave.key.to_string() + " can't follow " + upstream->key.to_string() + ": " +
+                        followed.error().message;
         }
     }
     co_return Status{};
 }
 
-// --- Tasks --------------------------------------------------------------------------------------------------------
+// --- Tasks
+// --------------------------------------------------------------------------------------------------------
 
 std::optional<std::string> NodeGroup::settle_blocker() const {
     if (gate_ != Gate::Open) return why_.empty() ? "the master is not proven yet" : why_;
@@ -499,7 +621,8 @@ std::optional<std::string> NodeGroup::settle_blocker() const {
         if (slave->replication == Replication::Synchronous) registered.insert(slave->address);
     std::set<HostPort> counting;
     for (const Member& member : record_->wanted().slaves) counting.insert(member.address);
-    if (registered != counting) return sync_why_.empty() ? "a change of the synchronous slaves is due" : sync_why_;
+    if (registered != counting)
+        return sync_why_.empty() ? "a change of the synchronous slaves is due" : sync_why_;
     return std::nullopt;
 }
 
@@ -512,10 +635,11 @@ void NodeGroup::answer_tasks(const Status& settled) {
         if (settle && (!blocker || timed_out)) {
             Status answer;
             if (blocker)
-                answer = Error{sqlstate::object_not_in_prerequisite_state,
-                               "synchronous replication of " + key_.to_string() + " is not in force yet: " + *blocker,
-                               "See pgxc_node_status; it comes into force by itself as soon as it can.",
-                               settled.ok() ? "" : settled.error().message};
+                answer = Error{
+                    sqlstate::object_not_in_prerequisite_state,
+                    "synchronous replication of " + key_.to_string() + " is not in force yet: " + *blocker,
+                    "See pgxc_node_status; it comes into force by itself as soon as it can.",
+                    settled.ok() ? "" : settled.error().message};
             environment_.finish_task(task->ticket, answer, {});
             settle_since_.erase(task->ticket);
             task = tasks_.erase(task);

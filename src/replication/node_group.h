@@ -16,8 +16,9 @@
 
 namespace pgxc {
 
-/// One datanode master and its slaves: owns the group's claim, keeps its synchronous replication as the catalog says,
-/// fails it over. One coroutine: whatever is done to the group is done by it, one thing at a time.
+/// One datanode master and its slaves: owns the group's claim, keeps its synchronous replication as the
+/// catalog says, fails it over. One coroutine: whatever is done to the group is done by it, one thing at a
+/// time.
 class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
   public:
     /// What the group asks of the monitor that owns it.
@@ -35,8 +36,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
         virtual void reload_topology() = 0;
     };
 
-    NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token, MonitorEnvironment& environment,
-              Surroundings& surroundings);
+    NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token,
+              MonitorEnvironment& environment, Surroundings& surroundings);
     ~NodeGroup();
 
     void start();
@@ -80,20 +81,36 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
 
     // Failover
     asio::awaitable<Status> fail_over(std::string cause, TimePoint silent_since);
-    asio::awaitable<Status> promote_by_hand(const MonitorTask& task);
+    asio::awaitable<Status> promote_by_hand(MonitorTask task);
+    asio::awaitable<void> carry_out(MonitorTask task);
+    /// Takes the oldest promotion that is asked for and still waited for.
+    [[nodiscard]] std::optional<MonitorTask> take_promotion();
+    void refuse_promotions(const std::string& why);
     /// Fences every member of every listed configuration (and `extra`) that can be reached.
     asio::awaitable<std::vector<Candidate>> fence_members(const std::vector<Member>& members);
-    asio::awaitable<void> undo_fences(const std::vector<Candidate>& fenced);
+    asio::awaitable<void> undo_fences(const std::vector<Candidate>& fenced, Epoch epoch);
     asio::awaitable<Status> record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
                                                PendingPromotion pending, HostPort new_address);
     asio::awaitable<Status> finish_promotion();
+    /// Brings the recorded master about, up to the proven gate.
+    asio::awaitable<Status> promote_recorded();
     asio::awaitable<Status> restart_as_new_master();
+    /// In a takeover of its port by hand the old master may still live: it is stopped, after the record.
+    asio::awaitable<Status> make_way();
 
     // Calm times
     asio::awaitable<Status> open_gate();
+    /// What the gate of the recorded master must find with this configuration in force.
+    [[nodiscard]] GateExpectation gate_expectation(const Configuration& configuration) const;
+    /// Why a server that answers at the master's address isn't the recorded master.
+    [[nodiscard]] std::optional<std::string> why_not_master(const ServerFacts& facts) const;
+    asio::awaitable<void> tidy_slots();
     asio::awaitable<Status> keep_synchronous();
-    asio::awaitable<Status> prepare(const Node& slave);
+    /// Makes a slave stream from that server under its name of this epoch.
+    asio::awaitable<Status> prepare(Node slave, HostPort upstream);
     asio::awaitable<Status> change_configuration(Configuration next);
+    /// Points slaves that stream from elsewhere (a former master, another parent) at the server they belong
+    /// to.
     asio::awaitable<Status> follow();
     /// Waits for an answer of the node that was asked for after this call.
     asio::awaitable<void> observe_anew(HostPort address);
@@ -123,15 +140,20 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::string why_;
     std::string sync_why_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
-    std::map<HostPort, TimePoint> missing_since_;  // slaves that count and whose stream the master doesn't have
+    std::map<HostPort, TimePoint>
+        missing_since_;       // slaves that count and whose stream the master doesn't have
     Millis look_after_{200};  // how long run() may sleep now
     std::optional<TimePoint> retry_at_;
     std::optional<TimePoint> gate_tried_;
     std::optional<TimePoint> sync_tried_;
-    std::optional<Timing> timing_;  // of the failover that runs, if it began in this process
-    std::optional<Epoch> promoted_;        // the epoch whose master this process has seen promoted and proven
-    bool restarted_ = false;               // the chosen has been restarted for the pending promotion
-    std::optional<Error> restart_error_;   // why the restart that was wanted did not come about
+    std::optional<Timing> timing_;   // of the failover that runs, if it began in this process
+    std::optional<Epoch> promoted_;  // the epoch whose master this process has seen promoted and proven
+    TimePoint promoted_at_;          // when that was
+    TimelineId proven_timeline_;     // what it writes
+    std::string proven_start_;       // when the server was started whose gate was proven
+    std::optional<TimePoint> tidied_at_;
+    bool restarted_ = false;              // the chosen has been restarted for the pending promotion
+    std::optional<Error> restart_error_;  // why the restart that was wanted did not come about
     std::deque<MonitorTask> tasks_;
     std::map<int, TimePoint> settle_since_;  // ticket -> when it was taken
 };

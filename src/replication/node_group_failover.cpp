@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "catalog/topology_rules.h"
+#include "net/host_lookup.h"
 #include "replication/node_group.h"
 #include "replication/server_restart.h"
 #include "replication/sync_standbys.h"
@@ -23,19 +24,15 @@ double ms_between(TimePoint from, TimePoint to) {
 
 std::int64_t wall_us(TimePoint then) {
     const auto ago = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - then);
-    const auto now = std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+    const auto now =
+        std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
     return (now.time_since_epoch() - ago).count();
-}
-
-std::vector<std::string> names_of(const Configuration& configuration) {
-    std::vector<std::string> names;
-    for (const Member& member : configuration.slaves) names.push_back(member.name);
-    return names;
 }
 
 }  // namespace
 
-asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(const std::vector<Member>& members) {
+asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
+    const std::vector<Member>& members) {
     std::vector<Candidate> fenced;
     for (const Member& member : members) {
         auto slave = co_await session(member.address);
@@ -44,26 +41,40 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(cons
                         slave.error().message);
             continue;
         }
-        // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of twice.
-        std::function<Status(const std::string&)> save = [this, address = member.address](const std::string& conninfo) {
-            return environment_.store_conninfo(address, conninfo);
-        };
-        auto result = co_await fence(**slave, member.name, record_->system_identifier, std::move(save), fence_timeout);
+        // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of
+        // twice.
+        std::function<Status(const std::string&)> save =
+            [this, address = member.address](const std::string& conninfo) {
+                return environment_.store_conninfo(address, conninfo);
+            };
+        // Any name that is recorded for this address, and the catalog's: ALTER ... ID TO renames before it
+        // records.
+        std::vector<std::string> names;
+        if (!member.name.empty()) {
+            for (const Configuration& configuration : record_->configurations)
+                if (const Member* known = configuration.find(member.address)) names.push_back(known->name);
+            if (const Node* node = surroundings_.topology().find(member.address))
+                names.push_back(standby_name(node->key, record_->epoch));
+        }
+        auto result = co_await fence(**slave, std::move(names), record_->system_identifier, std::move(save),
+                                     fence_timeout);
         if (!result.ok()) {
             log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
                         result.error().message);
             continue;
         }
-        log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " + result->position.to_string() +
-                 " of timeline " + std::to_string(result->timeline.value()));
+        log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
+                 result->position.to_string() + " of timeline " + std::to_string(result->timeline.value()));
         fenced.push_back({member, *result});
     }
     co_return fenced;
 }
 
-asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fenced) {
-    // Under the same claim, and only towards the record's master (rule 10).
+asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fenced, Epoch epoch) {
+    // Under the same claim, and only towards the record's master (rule 10): if a decision was recorded
+    // meanwhile, these fences may be what it stands on.
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
+    if (record_->pending || record_->epoch != epoch) co_return;
     for (const Candidate& candidate : fenced) {
         auto slave = co_await session(candidate.member.address);
         if (!slave.ok()) continue;
@@ -82,15 +93,22 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     Timing timing{silent_since, Clock::now(), {}, {}};
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
     if (record_->pending) co_return Status{};  // somebody's decision stands: finish that
+    const Epoch epoch = record_->epoch;
     const std::vector<Member> members = record_->all_members();
 
-    // Reach before the first cut: a failover that can't succeed must not stop a stream.
+    // Reach and candidate before the first cut: a failover that can't succeed must not stop a stream.
     std::vector<HostPort> reachable;
+    std::vector<FencedPosition> expected;
     for (const Member& member : members) {
         auto slave = co_await session(member.address);
-        if (slave.ok()) reachable.push_back(member.address);
+        if (!slave.ok()) continue;
+        reachable.push_back(member.address);
+        expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
     }
     if (Status enough = enough_fenced(*record_, reachable); !enough.ok()) co_return enough;
+    const FencedPosition* likely = choose(expected);
+    auto after = configuration_after(*record_, likely->address, expected, surroundings_.topology(), policy());
+    if (!after.ok()) co_return after.error();
     timing.claimed = Clock::now();
 
     const std::vector<Candidate> fenced = co_await fence_members(members);
@@ -103,14 +121,14 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     }
     Status enough = enough_fenced(*record_, addresses);
     if (!enough.ok()) {
-        co_await undo_fences(fenced);
+        co_await undo_fences(fenced, epoch);
         co_return enough;
     }
     timing.fenced = Clock::now();
     const FencedPosition* best = choose(positions);
     const Node* node = surroundings_.topology().find(best->address);
     if (node == nullptr) {
-        co_await undo_fences(fenced);
+        co_await undo_fences(fenced, epoch);
         co_return Error{sqlstate::undefined_object,
                         "the slave at " + best->address.to_string() + " is not in the catalog any more"};
     }
@@ -131,12 +149,15 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
             // The classic way: on one host the new master takes the dead one's port.
             const bool same_host = best->address.host == record_->master.host;
             const std::uint16_t port = same_host ? record_->master.port : best->address.port;
-            Status can = co_await can_restart(**slave, port);
+            auto can = co_await can_restart(**slave, port);
             pending.by_restart = can.ok();
-            if (can.ok())
+            if (can.ok()) {
                 new_address.port = port;
-            else
+                pending.data_directory = can->data_directory;
+                pending.config_file = can->config_file;
+            } else {
                 log_warning(key_.to_string() + ": promoting without a restart: " + can.error().message);
+            }
         }
     }
     timing_ = timing;
@@ -145,6 +166,7 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
 
 asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
                                                       PendingPromotion pending, HostPort new_address) {
+    const Epoch epoch = record_->epoch;
     std::vector<FencedPosition> positions;
     for (const Candidate& candidate : fenced) {
         positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
@@ -156,117 +178,151 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
     }
     auto configuration = configuration_after(*record_, chosen, positions, surroundings_.topology(), policy());
     if (!configuration.ok()) {
-        co_await undo_fences(fenced);
+        co_await undo_fences(fenced, epoch);
         co_return configuration.error();
     }
+    const std::int64_t line = record_->epoch.value();
     Record next = record_promotion(*record_, new_address, *configuration, positions, std::move(pending));
+    // Whoever isn't fenced follows later, and must then be proven a prefix of what begins here.
+    for (const Node* slave : surroundings_.topology().slaves_of(key_))
+        next.lines.try_emplace(slave->address.to_string(), line);
     // The commit point: from here on there is no way back, only forward.
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) {
-        co_await undo_fences(fenced);
+        co_await undo_fences(fenced, epoch);
         co_return recorded;
     }
-    log_info(key_.to_string() + ": epoch " + std::to_string(record_->epoch.value()) + " is recorded: the master is " +
-             chosen.to_string());
+    log_info(key_.to_string() + ": epoch " + std::to_string(record_->epoch.value()) +
+             " is recorded: the master is " + chosen.to_string());
     co_return co_await finish_promotion();
 }
 
 asio::awaitable<Status> NodeGroup::restart_as_new_master() {
-    auto slave = co_await session(record_->pending->listens_at);
-    if (!slave.ok()) co_return slave.error();
-    const std::uint16_t port = record_->master.port;
-    std::unique_ptr<LockSession> owned = std::move(sessions_[record_->pending->listens_at]);
-    sessions_.erase(record_->pending->listens_at);
+    const PendingPromotion pending = *record_->pending;
+    RestartRequest request;
+    request.place = {pending.data_directory, pending.config_file};
+    request.address = pending.listens_at;
+    request.port = record_->master.port;
+    request.timeout = promote_timeout;
+    auto slave = co_await session(pending.listens_at);
+    std::unique_ptr<LockSession> owned;
+    // Where it doesn't answer it was left stopped, between the two halves of a restart.
+    if (slave.ok()) owned = std::move(sessions_[pending.listens_at]);
+    sessions_.erase(pending.listens_at);
     std::function<asio::awaitable<Status>()> claim_is_newest = [this] { return still_claimed(); };
-    co_return co_await restart_server(std::move(owned), port, promote_timeout, std::move(claim_is_newest));
+    co_return co_await restart_server(std::move(owned), std::move(request), std::move(claim_is_newest));
+}
+
+asio::awaitable<Status> NodeGroup::make_way() {
+    const PendingPromotion pending = *record_->pending;
+    if (!pending.former_alive || pending.old_master != record_->master ||
+        pending.listens_at == record_->master)
+        co_return Status{};
+    auto old = co_await session(pending.old_master);
+    if (!old.ok()) co_return Status{};
+    auto recovery = co_await (*old)->run("SELECT pg_catalog.pg_is_in_recovery()", effect_timeout);
+    // In recovery it is the chosen, restarted there already.
+    if (!recovery.ok() || recovery->text() == "t") co_return Status{};
+    std::unique_ptr<LockSession> owned = std::move(sessions_[pending.old_master]);
+    sessions_.erase(pending.old_master);
+    co_return co_await stop_server(std::move(owned), promote_timeout);
+}
+
+asio::awaitable<Status> NodeGroup::promote_recorded() {
+    if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
+    if (Status way = co_await make_way(); !way.ok()) co_return way;
+    const Configuration wanted = record_->wanted();
+    const std::string nobody = nobody_standby_names(record_->cluster_id);
+    HostPort at = record_->pending->listens_at;
+    auto server = co_await session(at);
+    if (!server.ok() && at != record_->master) {
+        at = record_->master;
+        server = co_await session(at);
+    }
+    if (!server.ok()) {
+        if (!record_->pending->by_restart) co_return server.error();
+        if (Status started = co_await restart_as_new_master(); !started.ok()) co_return started;
+        restarted_ = true;
+        at = record_->master;
+        server = co_await session(at);
+        if (!server.ok()) co_return server.error();
+    }
+    auto recovery = co_await (*server)->run(
+        "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM "
+        "pg_catalog.pg_control_system())",
+        effect_timeout);
+    if (!recovery.ok()) co_return recovery.error();
+    if (recovery->text(1) != std::to_string(record_->system_identifier))
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        "the server at " + at.to_string() + " belongs to another cluster"};
+    if (recovery->text(0) == "t") {
+        // In force before it is promoted: rule 8.
+        Status named = co_await set_standby_names(**server, names_in_force(wanted), nobody);
+        if (!named.ok()) co_return named;
+        if (record_->pending->by_restart && at == record_->pending->listens_at && !restarted_) {
+            Status restarted = co_await restart_as_new_master();
+            restarted_ = restarted.ok();
+            if (!restarted.ok()) {
+                auto again = co_await session(at);
+                if (!again.ok()) co_return restarted;
+                // It runs again where it was: the promotion stands, the restart can't be had. Say so durably.
+                log_warning(key_.to_string() + ": promoting without a restart: " + restarted.error().message);
+                Record next = *record_;
+                ++next.generation;
+                next.master = at;
+                next.pending->by_restart = false;
+                next.pending->cause += "; restart failed: " + restarted.error().message;
+                if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
+                restart_error_ = restarted.error();
+            }
+        }
+        for (const Member& member : wanted.slaves) {
+            auto follower = co_await session(member.address);
+            if (!follower.ok()) continue;
+            auto stored = environment_.stored_conninfo(member.address);
+            std::string conninfo = "user=" + environment_.settings().login.user;
+            if (stored.ok() && stored->has_value()) conninfo = **stored;
+            StreamPlan plan{member.name, conninfo, record_->master, nobody};
+            server = co_await session(record_->master);
+            if (!server.ok()) co_return server.error();
+            Status follows = co_await prepare_slave(**follower, **server, plan, Millis(0));
+            if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
+        }
+        server = co_await session(record_->master);
+        if (!server.ok()) co_return server.error();
+        Status out = co_await promote_server(**server, promote_timeout);
+        if (!out.ok()) co_return out;
+    }
+    server = co_await session(record_->master);
+    if (!server.ok()) co_return server.error();
+    GateExpectation expected = gate_expectation(wanted);
+    expected.above_timeline = record_->pending->old_timeline;
+    auto proven = co_await prove_gate(**server, expected, policy().probe_timeout);
+    if (!proven.ok()) co_return proven.error();
+    proven_timeline_ = *proven;
+    promoted_ = record_->epoch;
+    gate_ = Gate::Open;
+    why_.clear();
+    surroundings_.view_changed();
+    log_info(key_.to_string() + ": " + record_->master.to_string() + " is the master of epoch " +
+             std::to_string(record_->epoch.value()) + "; open for transactions");
+    co_return Status{};
 }
 
 asio::awaitable<Status> NodeGroup::finish_promotion() {
     const TimePoint began = Clock::now();
     const Timing timing = timing_.value_or(Timing{began, began, began, began});
-    const Configuration wanted = record_->wanted();
-    const std::string names = synchronous_standby_names(wanted.k, names_of(wanted));
-    const std::string nobody = nobody_standby_names(record_->cluster_id);
-    TimePoint promoted = began;
-
-    if (gate_ != Gate::Open || !promoted_ || *promoted_ != record_->epoch) {
-        if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
-        HostPort at = record_->pending->listens_at;
-        auto server = co_await session(at);
-        if (!server.ok() && at != record_->master) {
-            at = record_->master;
-            server = co_await session(at);
-        }
-        if (!server.ok()) co_return server.error();
-        auto recovery = co_await (*server)->run(
-            "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM pg_catalog.pg_control_system())",
-            effect_timeout);
-        if (!recovery.ok()) co_return recovery.error();
-        if (recovery->text(1) != std::to_string(record_->system_identifier))
-            co_return Error{sqlstate::object_not_in_prerequisite_state,
-                            "the server at " + at.to_string() + " belongs to another cluster"};
-        if (recovery->text(0) == "t") {
-            // In force before it is promoted: rule 8.
-            Status named = co_await set_standby_names(**server, names, nobody);
-            if (!named.ok()) co_return named;
-            if (at != record_->master || record_->pending->by_restart) {
-                if (at != record_->master || !restarted_) {
-                    Status restarted = co_await restart_as_new_master();
-                    if (!restarted.ok()) {
-                        if (at == record_->master) co_return restarted;
-                        // It runs again where it was: the promotion stands, the port can't be had. Say so durably.
-                        log_warning(key_.to_string() + ": promoting without a restart: " + restarted.error().message);
-                        Record next = *record_;
-                        ++next.generation;
-                        next.master = at;
-                        next.pending->by_restart = false;
-                        next.pending->cause += "; restart failed: " + restarted.error().message;
-                        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
-                        restart_error_ = restarted.error();
-                    } else {
-                        restarted_ = true;
-                    }
-                    server = co_await session(record_->master);
-                    if (!server.ok()) co_return server.error();
-                }
-            }
-            for (const Member& member : wanted.slaves) {
-                auto follower = co_await session(member.address);
-                if (!follower.ok()) continue;
-                auto stored = environment_.stored_conninfo(member.address);
-                StreamPlan plan{member.name,
-                                stored.ok() && stored->has_value()
-                                    ? **stored
-                                    : "user=" + environment_.settings().login.user,
-                                record_->master, nobody};
-                server = co_await session(record_->master);
-                if (!server.ok()) co_return server.error();
-                Status follows = co_await prepare_slave(**follower, **server, plan, Millis(0));
-                if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
-            }
-            server = co_await session(record_->master);
-            if (!server.ok()) co_return server.error();
-            Status out = co_await promote_server(**server, promote_timeout);
-            if (!out.ok()) co_return out;
-        }
-        server = co_await session(record_->master);
-        if (!server.ok()) co_return server.error();
-        Status proven = co_await prove_gate(**server, names, wanted.k, names_of(wanted), record_->system_identifier,
-                                            record_->pending->old_timeline, policy().probe_timeout);
-        if (!proven.ok()) co_return proven;
-        promoted = Clock::now();
-        promoted_ = record_->epoch;
-        gate_ = Gate::Open;
-        why_.clear();
-        surroundings_.view_changed();
-        log_info(key_.to_string() + ": " + record_->master.to_string() + " is the master of epoch " +
-                 std::to_string(record_->epoch.value()) + "; open for transactions");
+    if (gate_ != Gate::Open || promoted_ != record_->epoch) {
+        if (Status brought = co_await promote_recorded(); !brought.ok()) co_return brought;
+        promoted_at_ = Clock::now();
     }
-
+    const TimePoint promoted = promoted_at_;
+    const Configuration wanted = record_->wanted();
     const PendingPromotion pending = *record_->pending;
     HistoryRow row;
     row.node = key_;
     row.epoch = record_->epoch;
     row.old_address = pending.old_master;
+    row.listened_at = pending.listens_at;
     row.new_address = record_->master;
     row.promoted_from = pending.promoted_id;
     row.cause = pending.cause;
@@ -287,40 +343,60 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     Record next = *record_;
     ++next.generation;
     next.pending.reset();
+    next.timeline = proven_timeline_.value();
     next.configurations.assign(1, wanted);
     next.lines[next.master.to_string()] = next.epoch.value();
     for (const Member& member : wanted.slaves) next.lines[member.address.to_string()] = next.epoch.value();
     if (Status settled = co_await replace_record(std::move(next)); !settled.ok()) co_return settled;
     timing_.reset();
     restarted_ = false;
-    if (!pending.settings_to_restore.empty()) {
+    {
         auto server = co_await session(record_->master);
         if (server.ok()) {
+            // Its slot was on the old master. A slave that is cloned from it would inherit the name and never
+            // stream.
             SettingChanges changes;
+            changes.emplace_back("primary_slot_name", std::nullopt);
             for (const auto& [name, value] : pending.settings_to_restore) changes.emplace_back(name, value);
             if (Status restored = co_await alter_system(**server, changes); !restored.ok())
-                log_warning(key_.to_string() + ": settings changed by the fence are left: " + restored.error().message);
+                log_warning(key_.to_string() +
+                            ": settings changed by the fence are left: " + restored.error().message);
         }
     }
     // What was seen of it so far was a slave; nobody must judge by that.
     co_await observe_anew(record_->master);
+    const auto seen = surroundings_.observations();
+    const auto master = seen.find(record_->master);
+    if (master != seen.end() && master->second.facts) proven_start_ = master->second.facts->started_at;
     retry_at_.reset();
     co_return Status{};
 }
 
-asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
+asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     const TimePoint asked = Clock::now();
     const Topology topology = surroundings_.topology();
     const Node* slave = topology.find(task.node);
     if (slave == nullptr || slave->is_master())
         co_return Error{sqlstate::undefined_object, task.node.to_string() + " is not a registered slave"};
-    auto new_address = promotion_address(slave->address, task.address);
+    Result<HostPort> new_address = slave->address;
+    if (!task.address.empty()) new_address = promotion_address(slave->address, task.address);
     if (!new_address.ok()) co_return new_address.error();
+    if (new_address->host != slave->address.host) {
+        const auto there = co_await net::resolve_host(new_address->host);
+        const auto here = co_await net::resolve_host(slave->address.host);
+        if (!there.ok() || !here.ok() || *there != *here)
+            co_return Error{sqlstate::invalid_parameter_value,
+                            "host \"" + new_address->host + "\" does not lead to " + task.node.to_string() +
+                                " at " + slave->address.to_string(),
+                            "Give a name of the slave's own host, or only the port: ':5432'."};
+    }
+    const Epoch epoch = record_->epoch;
     const Member* counts = record_->wanted().find(slave->address);
     if (counts == nullptr && !task.force)
-        co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        task.node.to_string() + " is not a synchronous slave in force: it may lack acknowledged commits",
-                        "Promote a synchronous slave, or add FORCE and accept the loss."};
+        co_return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            task.node.to_string() + " is not a synchronous slave in force: it may lack acknowledged commits",
+            "Promote a synchronous slave, or add FORCE and accept the loss."};
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
 
     const bool restart = task.with_restart || policy().promotion == PromotionMethod::Restart ||
@@ -332,37 +408,63 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     const auto seen = surroundings_.observations();
     const auto master = seen.find(record_->master);
     const bool master_alive = master != seen.end() && master->second.silence == Silence::None;
+    ServerPlace place;
     if (restart) {
-        Status can = co_await can_restart(**chosen, master_alive && takes_over ? slave->address.port : new_address->port);
-        if (!can.ok()) co_return can.error();
+        const bool port_in_use_now = master_alive && takes_over;
+        auto can = co_await can_restart(**chosen, port_in_use_now ? slave->address.port : new_address->port);
+        if (!can.ok()) {
+            Error refused = can.error();
+            refused.detail += (refused.detail.empty() ? "" : " ") + std::string("Nothing was changed.");
+            co_return refused;
+        }
+        place = *can;
     }
     std::vector<Member> members = record_->all_members();
     if (counts == nullptr) members.push_back({"", slave->address});
 
+    if (!task.force) {
+        // What would be refused after the master was silenced is refused before.
+        std::vector<FencedPosition> expected;
+        for (const Member& member : members) {
+            auto reached = co_await session(member.address);
+            if (reached.ok()) expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
+        }
+        auto after = configuration_after(*record_, slave->address, expected, topology, policy());
+        if (!after.ok()) co_return after.error();
+    }
     hold("a promotion of " + task.node.to_string() + " was asked for by " + task.user);
+    std::optional<Lsn> end_of_master;
     if (master_alive) {
         auto old = co_await session(record_->master);
         if (old.ok()) {
             (void)co_await wait_for_transactions(**old, drain_timeout);
             old = co_await session(record_->master);
         }
-        Status silent = old.ok() ? co_await silence_master(**old, nobody_standby_names(record_->cluster_id))
-                                 : Status{old.error()};
-        if (silent.ok() && !task.force) {
+        // Branches, not conditional expressions: GCC 12 miscompiles a co_await inside those.
+        Status silent;
+        if (!old.ok())
+            silent = old.error();
+        else
+            silent = co_await silence_master(**old, nobody_standby_names(record_->cluster_id));
+        if (silent.ok()) {
+            auto end = co_await (*old)->run("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
+            if (end.ok()) end_of_master = Lsn::parse(end->text());
             chosen = co_await session(slave->address);
-            silent = chosen.ok() ? co_await wait_for_slave(**old, **chosen, drain_timeout) : Status{chosen.error()};
+            Status caught_up;
+            if (chosen.ok())
+                caught_up = co_await wait_for_slave(**old, **chosen, drain_timeout);
+            else
+                caught_up = chosen.error();
+            // With FORCE what it lacks is lost, and told.
+            if (!caught_up.ok() && !task.force) silent = caught_up;
         }
         if (!silent.ok()) {
             // Nothing is recorded yet: the master goes on as it was, proven anew by the gate.
-            co_return Error{silent.error().sqlstate,
-                            "the master of " + key_.to_string() + " lives, but could not be stopped from acknowledging: " +
-                                silent.error().message,
-                            "Stop it for certain, then promote again."};
-        }
-        if (takes_over) {
-            Status stopped = co_await stop_server(std::move(sessions_[record_->master]), promote_timeout);
-            sessions_.erase(record_->master);
-            if (!stopped.ok()) co_return stopped.error();
+            co_return Error{
+                silent.error().sqlstate,
+                "the master of " + key_.to_string() +
+                    " lives, but could not be stopped from acknowledging: " + silent.error().message,
+                "Stop it for certain, then promote again."};
         }
     }
     const TimePoint claimed = Clock::now();
@@ -372,24 +474,27 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     std::vector<FencedPosition> positions;
     for (const Candidate& each : fenced) {
         addresses.push_back(each.member.address);
-        positions.push_back({each.member.address, record_->line_of(each.member.address), each.result.position});
+        positions.push_back(
+            {each.member.address, record_->line_of(each.member.address), each.result.position});
         if (each.member.address == slave->address) candidate = &each;
     }
     Status refused;
     if (candidate == nullptr) {
-        refused = Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
-                        "See the coordinator's log for the reason."};
+        refused =
+            Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
+                  "See the coordinator's log for the reason."};
     } else if (!task.force) {
         refused = enough_fenced(*record_, addresses);
         const FencedPosition* best = choose(positions);
         if (refused.ok() && best->address != slave->address &&
             (best->line != record_->line_of(slave->address) || best->position != candidate->result.position))
-            refused = Error{sqlstate::object_not_in_prerequisite_state,
-                            task.node.to_string() + " is not caught up: " + best->address.to_string() + " is further",
-                            "Promote that one, or add FORCE and accept the loss."};
+            refused = Error{
+                sqlstate::object_not_in_prerequisite_state,
+                task.node.to_string() + " is not caught up: " + best->address.to_string() + " is further",
+                "Promote that one, or add FORCE and accept the loss."};
     }
     if (!refused.ok()) {
-        co_await undo_fences(fenced);
+        co_await undo_fences(fenced, epoch);
         co_return refused;
     }
     PendingPromotion pending;
@@ -397,6 +502,8 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     pending.listens_at = slave->address;
     pending.old_master = record_->master;
     pending.by_restart = restart;
+    pending.data_directory = place.data_directory;
+    pending.config_file = place.config_file;
     pending.former_alive = master_alive;
     pending.cause = std::string(task.force ? "promotion by hand with FORCE" : "promotion by hand");
     pending.decided_by = task.user;
@@ -406,20 +513,30 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(const MonitorTask& task) {
     pending.fence_ms = ms_between(claimed, fences_done);
     if (counts == nullptr) {
         // Without the slave's acknowledgements only the master's last known end of WAL bounds the loss.
-        const bool known = master != seen.end() && master->second.facts && !master_alive;
+        if (!end_of_master && master != seen.end() && master->second.facts)
+            end_of_master = master->second.facts->flushed;
         pending.lost_wal_bytes = -1;
-        if (known && master->second.facts->flushed > candidate->result.position)
-            pending.lost_wal_bytes = static_cast<std::int64_t>(master->second.facts->flushed.bytes() -
-                                                               candidate->result.position.bytes());
-        if (master_alive) pending.lost_wal_bytes = 0;
+        if (end_of_master && (master_alive || *end_of_master > candidate->result.position))
+            pending.lost_wal_bytes =
+                *end_of_master > candidate->result.position
+                    ? static_cast<std::int64_t>(end_of_master->bytes() - candidate->result.position.bytes())
+                    : 0;
     }
     timing_ = Timing{asked, asked, claimed, fences_done};
     restart_error_.reset();
     Status done = co_await record_and_promote(fenced, slave->address, pending, *new_address);
     if (done.ok() && restart_error_) {
         Error told = *restart_error_;
-        told.message = key_.to_string() + " is promoted, but without the restart and the address that were asked for: " +
-                       told.message;
+        told.message =
+            key_.to_string() +
+            " is promoted, but without the restart and the address that were asked for: " + told.message;
+        co_return told;
+    }
+    if (!done.ok() && record_->pending) {
+        Error told = done.error();
+        told.message = "the promotion of " + task.node.to_string() +
+                       " is decided and will be finished, but not yet: " + told.message;
+        told.hint = "It goes on by itself: see pgxc_node_status.";
         co_return told;
     }
     co_return done;

@@ -34,7 +34,8 @@ NodeWatch::NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timin
 NodeWatch::~NodeWatch() = default;
 
 void NodeWatch::start() {
-    asio::co_spawn(executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    asio::co_spawn(
+        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
 }
 
 void NodeWatch::stop() {
@@ -78,7 +79,7 @@ void NodeWatch::answered(ServerFacts facts) {
     seen_.error.clear();
 }
 
-void NodeWatch::failed(const NodeError& error) {
+void NodeWatch::failed(const NodeError& error, TimePoint began) {
     const auto now = Clock::now();
     seen_.error = error.error.message;
     seen_.silence = error.silence;
@@ -92,7 +93,7 @@ void NodeWatch::failed(const NodeError& error) {
         seen_.failed_attempts = 0;
         return;
     }
-    if (!seen_.silent_since) seen_.silent_since = now;
+    if (!seen_.silent_since) seen_.silent_since = began;
     // A lost connection is followed by an attempt at once, which is the one that counts.
     if (error.silence != Silence::Lost) ++seen_.failed_attempts;
 }
@@ -104,18 +105,23 @@ asio::awaitable<void> NodeWatch::run() {
             auto opened = co_await NodeConnection::open(target_, timing_.probe_timeout);
             if (stopped_) break;
             if (!opened.ok()) {
-                failed(opened.error());
+                NodeError refused = opened.error();
+                // Something takes connections there and closes them (a proxy in front of a dead server): no
+                // answer.
+                if (refused.silence == Silence::Lost) refused.silence = Silence::Timeout;
+                failed(refused, began);
                 notify();
                 // A timeout has already taken its time; ask again at once.
                 const auto took = std::chrono::duration_cast<Millis>(Clock::now() - began);
-                const Millis interval =
-                    seen_.starting ? std::min(starting_interval, timing_.probe_interval) : timing_.probe_interval;
+                const Millis interval = seen_.starting ? std::min(starting_interval, timing_.probe_interval)
+                                                       : timing_.probe_interval;
                 if (!stopped_ && took < interval) co_await pause(interval - took);
                 continue;
             }
             connection_ = std::move(*opened);
         }
         kicked_ = false;
+        const auto began = Clock::now();
         auto rows = co_await connection_->query(probe_sql(), timing_.probe_timeout);
         if (stopped_) break;
         if (rows.ok()) {
@@ -123,12 +129,13 @@ asio::awaitable<void> NodeWatch::run() {
             if (facts.ok())
                 answered(std::move(*facts));
             else
-                failed({facts.error(), Silence::None, facts.error().sqlstate});
+                failed({facts.error(), Silence::None, facts.error().sqlstate}, began);
         } else {
             NodeError error = rows.error();
-            if (connection_->broken() && says_going_down(connection_->last_unasked()) && !seen_.going_down_since)
+            if (connection_->broken() && says_going_down(connection_->last_unasked()) &&
+                !seen_.going_down_since)
                 seen_.going_down_since = Clock::now();
-            failed(error);
+            failed(error, began);
         }
         const bool broken = connection_->broken();
         if (broken) connection_.reset();
@@ -141,7 +148,8 @@ asio::awaitable<void> NodeWatch::run() {
             failed({{sqlstate::connection_failure,
                      "node at " + target_.address.to_string() + ": the connection was closed"},
                     Silence::Lost,
-                    {}});
+                    {}},
+                   Clock::now());
             connection_.reset();
             notify();
         }

@@ -9,8 +9,8 @@
 
 namespace pgxc {
 
-/// Keeps one connection to a node, probes it, and notices at once when the server closes it. Owned by a shared_ptr,
-/// because its coroutine outlives the call that stops it.
+/// Keeps one connection to a node, probes it, and notices at once when the server closes it. Owned by a
+/// shared_ptr, because its coroutine outlives the call that stops it.
 class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
   public:
     struct Timing {
@@ -18,7 +18,8 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
         Millis probe_timeout{1'000};
     };
     /// `on_change` is called from the loop after each attempt and at each sign of trouble.
-    NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timing timing, std::function<void()> on_change);
+    NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timing timing,
+              std::function<void()> on_change);
     ~NodeWatch();
 
     void start();
@@ -35,7 +36,7 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
     asio::awaitable<void> run();
     asio::awaitable<void> pause(Millis time);
     void answered(ServerFacts facts);
-    void failed(const NodeError& error);
+    void failed(const NodeError& error, TimePoint began);
     void notify();
 
     asio::any_io_executor executor_;

@@ -64,7 +64,8 @@ const StreamSeen* ServerFacts::find_standby(const std::string& name) const {
 }
 
 const std::string& probe_sql() {
-    // Whole rows as JSON where the columns differ between versions (pg_stat_wal_receiver.sender_host is of 11).
+    // Whole rows as JSON where the columns differ between versions (pg_stat_wal_receiver.sender_host is of
+    // 11).
     static const std::string sql = R"(
 SELECT pg_catalog.pg_is_in_recovery(),
        (SELECT system_identifier FROM pg_catalog.pg_control_system()),
@@ -78,6 +79,7 @@ SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('synchronous_standby_names'),
        pg_catalog.current_setting('primary_conninfo', true),
        pg_catalog.current_setting('primary_slot_name', true),
+       pg_catalog.pg_postmaster_start_time(),
        (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('application_name', application_name,
                'state', state, 'flush_lsn', flush_lsn, 'replay_lsn', replay_lsn))
           FROM pg_catalog.pg_stat_replication))";
@@ -85,13 +87,14 @@ SELECT pg_catalog.pg_is_in_recovery(),
 }
 
 Result<ServerFacts> facts_from(Rows& rows, int server_version) {
-    if (rows.rows.size() != 1 || rows.rows.front().size() != 11)
+    if (rows.rows.size() != 1 || rows.rows.front().size() != 12)
         return Error{sqlstate::internal_error, "a node answered the probe with an unexpected result"};
     ServerFacts facts;
     facts.server_version = server_version;
     facts.standby_names = rows.text(7);
     facts.primary_conninfo = rows.text(8);
     facts.primary_slot = rows.text(9);
+    facts.started_at = rows.text(10);
     try {
         facts.in_recovery = boolean(rows.text(0));
         facts.system_identifier = number<std::uint64_t>(rows.text(1));
@@ -108,8 +111,8 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
             const auto timeline = number_in<std::uint32_t>(receiver, "received_tli");
             if (timeline != 0 && facts.streaming()) facts.timeline = TimelineId{timeline};
         }
-        if (!rows.is_null(10)) {
-            const auto standbys = nlohmann::json::parse(rows.text(10));
+        if (!rows.is_null(11)) {
+            const auto standbys = nlohmann::json::parse(rows.text(11));
             if (!standbys.is_array()) throw std::invalid_argument("the standbys are no rows");
             for (const auto& row : standbys) {
                 if (!row.is_object()) throw std::invalid_argument("a standby is no row");
@@ -118,7 +121,8 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
             }
         }
     } catch (const std::exception& problem) {
-        return Error{sqlstate::internal_error, std::string("a node's answer can't be read: ") + problem.what()};
+        return Error{sqlstate::internal_error,
+                     std::string("a node's answer can't be read: ") + problem.what()};
     }
     return facts;
 }

@@ -28,12 +28,14 @@ struct ServerFacts {
     Lsn flushed;   // of a master
     Lsn received;  // of a slave; reset to a segment's start when streaming is requested anew
     Lsn replayed;  // of a slave
-    std::string receiver_status;  // "streaming", "waiting", ...; empty = no WAL receiver, or one that connects
+    std::string
+        receiver_status;  // "streaming", "waiting", ...; empty = no WAL receiver, or one that connects
     std::string sender_host;
     std::uint16_t sender_port = 0;
     std::string standby_names;  // synchronous_standby_names
     std::string primary_conninfo;
     std::string primary_slot;
+    std::string started_at;  // pg_postmaster_start_time()
     int server_version = 0;
     std::vector<StreamSeen> standbys;
     [[nodiscard]] bool streaming() const { return receiver_status == "streaming"; }
@@ -59,11 +61,12 @@ struct Observation {
     Silence silence = Silence::None;        // None: the newest attempt met a living server
     std::optional<TimePoint> silent_since;  // the first of the failed attempts in a row
     int failed_attempts = 0;                // in a row
-    /// The server said that it shuts down, starts or recovers (57P01, 57P02, 57P03) since its last good answer.
+    /// The server said that it shuts down, starts or recovers (57P01, 57P02, 57P03) since its last good
+    /// answer.
     std::optional<TimePoint> going_down_since;
-    bool starting = false;                  // the newest attempt was answered so
-    bool refuses_us = false;                // the newest attempt was answered by another error (login, ...)
-    std::string error;                      // of the newest attempt; empty = it went well
+    bool starting = false;    // the newest attempt was answered so
+    bool refuses_us = false;  // the newest attempt was answered by another error (login, ...)
+    std::string error;        // of the newest attempt; empty = it went well
 };
 
 }  // namespace pgxc

@@ -35,8 +35,8 @@ asio::awaitable<Status> prove_prefix(LockSession& master, ServerFacts slave) {
                         "Rebuild it with pg_basebackup."};
     if (slave.end_of_wal() > *left)
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        "its WAL ends at " + slave.end_of_wal().to_string() + ", after the master's line left at " +
-                            left->to_string(),
+                        "its WAL ends at " + slave.end_of_wal().to_string() +
+                            ", after the master's line left at " + left->to_string(),
                         "Rewind it with pg_rewind, or rebuild it with pg_basebackup."};
     co_return Status{};
 }

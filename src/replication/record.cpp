@@ -7,6 +7,8 @@
 #include <set>
 #include <stdexcept>
 
+#include "replication/sync_standbys.h"
+
 namespace pgxc {
 namespace {
 
@@ -45,7 +47,8 @@ Configuration configuration_from(const json& value) {
     configuration.epoch = Epoch{integer<std::int64_t>(value.at("epoch"))};
     configuration.k = integer<int>(value.at("k"));
     for (const json& slave : value.at("slaves"))
-        configuration.slaves.push_back({slave.at("name").get<std::string>(), address_from(slave.at("address"))});
+        configuration.slaves.push_back(
+            {slave.at("name").get<std::string>(), address_from(slave.at("address"))});
     return configuration;
 }
 
@@ -63,6 +66,8 @@ json pending_json(const PendingPromotion& pending) {
             {"fence_ms", pending.fence_ms},
             {"lost_wal_bytes", pending.lost_wal_bytes},
             {"old_timeline", pending.old_timeline},
+            {"data_directory", pending.data_directory},
+            {"config_file", pending.config_file},
             {"settings_to_restore", pending.settings_to_restore}};
 }
 
@@ -81,6 +86,8 @@ PendingPromotion pending_from(const json& value) {
     value.at("fence_ms").get_to(pending.fence_ms);
     pending.lost_wal_bytes = integer<std::int64_t>(value.at("lost_wal_bytes"), -1);
     pending.old_timeline = integer<std::uint32_t>(value.at("old_timeline"));
+    value.at("data_directory").get_to(pending.data_directory);
+    value.at("config_file").get_to(pending.config_file);
     value.at("settings_to_restore").get_to(pending.settings_to_restore);
     return pending;
 }
@@ -105,18 +112,37 @@ bool plausible(const Record& record) {
 
 }  // namespace
 
+std::vector<std::string> names_of(const Configuration& configuration) {
+    std::vector<std::string> names;
+    for (const Member& member : configuration.slaves) names.push_back(member.name);
+    return names;
+}
+
+std::string names_in_force(const Configuration& configuration) {
+    return synchronous_standby_names(configuration.k, names_of(configuration));
+}
+
 const Member* Configuration::find(const HostPort& address) const {
-    const auto at =
-        std::find_if(slaves.begin(), slaves.end(), [&](const Member& member) { return member.address == address; });
+    const auto at = std::find_if(slaves.begin(), slaves.end(),
+                                 [&](const Member& member) { return member.address == address; });
     return at != slaves.end() ? &*at : nullptr;
+}
+
+std::vector<std::string> Configuration::names() const {
+    std::vector<std::string> names;
+    names.reserve(slaves.size());
+    for (const Member& member : slaves) names.push_back(member.name);
+    return names;
 }
 
 std::vector<Member> Record::all_members() const {
     std::vector<Member> members;
-    for (auto configuration = configurations.rbegin(); configuration != configurations.rend(); ++configuration) {
+    for (auto configuration = configurations.rbegin(); configuration != configurations.rend();
+         ++configuration) {
         for (const Member& member : configuration->slaves) {
-            const bool known = std::any_of(members.begin(), members.end(),
-                                           [&](const Member& other) { return other.address == member.address; });
+            const bool known = std::any_of(members.begin(), members.end(), [&](const Member& other) {
+                return other.address == member.address;
+            });
             if (!known) members.push_back(member);
         }
     }
@@ -153,6 +179,7 @@ std::string to_json(const Record& record) {
                         {"master", address_json(record.master)},
                         // As text: 64 bits do not survive every reader of JSON as a number.
                         {"system_identifier", std::to_string(record.system_identifier)},
+                        {"timeline", record.timeline},
                         {"configurations", configurations},
                         {"lines", record.lines},
                         {"pending", record.pending ? pending_json(*record.pending) : json(nullptr)}};
@@ -177,6 +204,7 @@ Result<Record> record_from_json(const std::string& text) {
         const auto parsed = std::from_chars(identifier.data(), end, record.system_identifier);
         if (parsed.ec != std::errc{} || parsed.ptr != end)
             return Error{"XX001", "the arbiter's record is damaged: its system identifier is no number"};
+        record.timeline = integer<std::uint32_t>(value.at("timeline"));
         for (const json& configuration : value.at("configurations"))
             record.configurations.push_back(configuration_from(configuration));
         for (const auto& [address, line] : value.at("lines").get_ref<const json::object_t&>())

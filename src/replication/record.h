@@ -13,8 +13,8 @@ namespace pgxc {
 
 /// A synchronous slave that counts, under the name that its stream carries.
 struct Member {
-    std::string name;     // standby_name(); distinct within a configuration
-    HostPort address;     // where it listens
+    std::string name;  // standby_name(); distinct within a configuration
+    HostPort address;  // where it listens
     friend bool operator==(const Member&, const Member&) = default;
 };
 
@@ -24,17 +24,26 @@ struct Configuration {
     std::vector<Member> slaves;
     int k = 0;
     [[nodiscard]] const Member* find(const HostPort& address) const;
+    [[nodiscard]] std::vector<std::string> names() const;
     /// Distinct servers to fence so that no k of S can acknowledge any more: |S| - k + 1 (rule 3).
-    [[nodiscard]] std::size_t fences_needed() const { return slaves.size() - static_cast<std::size_t>(k) + 1; }
+    [[nodiscard]] std::size_t fences_needed() const {
+        return slaves.size() - static_cast<std::size_t>(k) + 1;
+    }
     friend bool operator==(const Configuration&, const Configuration&) = default;
 };
 
-/// A promotion that is recorded (so: decided) and not yet finished. Holds all that another monitor needs to finish.
+/// The application_names that count in a configuration.
+[[nodiscard]] std::vector<std::string> names_of(const Configuration& configuration);
+/// synchronous_standby_names for it.
+[[nodiscard]] std::string names_in_force(const Configuration& configuration);
+
+/// A promotion that is recorded (so: decided) and not yet finished. Holds all that another monitor needs to
+/// finish.
 struct PendingPromotion {
-    NodeId promoted_id;       // the id it had as a slave
-    HostPort listens_at;      // where the chosen listened when it was chosen
-    HostPort old_master;      // the address of the master it replaces
-    bool by_restart = false;  // files and pg_ctl; listens_at -> Record::master may differ in the port
+    NodeId promoted_id;         // the id it had as a slave
+    HostPort listens_at;        // where the chosen listened when it was chosen
+    HostPort old_master;        // the address of the master it replaces
+    bool by_restart = false;    // files and pg_ctl; listens_at -> Record::master may differ in the port
     bool former_alive = false;  // the old master was alive when this was decided (planned)
     std::string cause;
     std::string decided_by;
@@ -44,6 +53,9 @@ struct PendingPromotion {
     double fence_ms = 0;
     std::int64_t lost_wal_bytes = 0;  // 0 in synchronous mode; -1 = not known (FORCE)
     std::uint32_t old_timeline = 0;   // the promoted one must be on a higher one
+    /// Where the chosen's files are, if it is to be restarted: enough to start it should it be found stopped.
+    std::string data_directory;
+    std::string config_file;
     /// Settings that the fence changed on the chosen beside primary_conninfo, with the values they had.
     std::map<std::string, std::string> settings_to_restore;
     friend bool operator==(const PendingPromotion&, const PendingPromotion&) = default;
@@ -52,14 +64,18 @@ struct PendingPromotion {
 struct Record {
     std::uint64_t generation = 0;  // grows by one with every compare-and-set
     std::uint64_t claim = 0;       // the ballot: grows with every claim
-    std::string claim_owner;       // random per monitor start; only the newest claim's owner may change the record
-    std::string cluster_id;        // 8 hex digits, made with the record: part of the nobody name
-    std::string arbiter_id;        // which arbiter keeps it: a decider that finds another one's stops
+    std::string claim_owner;  // random per monitor start; only the newest claim's owner may change the record
+    std::string cluster_id;   // 8 hex digits, made with the record: part of the nobody name
+    std::string arbiter_id;   // which arbiter keeps it: a decider that finds another one's stops
     Epoch epoch;
-    HostPort master;               // of that epoch
+    HostPort master;                      // of that epoch
     std::uint64_t system_identifier = 0;  // 0 until the master has been seen once
+    /// The timeline that the master of this epoch writes; 0 until its gate has been proven once. A server at
+    /// its address on a lower one is a former master; on a higher one it was promoted without a record.
+    std::uint32_t timeline = 0;
     std::vector<Configuration> configurations;  // oldest first; the last is the one wanted. Never empty.
-    std::map<std::string, std::int64_t> lines;  // address -> the epoch whose history that node's WAL belongs to
+    std::map<std::string, std::int64_t>
+        lines;  // address -> the epoch whose history that node's WAL belongs to
     std::optional<PendingPromotion> pending;
 
     [[nodiscard]] const Configuration& wanted() const { return configurations.back(); }

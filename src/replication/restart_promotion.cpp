@@ -140,56 +140,6 @@ Status verify_edits(const ServerFiles& server, const std::vector<PromotionStep>&
 // ---------------------------------------------------------------------------------------------------------------
 // Checks beforehand
 
-// Is anything listening where the server will want to?
-Status check_port_is_free(const PostmasterPid& postmaster, std::uint16_t port) {
-    const Error in_use(sqlstate::object_in_use, "port " + std::to_string(port) + " of this host is in use",
-                       "If the old master still runs there, stop it, or choose another port.");
-    if (!postmaster.listen_address.empty()) {
-        sockaddr_in v4{};
-        sockaddr_in6 v6{};
-        v4.sin_family = AF_INET;
-        v4.sin_port = htons(port);
-        v6.sin6_family = AF_INET6;
-        v6.sin6_port = htons(port);
-        const std::string address = postmaster.listen_address == "*"           ? "0.0.0.0"
-                                    : postmaster.listen_address == "localhost" ? "127.0.0.1"
-                                                                               : postmaster.listen_address;
-        const sockaddr* target = nullptr;
-        socklen_t length = 0;
-        if (::inet_pton(AF_INET, address.c_str(), &v4.sin_addr) == 1) {
-            target = reinterpret_cast<const sockaddr*>(&v4);
-            length = sizeof v4;
-        } else if (::inet_pton(AF_INET6, address.c_str(), &v6.sin6_addr) == 1) {
-            target = reinterpret_cast<const sockaddr*>(&v6);
-            length = sizeof v6;
-        }
-        if (target != nullptr) {
-            const UniqueFd fd(::socket(target->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-            const int yes =
-                1;  // as the server does: connections of the dead master in TIME_WAIT don't matter
-            if (fd.valid() && ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0 &&
-                ::bind(fd.get(), target, length) != 0 && errno == EADDRINUSE) {
-                return in_use;
-            }
-        }
-    }
-    if (!postmaster.socket_directory.empty()) {
-        sockaddr_un local{};
-        local.sun_family = AF_UNIX;
-        const std::string path = postmaster.socket_directory + "/.s.PGSQL." + std::to_string(port);
-        if (path.size() < sizeof local.sun_path) {
-            std::memcpy(local.sun_path, path.c_str(), path.size() + 1);
-            const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-            if (fd.valid() &&
-                (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&local), sizeof local) == 0 ||
-                 errno == EAGAIN)) {
-                return in_use;
-            }
-        }
-    }
-    return {};
-}
-
 std::string by_hand(const ServerFiles& server, std::uint16_t port) {
     std::string text = "By hand, as that user: ";
     if (port != 0) text += "set port = " + std::to_string(port) + ", then ";
@@ -272,6 +222,55 @@ Millis pg_ctl_grace(Millis server_timeout) {
 }
 
 }  // namespace
+
+Status check_port_is_free(const PostmasterPid& postmaster, std::uint16_t port) {
+    const Error in_use(sqlstate::object_in_use, "port " + std::to_string(port) + " of this host is in use",
+                       "If the old master still runs there, stop it, or choose another port.");
+    if (!postmaster.listen_address.empty()) {
+        sockaddr_in v4{};
+        sockaddr_in6 v6{};
+        v4.sin_family = AF_INET;
+        v4.sin_port = htons(port);
+        v6.sin6_family = AF_INET6;
+        v6.sin6_port = htons(port);
+        const std::string address = postmaster.listen_address == "*"           ? "0.0.0.0"
+                                    : postmaster.listen_address == "localhost" ? "127.0.0.1"
+                                                                               : postmaster.listen_address;
+        const sockaddr* target = nullptr;
+        socklen_t length = 0;
+        if (::inet_pton(AF_INET, address.c_str(), &v4.sin_addr) == 1) {
+            target = reinterpret_cast<const sockaddr*>(&v4);
+            length = sizeof v4;
+        } else if (::inet_pton(AF_INET6, address.c_str(), &v6.sin6_addr) == 1) {
+            target = reinterpret_cast<const sockaddr*>(&v6);
+            length = sizeof v6;
+        }
+        if (target != nullptr) {
+            const UniqueFd fd(::socket(target->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+            const int yes =
+                1;  // as the server does: connections of the dead master in TIME_WAIT don't matter
+            if (fd.valid() && ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0 &&
+                ::bind(fd.get(), target, length) != 0 && errno == EADDRINUSE) {
+                return in_use;
+            }
+        }
+    }
+    if (!postmaster.socket_directory.empty()) {
+        sockaddr_un local{};
+        local.sun_family = AF_UNIX;
+        const std::string path = postmaster.socket_directory + "/.s.PGSQL." + std::to_string(port);
+        if (path.size() < sizeof local.sun_path) {
+            std::memcpy(local.sun_path, path.c_str(), path.size() + 1);
+            const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+            if (fd.valid() &&
+                (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&local), sizeof local) == 0 ||
+                 errno == EAGAIN)) {
+                return in_use;
+            }
+        }
+    }
+    return {};
+}
 
 // ---------------------------------------------------------------------------------------------------------------
 // The machine
@@ -449,7 +448,7 @@ void RestartPromotion::State::advance_start(TimePoint now) {
         // own.
         child.reset();
         if (rolling_back) {
-            error.detail += "\nThe files were put back and the server runs again on port " +
+            error.detail += "\nThe files were restored and the server runs again on port " +
                             std::to_string(postmaster->port) + ".";
             phase = Phase::Failed;
         } else if (port != 0 && postmaster->port != port) {
@@ -468,7 +467,7 @@ void RestartPromotion::State::advance_start(TimePoint now) {
     if (const auto log_text = log_tail(); !log_text.empty()) detail += "\nThe server's log:\n" + log_text;
     if (rolling_back) {
         error.detail +=
-            "\nThe files were put back, but the server does not start with them either: " + detail;
+            "\nThe files were restored, but the server does not start with them either: " + detail;
         error.hint =
             "Start it by hand: " + server.bin_directory + "/pg_ctl start -D " + server.data_directory;
         phase = Phase::Failed;
@@ -493,7 +492,7 @@ void RestartPromotion::State::roll_back(TimePoint now, Error why) {
     // The claim isn't asked again: a slave that comes back as it was decides nothing, and nobody else can
     // work here, because the lock is ours.
     if (auto restored = restore_files(server.data_directory, journal); !restored) {
-        error.detail += "\nThe files could not be put back: " + restored.error().message;
+        error.detail += "\nThe files could not be restored: " + restored.error().message;
         phase = Phase::Failed;
         return;
     }
@@ -510,15 +509,15 @@ void RestartPromotion::State::roll_back(TimePoint now, Error why) {
 // Ends without the server having been stopped (or with one that can't be): only the files go back.
 void RestartPromotion::State::fail(Error why) {
     if (phase == Phase::RollingBack) {
-        error.detail += "\nThe files were put back, but: " + why.message;
+        error.detail += "\nThe files were restored, but: " + why.message;
         phase = Phase::Failed;
         return;
     }
     error = std::move(why);
     if (auto restored = restore_files(server.data_directory, journal); !restored) {
-        error.detail += "\nThe files could not be put back: " + restored.error().message;
+        error.detail += "\nThe files could not be restored: " + restored.error().message;
     } else {
-        error.detail += (error.detail.empty() ? "" : "\n") + std::string("The files were put back.");
+        error.detail += (error.detail.empty() ? "" : "\n") + std::string("The files were restored.");
     }
     phase = Phase::Failed;
 }
@@ -627,7 +626,7 @@ Result<RestartPromotion> RestartPromotion::prepare(ServerFiles server, const Pro
     if (!edited) {
         Error error = std::move(edited).error();
         if (auto restored = restore_files(files.data_directory, journal); !restored) {
-            error.detail += "\nThe files could not be put back: " + restored.error().message;
+            error.detail += "\nThe files could not be restored: " + restored.error().message;
         }
         return error;
     }

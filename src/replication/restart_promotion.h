@@ -82,6 +82,9 @@ class RestartPromotion {
     std::unique_ptr<State> state_;
 };
 
+/// Is anything listening where this server would, if it were restarted on that port? 55006 if so.
+[[nodiscard]] Status check_port_is_free(const PostmasterPid& postmaster, std::uint16_t port);
+
 /// The same, blocking, for tools and tests. `before_pg_ctl` is called before each pg_ctl; its Error abandons.
 [[nodiscard]] Status run_restart_promotion(ServerFiles server, const PromotionPlan& plan,
                                            RestartOptions options,

@@ -23,13 +23,4 @@ std::string nobody_standby_names(std::string_view cluster_id) {
     return synchronous_standby_names(1, {nobody_name(cluster_id)});
 }
 
-std::string sql_literal(std::string_view text) {
-    std::string quoted = text.find('\\') == std::string_view::npos ? "'" : " E'";
-    for (const char c : text) {
-        if (c == '\'' || c == '\\') quoted += c;
-        quoted += c;
-    }
-    return quoted + "'";
-}
-
 }  // namespace pgxc

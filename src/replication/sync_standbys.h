@@ -21,7 +21,4 @@ namespace pgxc {
 /// 'ANY 1 (pgxc_nobody_<cluster>)'.
 [[nodiscard]] std::string nobody_standby_names(std::string_view cluster_id);
 
-/// An SQL string literal that means the same whatever standard_conforming_strings is.
-[[nodiscard]] std::string sql_literal(std::string_view text);
-
 }  // namespace pgxc

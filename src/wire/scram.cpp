@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "base/text.h"
 #include "wire/base64.h"
 
 namespace pgxc::wire {
@@ -136,13 +137,7 @@ std::string md5_hex(std::string_view text) {
     if (EVP_Digest(text.data(), text.size(), digest.data(), &length, EVP_md5(), nullptr) != 1 ||
         length != digest.size())
         return {};
-    constexpr std::string_view digits = "0123456789abcdef";
-    std::string hex;
-    for (const unsigned byte : digest) {
-        hex.push_back(digits[byte >> 4U]);
-        hex.push_back(digits[byte & 15U]);
-    }
-    return hex;
+    return to_hex(digest);
 }
 
 }  // namespace
@@ -201,8 +196,7 @@ Result<std::string> ScramServerExchange::client_first(std::string_view message) 
     if (binding_flag_ == 'p')
         return malformed(
             "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes "
-            "channel "
-            "binding data.");
+            "channel binding data.");
     if (binding_flag_ != 'n' && binding_flag_ != 'y') return malformed("Unexpected channel-binding flag.");
     if (message.size() < 3 || message[1] != ',') return malformed("Comma expected.");
     if (message[2] == 'a')

@@ -1,7 +1,9 @@
-// The pooler without PostgreSQL around it, in front of one server (and its slaves): for measuring, and for tests that
-// need no extension. Usage:
-//   pooler_standalone <port> <node host>:<port> [--slave host:port]... [--dir socket_directory] [--key value]...
-// Trusts everybody. SIGTERM ends it. SIGUSR1 reads the master's address anew from the file named by --master-file.
+// The pooler without PostgreSQL around it, in front of one server (and its slaves): for measuring, and for
+// tests that need no extension. Usage:
+//   pooler_standalone <port> <node host>:<port> [--slave host:port]... [--dir socket_directory] [--key
+//   value]...
+// Trusts everybody. SIGTERM ends it. SIGUSR1 reads the master's address anew from the file named by
+// --master-file.
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -32,8 +34,9 @@ int main(int argc, char** argv) {
     using namespace pgxc;
     using namespace pgxc::pooler;
     if (argc < 3) {
-        std::fprintf(stderr, "usage: %s port host:port [--slave host:port] [--dir directory] [--pool n] [--hold ms]\n",
-                     argv[0]);
+        std::fprintf(
+            stderr, "usage: %s port host:port [--slave host:port] [--dir directory] [--pool n] [--hold ms]\n",
+            argv[0]);
         return 2;
     }
     FakeEnvironment environment;
@@ -71,7 +74,8 @@ int main(int argc, char** argv) {
     const auto show = [&] {
         std::vector<NodeView> nodes{FakeEnvironment::master(1, master->host, master->port, epoch)};
         int id = 2;
-        for (const auto& slave : slaves) nodes.push_back(FakeEnvironment::slave(id++, 1, slave.host, slave.port));
+        for (const auto& slave : slaves)
+            nodes.push_back(FakeEnvironment::slave(id++, 1, slave.host, slave.port));
         environment.show(std::move(nodes));
     };
     show();

@@ -1,5 +1,6 @@
 """Promotion by hand, by both methods."""
 
+import os
 import socket
 
 import psycopg2
@@ -121,20 +122,44 @@ def test_port_taken_over(make_cluster):
     assert (slave.conf_file.stat().st_mode, slave.conf_file.stat().st_uid) == (mode, owner)
 
 
-def test_failed_start_restores_the_files(make_cluster, workspace):
+def test_refused_restart_changes_nothing(make_cluster):
     cluster = make_cluster(failover="off")
     slave, before = cluster.slaves[2], cluster.nodes()
     files = {name: (slave.data / name).read_bytes() for name in ("postgresql.conf", "standby.signal")}
     with socket.socket() as squatter:
         squatter.bind((HOST, 0))
         squatter.listen()
+        port = squatter.getsockname()[1]
         with pytest.raises(psycopg2.Error) as caught:
-            promote(cluster, f"WITH CONNECTION (':{squatter.getsockname()[1]}')")
-    diag = caught.value.diag
-    assert "restored" in f"{diag.message_primary} {diag.message_detail} {diag.message_hint}"
+            promote(cluster, f"WITH CONNECTION (':{port}')")
+    assert str(port) in caught.value.diag.message_primary and "in use" in caught.value.diag.message_primary
     assert {name: (slave.data / name).read_bytes() for name in files} == files
     assert cluster.nodes() == before
-    # Nothing is broken: the slave is one again and the master takes writes that wait for it.
-    wait_for(lambda: slave.value("SELECT pg_is_in_recovery()"), "the slave to be back on its port")
+    # Nothing is broken: the slave is still one, and the master takes writes that wait for it.
+    assert slave.value("SELECT pg_is_in_recovery()")
+    cluster.wait_status(1, state="up", gate="open")
+    cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")
+
+
+def test_failed_start_restores_the_files(make_cluster, workspace):
+    """A start that fails after the promotion is recorded: the files are as before, and it is promoted where it was."""
+    cluster = make_cluster()
+    slave, old_port, new_port = cluster.slaves[2], cluster.slaves[2].port, workspace.free_port()
+    text = slave.conf_file.read_text()
+    # A living process owns the lock of the socket that the new port would get: the server refuses to start there.
+    lock = workspace.path / f".s.PGSQL.{new_port}.lock"
+    lock.write_text(f"{cluster.coordinator.postmaster_pid()}\n{cluster.coordinator.data}\n0\n{new_port}\n"
+                    f"{workspace.path}\n")
+    owner = slave.conf_file.stat()
+    os.chown(lock, owner.st_uid, owner.st_gid)
+    try:
+        with pytest.raises(psycopg2.Error) as caught:
+            promote(cluster, f"WITH CONNECTION (':{new_port}')")
+    finally:
+        lock.unlink()
+    diag = caught.value.diag
+    assert "restored" in f"{diag.message_primary} {diag.message_detail} {diag.message_hint}"
+    assert slave.conf_file.read_text() == text
+    assert_is_master(cluster, slave, old_port)
     cluster.wait_status(1, state="up", gate="open")
     cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")

@@ -32,7 +32,8 @@ class FakeEnvironment : public Environment {
     int index = 0;
 
     /// A datanode that is its group's open master at that address.
-    static NodeView master(int id, const std::string& host, std::uint16_t port, int epoch = 1, Gate gate = Gate::Open) {
+    static NodeView master(int id, const std::string& host, std::uint16_t port, int epoch = 1,
+                           Gate gate = Gate::Open) {
         NodeView node;
         node.node.key = {NodeType::Datanode, NodeId{id}};
         node.node.address = {host, port};

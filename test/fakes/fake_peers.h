@@ -15,7 +15,8 @@
 #include "wire/messages.h"
 #include "wire/startup.h"
 
-/// Clients and servers that speak as much of the protocol as a test tells them, on the loop of what they test.
+/// Clients and servers that speak as much of the protocol as a test tells them, on the loop of what they
+/// test.
 namespace pgxc::fakes {
 
 inline constexpr Millis deadline{10'000};
@@ -110,7 +111,8 @@ class Client : public Peer {
   public:
     Client(net::Loop& loop, int port) : Peer(loop, connect(port)) {}
 
-    void start(std::vector<wire::Setting> settings = {}, const std::string& user = "u", const std::string& db = "d") {
+    void start(std::vector<wire::Setting> settings = {}, const std::string& user = "u",
+               const std::string& db = "d") {
         wire::Buffer out;
         wire::put_startup_message(out, user, db, settings);
         send(out);
@@ -157,7 +159,8 @@ class Client : public Peer {
 
   private:
     static UniqueFd connect(int port) {
-        auto socket = net::start_connect(*net::SocketAddress::from_literal("127.0.0.1", static_cast<std::uint16_t>(port)));
+        auto socket = net::start_connect(
+            *net::SocketAddress::from_literal("127.0.0.1", static_cast<std::uint16_t>(port)));
         return std::move(socket.fd);
     }
     void received() override {
@@ -191,7 +194,8 @@ class Backend : public Peer {
     }
     void fail(const std::string& state, bool fatal = false) {
         wire::Buffer out;
-        wire::put_error_response(out, fatal ? wire::Severity::Fatal : wire::Severity::Error, {state, "scripted error"});
+        wire::put_error_response(out, fatal ? wire::Severity::Fatal : wire::Severity::Error,
+                                 {state, "scripted error"});
         if (!fatal) {
             if (status == 'T') status = 'E';
             wire::put_ready_for_query(out, static_cast<wire::TransactionStatus>(status));
@@ -203,16 +207,15 @@ class Backend : public Peer {
     void received() override;
 };
 
-/// A server on a loopback port of its own. Without a script it accepts everybody and answers statements by their
-/// first word.
+/// A server on a loopback port of its own. Without a script it accepts everybody and answers statements by
+/// their first word.
 class Server {
   public:
     explicit Server(net::Loop& loop) : loop_(loop) {
-        auto made = net::Listener::tcp(loop, *net::SocketAddress::from_literal("127.0.0.1", 0), false,
-                                       [this](net::Accepted accepted) {
-                                           backends.push_back(
-                                               std::make_unique<Backend>(loop_, std::move(accepted.fd), *this));
-                                       });
+        auto made = net::Listener::tcp(
+            loop, *net::SocketAddress::from_literal("127.0.0.1", 0), false, [this](net::Accepted accepted) {
+                backends.push_back(std::make_unique<Backend>(loop_, std::move(accepted.fd), *this));
+            });
         listener_ = std::move(made).value();
         port = listener_->port();
     }
@@ -229,7 +232,8 @@ class Server {
 
     [[nodiscard]] std::vector<std::string> queries() const {
         std::vector<std::string> all;
-        for (const auto& backend : backends) all.insert(all.end(), backend->queries.begin(), backend->queries.end());
+        for (const auto& backend : backends)
+            all.insert(all.end(), backend->queries.begin(), backend->queries.end());
         return all;
     }
     [[nodiscard]] std::size_t open_backends() const {
@@ -258,7 +262,9 @@ class Server {
         } else if (sql.starts_with("rollback")) {
             backend.complete("ROLLBACK", 'I');
         } else {
-            backend.complete(sql.starts_with("insert") ? "INSERT 0 1" : sql.starts_with("set ") ? "SET" : "SELECT 1",
+            backend.complete(sql.starts_with("insert") ? "INSERT 0 1"
+                             : sql.starts_with("set ") ? "SET"
+                                                       : "SELECT 1",
                              backend.status);
         }
     }

@@ -17,10 +17,11 @@ TEST(HostPort, ReadsNamesAndBothFamilies) {
 TEST(HostPort, RefusesEveryMalformedForm) {
     const std::string long_host(300, 'a');
     for (const std::string& text :
-         {std::string(""), std::string("host"), std::string("host:"), std::string(":5432"), std::string("host:0"),
-          std::string("host:65536"), std::string("host:-1"), std::string("host:5432x"), std::string("::1:5432"),
-          std::string("[::1]"), std::string("[::1:5432"), std::string("[host]:1"), std::string("a b:1"),
-          std::string("a'b:1"), std::string("h:99999999999999999999"), long_host + ":1"}) {
+         {std::string(""), std::string("host"), std::string("host:"), std::string(":5432"),
+          std::string("host:0"), std::string("host:65536"), std::string("host:-1"), std::string("host:5432x"),
+          std::string("::1:5432"), std::string("[::1]"), std::string("[::1:5432"), std::string("[host]:1"),
+          std::string("a b:1"), std::string("a'b:1"), std::string("h:99999999999999999999"),
+          long_host + ":1"}) {
         const auto parsed = HostPort::parse(text);
         ASSERT_FALSE(parsed.ok()) << text;
         EXPECT_EQ(parsed.error().sqlstate, sqlstate::invalid_parameter_value);

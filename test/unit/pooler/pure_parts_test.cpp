@@ -1,4 +1,5 @@
-// The small pure parts of the pooler: settings, what statements leave behind, targets, cancel keys, failed blocks.
+// The small pure parts of the pooler: settings, what statements leave behind, targets, cancel keys, failed
+// blocks.
 #include <gtest/gtest.h>
 
 #include "fakes/fake_environment.h"
@@ -19,7 +20,7 @@ TEST(SettingSet, ChangesOnlyWhatDiffers) {
     to.set("timezone", "UTC");
     to.set("search_path", "a, b");
     EXPECT_EQ(change_settings_sql(from, to),
-              "RESET \"work_mem\";SELECT pg_catalog.set_config(E'search_path',E'a, b',false)");
+              "RESET \"work_mem\";SELECT pg_catalog.set_config('search_path','a, b',false)");
     EXPECT_EQ(change_settings_sql(to, to), "");
 }
 
@@ -28,8 +29,9 @@ TEST(SettingSet, QuotesWhatAClientMayPutIntoItsOptions) {
     from.set("a\"b.c", "x");
     SettingSet to;
     to.set("n'; drop table t; --", "v\\'");
-    EXPECT_EQ(change_settings_sql(from, to),
-              "RESET \"a\"\"b\".\"c\";SELECT pg_catalog.set_config(E'n''; drop table t; --',E'v\\\\''',false)");
+    EXPECT_EQ(
+        change_settings_sql(from, to),
+        "RESET \"a\"\"b\".\"c\";SELECT pg_catalog.set_config('n''; drop table t; --',E'v\\\\''',false)");
 }
 
 TEST(SettingSet, IsOrderedSoThatEqualSetsAreEqual) {
@@ -100,7 +102,9 @@ constexpr NodeKey d2{NodeType::Datanode, NodeId{2}};
 constexpr NodeKey own{NodeType::Coordinator, NodeId{1}};
 const HostPort own_server{"127.0.0.1", 5555};
 
-Target target_in(const ClusterView& view, NodeKey key) { return find_target(view, key, own, own_server); }
+Target target_in(const ClusterView& view, NodeKey key) {
+    return find_target(view, key, own, own_server);
+}
 
 TEST(TopologySwitch, AGateThatClosesHoldsAndOneThatOpensReleases) {
     const auto open = target_in(view_of({FakeEnvironment::master(1, "h", 1)}), d1);
@@ -121,13 +125,16 @@ TEST(TopologySwitch, ANewAddressOrEpochMovesTheMaster) {
 }
 
 TEST(TopologySwitch, ASlaveStaysThroughItsGroupsFailoverAndRetiresWhenGone) {
-    const auto before = target_in(view_of({FakeEnvironment::master(1, "h", 1, 1), FakeEnvironment::slave(2, 1, "s", 2)}), d2);
-    const auto after = target_in(view_of({FakeEnvironment::master(1, "n", 9, 2), FakeEnvironment::slave(2, 1, "s", 2)}), d2);
+    const auto before =
+        target_in(view_of({FakeEnvironment::master(1, "h", 1, 1), FakeEnvironment::slave(2, 1, "s", 2)}), d2);
+    const auto after =
+        target_in(view_of({FakeEnvironment::master(1, "n", 9, 2), FakeEnvironment::slave(2, 1, "s", 2)}), d2);
     EXPECT_EQ(before.epoch, Epoch{1});
     EXPECT_EQ(after.epoch, Epoch{2});
     EXPECT_FALSE(before.held);
     EXPECT_EQ(compare(before, after), Switch::Nothing);
-    EXPECT_EQ(compare(before, target_in(view_of({FakeEnvironment::master(1, "s", 2, 2)}), d2)), Switch::Retire);
+    EXPECT_EQ(compare(before, target_in(view_of({FakeEnvironment::master(1, "s", 2, 2)}), d2)),
+              Switch::Retire);
 }
 
 TEST(TopologySwitch, ThisCoordinatorIsAlwaysThere) {
@@ -138,8 +145,8 @@ TEST(TopologySwitch, ThisCoordinatorIsAlwaysThere) {
 }
 
 TEST(TopologySwitch, ALoopOfSlavesEnds) {
-    const auto target = target_in(
-        view_of({FakeEnvironment::slave(1, 2, "a", 1), FakeEnvironment::slave(2, 1, "b", 2)}), d1);
+    const auto target =
+        target_in(view_of({FakeEnvironment::slave(1, 2, "a", 1), FakeEnvironment::slave(2, 1, "b", 2)}), d1);
     EXPECT_EQ(target.epoch, Epoch{});
 }
 

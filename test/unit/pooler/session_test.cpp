@@ -49,7 +49,8 @@ class SessionTest : public ::testing::Test {
     void run(Client& client, const std::string& sql) {
         client.messages.clear();
         client.query(sql);
-        EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); })) << sql << ": " << client.types();
+        EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); }))
+            << sql << ": " << client.types();
     }
     void settle() { (void)loop.run_for(Millis{20}); }
 
@@ -132,7 +133,8 @@ TEST_F(SessionTest, SilenceAndHalfAMessageEndWithTheLoginTimeout) {
 
 TEST_F(SessionTest, AMalformedMessageEndsOnlyItsConnection) {
     start();
-    for (const std::string& bad : {std::string("!\0\0\0\4", 5), std::string("Q\0\0\0\3", 5), std::string("Q\x7f\0\0\0", 5)}) {
+    for (const std::string& bad :
+         {std::string("!\0\0\0\4", 5), std::string("Q\0\0\0\3", 5), std::string("Q\x7f\0\0\0", 5)}) {
         auto client = login();
         auto other = login();
         client->send(bad);
@@ -166,14 +168,18 @@ TEST_F(SessionTest, TellsWhyALoginIsRefused) {
     EXPECT_EQ(client->error().message, "role \"u\" is not permitted to log in");
     EXPECT_EQ(client->sqlstate(), "28000");
 
-    environment.hba = [](auto&, auto&) { return AuthRule{AuthMethod::Reject, "", "no line of pg_hba.conf matches"}; };
+    environment.hba = [](auto&, auto&) {
+        return AuthRule{AuthMethod::Reject, "", "no line of pg_hba.conf matches"};
+    };
     client = connect();
     client->start();
     EXPECT_TRUE(until([&] { return client->ended(); }));
     EXPECT_EQ(client->error().message,
               "no pg_hba.conf entry for host \"127.0.0.1\", user \"u\", database \"d\", no encryption");
 
-    environment.hba = [](auto&, auto&) { return AuthRule{AuthMethod::Unsupported, "gss", "pg_hba.conf line 9"}; };
+    environment.hba = [](auto&, auto&) {
+        return AuthRule{AuthMethod::Unsupported, "gss", "pg_hba.conf line 9"};
+    };
     client = connect();
     client->start();
     EXPECT_TRUE(until([&] { return client->ended(); }));
@@ -184,7 +190,9 @@ TEST_F(SessionTest, ScramLetsTheRightPasswordInAndTellsNothingOtherwise) {
     const auto secret = wire::make_scram_secret("pw", "0123456789abcdef", 4096);
     environment.roles["u"] = {true, true, wire::to_string(secret)};
     environment.roles["nopw"] = {true, true, std::nullopt};
-    environment.hba = [](auto&, auto&) { return AuthRule{AuthMethod::ScramSha256, "scram-sha-256", "line 1"}; };
+    environment.hba = [](auto&, auto&) {
+        return AuthRule{AuthMethod::ScramSha256, "scram-sha-256", "line 1"};
+    };
     start();
     const auto attempt = [&](const std::string& user, const std::string& password) {
         auto client = connect();
@@ -209,7 +217,8 @@ TEST_F(SessionTest, ScramLetsTheRightPasswordInAndTellsNothingOtherwise) {
          {std::pair{"u", "wrong"}, std::pair{"nopw", "pw"}, std::pair{"nobody", "pw"}}) {
         auto client = attempt(user, password);
         EXPECT_EQ(client->sqlstate(), "28P01");
-        EXPECT_EQ(client->error().message, "password authentication failed for user \"" + std::string{user} + "\"");
+        EXPECT_EQ(client->error().message,
+                  "password authentication failed for user \"" + std::string{user} + "\"");
     }
 }
 
@@ -227,6 +236,24 @@ TEST_F(SessionTest, TheServersRefusalReachesTheClientAtLogin) {
     EXPECT_NE(client->error().detail.find("datanode 1"), std::string::npos);
 }
 
+TEST_F(SessionTest, ADatabaseThatIsNotThereIsAskedForOnlyByItsClients) {
+    int asked = 0;
+    server->on_startup = [&](fakes::Backend& backend) {
+        ++asked;
+        wire::Buffer out;
+        wire::put_error_response(out, wire::Severity::Fatal, {"3D000", "database \"d\" does not exist"});
+        backend.send(out);
+    };
+    start();
+    for (int i = 1; i <= 2; ++i) {
+        auto client = connect();
+        client->start();
+        EXPECT_TRUE(until([&] { return client->ended(); }));
+        (void)loop.run_for(Millis{60});
+        EXPECT_EQ(asked, i);
+    }
+}
+
 TEST_F(SessionTest, StartupSettingsAreAppliedForTheirClientOnly) {
     environment.settings_now.max_pool_size = 1;
     start();
@@ -235,7 +262,7 @@ TEST_F(SessionTest, StartupSettingsAreAppliedForTheirClientOnly) {
     run(*first, "select 1");
     run(*second, "select 2");
     run(*first, "select 3");
-    const std::string set = "SELECT pg_catalog.set_config(E'application_name',E'one',false)";
+    const std::string set = "SELECT pg_catalog.set_config('application_name','one',false)";
     EXPECT_EQ(server->queries(),
               (std::vector<std::string>{set, "RESET \"application_name\";", set, "select 1",
                                         "RESET \"application_name\";", "select 2", set, "select 3"}));
@@ -395,6 +422,55 @@ TEST_F(SessionTest, ALossBetweenTwoStatementsOfABlockIsToldAtTheNext) {
     EXPECT_EQ(client->status(), 'I');
 }
 
+TEST_F(SessionTest, AFatalErrorBetweenTwoStatementsOfABlockIsToldAtTheNext) {
+    start();
+    auto client = login();
+    run(*client, "begin");
+    client->messages.clear();
+    server->backends[0]->fail("57P01", true);
+    server->backends[0]->hang_up();
+    settle();
+    EXPECT_EQ(client->types(), "");
+    run(*client, "insert");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->error().detail, "scripted error");
+    EXPECT_EQ(client->status(), 'E');
+    run(*client, "insert");
+    EXPECT_EQ(client->sqlstate(), "25P02");
+    run(*client, "rollback");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, AReadOnlyBlockThatHasReadNothingMovesUnnoticed) {
+    Server slave{loop};
+    environment.show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    run(*client, "begin read only");
+    slave.backends[0]->hang_up(true);
+    settle();
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(server->queries(), (std::vector<std::string>{"begin read only", "select 1"}));
+    run(*client, "rollback");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(SessionTest, AReadOnlyBlockThatHasReadCannotMove) {
+    Server slave{loop};
+    environment.show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    run(*client, "begin read only");
+    run(*client, "select 1");
+    slave.backends[0]->hang_up(true);
+    settle();
+    run(*client, "select 2");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->status(), 'E');
+    EXPECT_TRUE(server->queries().empty());
+}
+
 TEST_F(SessionTest, TheRestOfAPipelineIsSkippedUpToSync) {
     server->on_message = [](fakes::Backend& backend, const fakes::Message& message) {
         if (message.type == 'H') backend.hang_up(true);
@@ -464,10 +540,11 @@ TEST_F(SessionTest, AFatalErrorOfTheServerIsALossAndNotTheClientsEnd) {
 
 TEST_F(SessionTest, ACommitThatNoSynchronousSlaveHasIsNoSuccess) {
     const auto warning = [] {
-        wire::Buffer body = std::string("SWARNING\0VWARNING\0C01000\0Mcanceling wait\0RSyncRepWaitForLSN\0\0", 64);
+        wire::Buffer body;
         body = "SWARNING";
         body.push_back('\0');
-        for (const char* field : {"VWARNING", "C01000", "Mcanceling wait for synchronous replication", "RSyncRepWaitForLSN"}) {
+        for (const char* field :
+             {"VWARNING", "C01000", "Mcanceling wait for synchronous replication", "RSyncRepWaitForLSN"}) {
             body += field;
             body.push_back('\0');
         }
@@ -561,8 +638,9 @@ TEST_F(SessionTest, ADeadMasterIsReportedAndClientsWaitForTheNext) {
     client->messages.clear();
     client->query("insert");
     ASSERT_TRUE(until([&] {
-        return std::any_of(environment.reports.begin(), environment.reports.end(),
-                           [](const auto& report) { return report.failure == TrafficFailure::ConnectRefused; });
+        return std::any_of(environment.reports.begin(), environment.reports.end(), [](const auto& report) {
+            return report.failure == TrafficFailure::ConnectRefused;
+        });
     }));
     EXPECT_EQ(client->types(), "");
     show_master(next, 2);

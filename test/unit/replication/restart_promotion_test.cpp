@@ -243,7 +243,7 @@ TEST_F(RestartPromotionTest, AStopThatFailsChangesNothing) {
     const auto done = restart_to(6008);
     ASSERT_FALSE(done.ok());
     EXPECT_NE(done.error().detail.find("cannot stop"), std::string::npos);
-    EXPECT_NE(done.error().detail.find("put back"), std::string::npos);
+    EXPECT_NE(done.error().detail.find("restored"), std::string::npos);
     expect_files_restored();
     EXPECT_EQ(running_postmaster(data_)->pid, old_pid);
 }
