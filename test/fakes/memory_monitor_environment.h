@@ -6,11 +6,11 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "catalog/topology_rules.h"
 #include "replication/monitor_environment.h"
 
 namespace pgxc::test {
@@ -118,9 +118,8 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     Status publish_promotion(const HistoryRow& row) override {
         const Node* master = store_.topology.find(row.node);
         if (master != nullptr && master->epoch < row.epoch) {
-            auto changed = promote(store_.topology, {row.node.type, row.promoted_from}, row.new_address);
-            if (!changed.ok()) return changed.error();
-            store_.topology = std::move(*changed);
+            store_.topology =
+                with_promotion(store_.topology, row.node, row.listened_at, row.new_address, row.epoch);
             store_.history.push_back(row);
         }
         budget_.spend_or_throw("publish_promotion");
@@ -138,6 +137,8 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
         return {};
     }
 
+    bool task_abandoned(int ticket) override { return abandoned.contains(ticket); }
+
     void finish_task(int ticket, const Status& status, const std::string& text) override {
         finished.insert_or_assign(ticket, std::pair(status, text));
     }
@@ -146,6 +147,7 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     MemoryArbiter memory_arbiter;
     ClusterView view;
     std::map<int, std::pair<Status, std::string>> finished;
+    std::set<int> abandoned;
 
   private:
     MemoryStore& store_;

@@ -19,6 +19,7 @@ Cells master_cells() {
         "ANY 1 (pgxc_d_2_e0)",
         "",
         "",
+        "2026-01-02 03:04:05.678+00",
         R"([{"application_name": "pgxc_d_2_e0", "state": "streaming", "flush_lsn": "0/5000148", "replay_lsn": "0/5000100"},
                 {"application_name": "pg_basebackup", "state": "backup", "flush_lsn": null, "replay_lsn": null}])"};
 }
@@ -35,6 +36,7 @@ Cells slave_cells() {
         "ANY 1 (pgxc_nobody_0a1b2c3d)",
         "host=10.0.0.1 application_name=pgxc_d_2_e0",
         "pgxc_d_2_e0",
+        "2026-01-02 03:04:05.678+00",
         std::nullopt};
 }
 
@@ -61,6 +63,7 @@ TEST(FactsFrom, AMaster) {
     EXPECT_FALSE(facts->streaming());
     EXPECT_EQ(facts->standby_names, "ANY 1 (pgxc_d_2_e0)");
     EXPECT_EQ(facts->server_version, 150020);
+    EXPECT_EQ(facts->started_at, "2026-01-02 03:04:05.678+00");
     ASSERT_EQ(facts->standbys.size(), 2U);
     EXPECT_EQ(facts->standbys[0], (StreamSeen{"pgxc_d_2_e0", "streaming", Lsn{0x5000148}, Lsn{0x5000100}}));
     EXPECT_EQ(facts->standbys[1], (StreamSeen{"pg_basebackup", "backup", Lsn{}, Lsn{}}));
@@ -148,15 +151,15 @@ TEST(FactsFrom, DamagedValuesAreErrors) {
 }
 
 TEST(FactsFrom, DamagedJsonIsAnErrorAndNoException) {
-    for (const std::size_t column : {6U, 10U}) {
+    for (const std::size_t column : {6U, 11U}) {
         for (const char* text : {"", "{", "nonsense", "\xff", "[{]", "1", "\"text\"", "true"}) {
             const Cells cells = with(column == 6 ? slave_cells() : master_cells(), column, text);
             EXPECT_FALSE(read(cells).ok()) << column << " '" << text << "'";
         }
     }
     EXPECT_FALSE(read(with(slave_cells(), 6, "[]")).ok()) << "one row is an object";
-    EXPECT_FALSE(read(with(master_cells(), 10, "{}")).ok()) << "many rows are an array";
-    EXPECT_FALSE(read(with(master_cells(), 10, "[1]")).ok());
+    EXPECT_FALSE(read(with(master_cells(), 11, "{}")).ok()) << "many rows are an array";
+    EXPECT_FALSE(read(with(master_cells(), 11, "[1]")).ok());
 }
 
 TEST(FactsFrom, NumbersInJsonThatDontFit) {
@@ -172,7 +175,7 @@ TEST(FactsFrom, NumbersInJsonThatDontFit) {
     EXPECT_EQ(socket->sender_port, 0);
 }
 
-TEST(ProbeSql, IsOneStatementOfElevenColumns) {
+TEST(ProbeSql, IsOneStatement) {
     EXPECT_EQ(probe_sql().find(';'), std::string::npos);
 }
 

@@ -28,6 +28,7 @@ Record sample() {
     record.claim = 3;
     record.claim_owner = "deadbeef";
     record.epoch = Epoch{5};
+    record.timeline = 6;
     record.system_identifier = 18'446'744'073'709'551'615U;
     record.configurations = {configuration(4, {2, 3, 4}, 2), configuration(5, {3, 4}, 1)};
     record.lines = {{at(1).to_string(), 4}, {at(2).to_string(), 5}};
@@ -45,6 +46,8 @@ Record sample() {
     pending.fence_ms = 20.125;
     pending.lost_wal_bytes = -1;
     pending.old_timeline = 4'294'967'295U;
+    pending.data_directory = "/data of/slave";
+    pending.config_file = "/etc/slave.conf";
     pending.settings_to_restore = {{"recovery_min_apply_delay", "5min"},
                                    {"restore_command", "cp 'a b'/%f %p"}};
     record.pending = pending;
@@ -108,6 +111,13 @@ TEST(Configuration, NeedsSoManyFencesThatTheRestCantAcknowledge) {
             EXPECT_EQ(slaves - (needed - 1), k) << "one fewer would not do";
         }
     }
+}
+
+TEST(Configuration, NamesInForce) {
+    EXPECT_EQ(names_in_force(configuration(4, {2, 3}, 2)), "ANY 2 (pgxc_d_2_e4, pgxc_d_3_e4)");
+    EXPECT_EQ(names_in_force(configuration(4, {}, 0)), "");
+    EXPECT_EQ(names_of(configuration(4, {3, 2}, 1)),
+              (std::vector<std::string>{"pgxc_d_3_e4", "pgxc_d_2_e4"}));
 }
 
 TEST(Configuration, FindsByAddress) {
@@ -191,6 +201,7 @@ TEST(DamagedRecord, NumbersThatDontFit) {
     } cases[] = {
         {"/generation", {-1, 0.5, 1e300}},
         {"/claim", {-1, 0.5}},
+        {"/timeline", {-1, 4'294'967'296, 0.5}},
         {"/epoch", {-1, 0.5, 9'223'372'036'854'775'808U}},
         {"/master/port", {-1, 0, 65'536, 70'000, 1.5}},
         {"/configurations/0/slaves/0/address/port", {0, 65'536}},

@@ -37,16 +37,5 @@ TEST(NobodyNames, WaitForANameOfTheCluster) {
     EXPECT_EQ(nobody_standby_names("0a1b2c3d"), "ANY 1 (pgxc_nobody_0a1b2c3d)");
 }
 
-TEST(SqlLiteral, QuotesWhateverStandardConformingStringsIs) {
-    EXPECT_EQ(sql_literal(""), "''");
-    EXPECT_EQ(sql_literal("plain"), "'plain'");
-    EXPECT_EQ(sql_literal("it's"), "'it''s'");
-    EXPECT_EQ(sql_literal("a\\b"), " E'a\\\\b'");
-    EXPECT_EQ(sql_literal("\\'"), " E'\\\\'''");
-    EXPECT_EQ(sql_literal("'; DROP TABLE x; --"), "'''; DROP TABLE x; --'");
-    EXPECT_EQ(sql_literal("\n\t"), "'\n\t'");
-    EXPECT_EQ(sql_literal("p\xc3\xa4ss"), "'p\xc3\xa4ss'");
-}
-
 }  // namespace
 }  // namespace pgxc
