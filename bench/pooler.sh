@@ -69,7 +69,7 @@ pgxc_free_port && coordinator=$PGXC_PORT
 pgxc_free_port && ours=$PGXC_PORT
 pgxc_free_port && bouncer=$PGXC_PORT
 
-room="max_connections = $((pool_size + clients + 20))"
+room="max_connections = $((2 * pool_size + 2 * clients + 40))" # both poolers keep theirs while the direct run has its own
 pgxc_make_server "$bin" "$work" datanode "$datanode" "$room"
 pgxc_make_server "$bin" "$work" coordinator "$coordinator" "$room" "shared_preload_libraries = 'pgxc_ha'" \
     "max_prepared_transactions = 64" "pgxc.coordinators = '1=127.0.0.1:$coordinator'" \
