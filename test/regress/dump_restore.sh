@@ -111,6 +111,7 @@ create_database() {
 }
 check "pg_dump --create, as pg_dumpall does" create_database
 
+# shellcheck disable=SC1003 # the backslash is meant
 dumped_again() {
     "$BINDIR/pg_dump" -d $target_db | sed "s/$target_db/$source_db/g" | grep -v '^\\' >"$work/again.sql" &&
         grep -v '^\\' "$work/plain.sql" | diff - "$work/again.sql"

@@ -24,7 +24,7 @@ done
 
 pg_config=${PG_CONFIG:-}
 if [ -z "$pg_config" ]; then
-    for candidate in $(ls -d /usr/lib/postgresql/*/bin/pg_config 2>/dev/null | sort -V) "$(command -v pg_config)"; do
+    for candidate in /usr/lib/postgresql/*/bin/pg_config "$(command -v pg_config)"; do
         if [ -x "$candidate" ] && [ -x "$(dirname "$("$candidate" --pgxs)")/../test/regress/pg_regress" ]; then
             pg_config=$candidate
             break
@@ -37,7 +37,10 @@ bindir=$("$pg_config" --bindir)
 
 [ -n "$out" ] || { out=$(mktemp -d); trap 'rm -rf "$out"' EXIT; keep_out=no; }
 mkdir -p "$out"
-[ ${#tests[@]} -gt 0 ] || tests=($(cd "$here/sql" && ls ./*.sql | sed 's,^\./,,; s,\.sql$,,') dump_restore)
+if [ ${#tests[@]} -eq 0 ]; then
+    for script in "$here"/sql/*.sql; do tests+=("$(basename "$script" .sql)"); done
+    tests+=(dump_restore)
+fi
 
 sql_tests=()
 dump_restore=no
