@@ -125,7 +125,7 @@ make_tree() {
 
 stage_regress() {
     build_dev || { could_not regress "the build (preset dev) failed" "$work/build-dev.log" && return; }
-    make_tree "$work/regress.log" || { could_not regress "no server tree" "$work/regress.log" && return; }
+    make_tree "$work/tree.log" || { could_not regress "no server tree" "$work/tree.log" && return; }
     local coordinator pooler passed failed
     pgxc_free_port && coordinator=$PGXC_PORT
     pgxc_free_port && pooler=$PGXC_PORT
