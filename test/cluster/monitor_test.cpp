@@ -179,6 +179,17 @@ class MonitorTest : public ::testing::Test {
         std::optional<Rows> rows;
     };
 
+    static asio::awaitable<void> statement(std::uint16_t port, std::string text, Millis limit,
+                                           std::shared_ptr<Reply> answer) {
+        ConnectTarget target{{"127.0.0.1", port}, NodeLogin{}, "test"};
+        auto opened = co_await NodeConnection::open(target, limit);
+        if (opened.ok()) {
+            auto rows = co_await (*opened)->query(std::move(text), limit);
+            if (rows.ok()) answer->rows = std::move(*rows);
+        }
+        answer->there = true;
+    }
+
     /// One statement in a session of its own, while the loop goes on; nullopt where it fails or takes too
     /// long.
     std::optional<Rows> try_sql(std::uint16_t port, std::string text, Millis limit = deadline_time) {
@@ -261,17 +272,6 @@ class MonitorTest : public ::testing::Test {
     std::unique_ptr<Coordinator> coordinator;
 
   private:
-    static asio::awaitable<void> statement(std::uint16_t port, std::string text, Millis limit,
-                                           std::shared_ptr<Reply> answer) {
-        ConnectTarget target{{"127.0.0.1", port}, NodeLogin{}, "test"};
-        auto opened = co_await NodeConnection::open(target, limit);
-        if (opened.ok()) {
-            auto rows = co_await (*opened)->query(std::move(text), limit);
-            if (rows.ok()) answer->rows = std::move(*rows);
-        }
-        answer->there = true;
-    }
-
     int starts_ = 0;
     int tickets_ = 0;
 };
@@ -488,15 +488,46 @@ TEST_F(Failover, AFrozenMasterIsReplacedAndAcknowledgesNothingWhenItWakes) {
 
 TEST_F(Failover, ReplayThatIsHeldUpDoesNotHoldUpTheFence) {
     make_master();
-    RealServer& slave = make_slave(2, synchronous, "recovery_min_apply_delay = '1h'\n");
+    RealServer& slave = make_slave(2, synchronous);
     start_coordinator();
     wait_counting({&slave}, 1);
-    // The gate's and the fence's own commits are held up too.
+    (void)sql(slave, "ALTER SYSTEM SET recovery_min_apply_delay = '1h'");
+    (void)sql(slave, "SELECT pg_reload_conf()");
+    wait_until("the delay", [&] { return sql(slave, "SHOW recovery_min_apply_delay") == "1h"; });
     ASSERT_TRUE(commits(master.port, 1));
+    EXPECT_EQ(values(slave), "") << "received and flushed, but held up";
     master.kill9();
     wait_history(1);
     EXPECT_EQ(values(slave), "1");
     wait_until("the setting's return", [&] { return sql(slave, "SHOW recovery_min_apply_delay") == "1h"; });
+}
+
+TEST_F(Failover, AReaderThatHoldsUpReplayIsEnded) {
+    make_master("max_standby_streaming_delay = -1\n");
+    RealServer& slave = make_slave(2, synchronous, "max_standby_streaming_delay = -1\n");
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    wait_until("the row on the slave", [&] { return values(slave) == "1"; });
+    // A snapshot there that is in the way of a vacuum's clean-up here: replay waits for it without limit.
+    auto reader = std::make_shared<Reply>();
+    asio::co_spawn(coordinator->context,
+                   statement(slave.port, "SELECT pg_sleep(300), count(*) FROM t", deadline_time, reader),
+                   asio::detached);
+    wait_until("the reader", [&] {
+        return sql(slave, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1";
+    });
+    (void)sql(master, "DELETE FROM t");
+    (void)sql(master, "VACUUM t");
+    ASSERT_TRUE(commits(master.port, 2));
+    EXPECT_EQ(values(slave), "") << "the deletion is replayed, what follows it waits";
+    master.kill9();
+    wait_history(1);
+    EXPECT_EQ(values(slave), "2");
+    EXPECT_TRUE(reader->there);
+    EXPECT_FALSE(reader->rows.has_value());
+    wait_until("the setting's return",
+               [&] { return sql(slave, "SHOW max_standby_streaming_delay") == "-1"; });
 }
 
 TEST_F(Failover, RestartTakesOverThePort) {
@@ -802,7 +833,8 @@ TEST_F(ByHand, RefusalsLeaveAllAsItWas) {
     third.kill9();
     expect_refused(promote(2, ":" + std::to_string(master.port)), sqlstate::object_not_in_prerequisite_state);
     EXPECT_TRUE(master.running());
-    EXPECT_NE(sql(second, "SHOW primary_conninfo"), "");
+    EXPECT_EQ(log_text().find(": fenced "), std::string::npos) << "refused before anything was cut or held";
+    EXPECT_EQ(gate(), Gate::Open);
     third.start();
     wait_counting({&second, &third}, 1);
     EXPECT_TRUE(commits(master.port, 2));
