@@ -124,6 +124,22 @@ asio::awaitable<Result<std::unique_ptr<NodeConnection>>> session_that_shows(Lock
     }
 }
 
+/// Ends the transactions that replay waits for. A startup process that waits in a recovery conflict reads no
+/// new settings before the conflict is over (standby.c, WaitExceedsMaxStandbyDelay), so shortening its
+/// patience is not enough.
+asio::awaitable<Status> end_blocking_readers(LockSession& slave) {
+    auto ended = co_await slave.run(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE backend_type = "
+        "'client backend' AND xact_start IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND "
+        "application_name NOT LIKE 'pgxc\\_ha%' AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE "
+        "s.backend_type = 'startup' AND (s.wait_event LIKE 'RecoveryConflict%' OR s.wait_event_type IN "
+        "('Lock', "
+        "'BufferPin')))",
+        effect_timeout);
+    if (!ended.ok()) co_return ended.error();
+    co_return Status{};
+}
+
 /// An own commit begun, and seen by another session to wait for synchronous slaves.
 asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
@@ -268,6 +284,9 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         } else if (now - reloaded >= reload_interval) {
             reloaded = now;
             if (Status woken = co_await reload(slave); !woken.ok()) co_return woken.error();
+            if (escalated) {
+                if (Status ended = co_await end_blocking_readers(slave); !ended.ok()) co_return ended.error();
+            }
         }
         co_await look_again_soon();
     }

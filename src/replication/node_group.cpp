@@ -471,28 +471,35 @@ asio::awaitable<void> NodeGroup::tidy_slots() {
 }
 
 asio::awaitable<Status> NodeGroup::keep_synchronous() {
-    const auto seen = surroundings_.observations();
-    const auto now = Clock::now();
-    const WantedSync wanted =
-        wanted_sync(*record_, surroundings_.topology(), key_, seen, missing_since_, policy(), now);
+    const auto judge = [this] {
+        return wanted_sync(*record_, surroundings_.topology(), key_, surroundings_.observations(),
+                           missing_since_, policy(), Clock::now());
+    };
+    const auto in_force = [this](const WantedSync& wanted) {
+        return record_->configurations.size() == 1 && record_->wanted() == wanted.configuration;
+    };
+    WantedSync wanted = judge();
+    // What failed a moment ago would fail again, and is still the reason: a node's state has to change first.
+    const bool to_do = !in_force(wanted) || !wanted.to_prepare.empty();
+    if (to_do && sync_tried_ && Clock::now() - *sync_tried_ < retry_interval) co_return Status{};
     sync_why_ = wanted.why;
-    const bool in_force = record_->configurations.size() == 1 && record_->wanted() == wanted.configuration;
-    if (in_force && wanted.to_prepare.empty()) co_return Status{};
-    // What failed a moment ago would fail again: a node's state has to change first.
-    if (sync_tried_ && now - *sync_tried_ < retry_interval) co_return Status{};
-    for (const Node& slave : wanted.to_prepare) {
-        if (Status prepared = co_await prepare(slave, record_->master); !prepared.ok()) {
+    if (!wanted.to_prepare.empty()) {
+        // One that can't be prepared holds up neither the others nor what is due because of them: degrading.
+        std::string failed;
+        for (const Node& slave : wanted.to_prepare) {
+            Status prepared = co_await prepare(slave, record_->master);
+            if (!prepared.ok())
+                failed = slave.key.to_string() + " can't be made synchronous: " + prepared.error().message;
+        }
+        // What was wanted was judged before that.
+        wanted = judge();
+        sync_why_ = failed.empty() ? wanted.why : failed;
+        if (!failed.empty()) {
             sync_tried_ = Clock::now();
-            sync_why_ = slave.key.to_string() + " can't be made synchronous: " + prepared.error().message;
             set_why(sync_why_);
-            co_return prepared;
         }
     }
-    // What was wanted was judged before that: judge again.
-    if (!wanted.to_prepare.empty()) {
-        woken_ = true;
-        co_return Status{};
-    }
+    if (in_force(wanted)) co_return Status{};
     if (Status changed = co_await change_configuration(wanted.configuration); !changed.ok()) {
         sync_tried_ = Clock::now();
         sync_why_ = changed.error().message;

@@ -425,10 +425,14 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     if (!task.force) {
         // What would be refused after the master was silenced is refused before.
         std::vector<FencedPosition> expected;
+        std::vector<HostPort> reachable;
         for (const Member& member : members) {
             auto reached = co_await session(member.address);
-            if (reached.ok()) expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
+            if (!reached.ok()) continue;
+            reachable.push_back(member.address);
+            expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
         }
+        if (Status enough = enough_fenced(*record_, reachable); !enough.ok()) co_return enough;
         auto after = configuration_after(*record_, slave->address, expected, topology, policy());
         if (!after.ok()) co_return after.error();
     }

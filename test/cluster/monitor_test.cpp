@@ -179,6 +179,17 @@ class MonitorTest : public ::testing::Test {
         std::optional<Rows> rows;
     };
 
+    static asio::awaitable<void> statement(std::uint16_t port, std::string text, Millis limit,
+                                           std::shared_ptr<Reply> answer) {
+        ConnectTarget target{{"127.0.0.1", port}, NodeLogin{}, "test"};
+        auto opened = co_await NodeConnection::open(target, limit);
+        if (opened.ok()) {
+            auto rows = co_await (*opened)->query(std::move(text), limit);
+            if (rows.ok()) answer->rows = std::move(*rows);
+        }
+        answer->there = true;
+    }
+
     /// One statement in a session of its own, while the loop goes on; nullopt where it fails or takes too
     /// long.
     std::optional<Rows> try_sql(std::uint16_t port, std::string text, Millis limit = deadline_time) {
@@ -261,17 +272,6 @@ class MonitorTest : public ::testing::Test {
     std::unique_ptr<Coordinator> coordinator;
 
   private:
-    static asio::awaitable<void> statement(std::uint16_t port, std::string text, Millis limit,
-                                           std::shared_ptr<Reply> answer) {
-        ConnectTarget target{{"127.0.0.1", port}, NodeLogin{}, "test"};
-        auto opened = co_await NodeConnection::open(target, limit);
-        if (opened.ok()) {
-            auto rows = co_await (*opened)->query(std::move(text), limit);
-            if (rows.ok()) answer->rows = std::move(*rows);
-        }
-        answer->there = true;
-    }
-
     int starts_ = 0;
     int tickets_ = 0;
 };
@@ -488,15 +488,46 @@ TEST_F(Failover, AFrozenMasterIsReplacedAndAcknowledgesNothingWhenItWakes) {
 
 TEST_F(Failover, ReplayThatIsHeldUpDoesNotHoldUpTheFence) {
     make_master();
-    RealServer& slave = make_slave(2, synchronous, "recovery_min_apply_delay = '1h'\n");
+    RealServer& slave = make_slave(2, synchronous);
     start_coordinator();
     wait_counting({&slave}, 1);
-    // The gate's and the fence's own commits are held up too.
+    (void)sql(slave, "ALTER SYSTEM SET recovery_min_apply_delay = '1h'");
+    (void)sql(slave, "SELECT pg_reload_conf()");
+    wait_until("the delay", [&] { return sql(slave, "SHOW recovery_min_apply_delay") == "1h"; });
     ASSERT_TRUE(commits(master.port, 1));
+    EXPECT_EQ(values(slave), "") << "received and flushed, but held up";
     master.kill9();
     wait_history(1);
     EXPECT_EQ(values(slave), "1");
     wait_until("the setting's return", [&] { return sql(slave, "SHOW recovery_min_apply_delay") == "1h"; });
+}
+
+TEST_F(Failover, AReaderThatHoldsUpReplayIsEnded) {
+    make_master("max_standby_streaming_delay = -1\n");
+    RealServer& slave = make_slave(2, synchronous, "max_standby_streaming_delay = -1\n");
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    wait_until("the row on the slave", [&] { return values(slave) == "1"; });
+    // A snapshot there that is in the way of a vacuum's clean-up here: replay waits for it without limit.
+    auto reader = std::make_shared<Reply>();
+    asio::co_spawn(coordinator->context,
+                   statement(slave.port, "SELECT pg_sleep(300), count(*) FROM t", deadline_time, reader),
+                   asio::detached);
+    wait_until("the reader", [&] {
+        return sql(slave, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1";
+    });
+    (void)sql(master, "DELETE FROM t");
+    (void)sql(master, "VACUUM t");
+    ASSERT_TRUE(commits(master.port, 2));
+    EXPECT_EQ(values(slave), "") << "the deletion is replayed, what follows it waits";
+    master.kill9();
+    wait_history(1);
+    EXPECT_EQ(values(slave), "2");
+    EXPECT_TRUE(reader->there);
+    EXPECT_FALSE(reader->rows.has_value());
+    wait_until("the setting's return",
+               [&] { return sql(slave, "SHOW max_standby_streaming_delay") == "-1"; });
 }
 
 TEST_F(Failover, RestartTakesOverThePort) {
@@ -802,7 +833,8 @@ TEST_F(ByHand, RefusalsLeaveAllAsItWas) {
     third.kill9();
     expect_refused(promote(2, ":" + std::to_string(master.port)), sqlstate::object_not_in_prerequisite_state);
     EXPECT_TRUE(master.running());
-    EXPECT_NE(sql(second, "SHOW primary_conninfo"), "");
+    EXPECT_EQ(log_text().find(": fenced "), std::string::npos) << "refused before anything was cut or held";
+    EXPECT_EQ(gate(), Gate::Open);
     third.start();
     wait_counting({&second, &third}, 1);
     EXPECT_TRUE(commits(master.port, 2));
@@ -857,8 +889,7 @@ class Interrupted : public MonitorTest {
     /// counts.
     void expect_finished() {
         wait_history(1);
-        RealServer* heir =
-            record().master == second->address() || second->port == record().master.port ? second : third;
+        RealServer* heir = record().master == second->address() ? second : third;
         RealServer* rest = heir == second ? third : second;
         wait_counting({rest}, 1);
         EXPECT_EQ(record().epoch, Epoch{1});
@@ -873,6 +904,7 @@ class Interrupted : public MonitorTest {
     RealServer* third = nullptr;
 };
 
+/// Dies at its n-th call into its environment after the master's death; beyond the last one it lives on.
 class InterruptedFailover : public Interrupted, public ::testing::WithParamInterface<int> {};
 
 TEST_P(InterruptedFailover, IsFinishedByASuccessor) {
@@ -882,19 +914,32 @@ TEST_P(InterruptedFailover, IsFinishedByASuccessor) {
     wait_open();
     master.kill9();
     coordinator->budget().arm();
-    const bool finished =
-        coordinator->run_until([&] { return !store.history.empty() && count_now({second}, 1); });
-    if (!coordinator->dead()) {
-        EXPECT_TRUE(finished || !store.history.empty());
-        GTEST_SKIP() << "a failover makes only " << coordinator->budget().counted() << " calls";
-    }
-    RecordProperty("died_at", coordinator->budget().last());
-    SCOPED_TRACE("died at " + coordinator->budget().last());
+    (void)coordinator->run_until([&] { return !store.history.empty() && !record().pending; });
+    const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
+    SCOPED_TRACE(where);
+    if (coordinator->dead()) start_coordinator();
+    expect_finished();
+}
+
+INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedFailover, ::testing::Range(1, 11));
+
+/// Dies between any two events of its loop: in the middle of statements.
+class InterruptedAnywhere : public Interrupted, public ::testing::WithParamInterface<int> {};
+
+TEST_P(InterruptedAnywhere, IsFinishedByASuccessor) {
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator();
+    wait_open();
+    master.kill9();
+    wait_until("a judgement", [&] { return gate() == Gate::Held; });
+    for (int event = 0; event < GetParam(); ++event) coordinator->context.run_one_for(deadline_time);
     start_coordinator();
     expect_finished();
 }
 
-INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedFailover, ::testing::Range(1, 21));
+INSTANTIATE_TEST_SUITE_P(AfterEvents, InterruptedAnywhere,
+                         ::testing::Values(5, 20, 40, 60, 80, 100, 130, 160, 200, 300));
 
 class InterruptedRestart : public Interrupted, public ::testing::WithParamInterface<int> {};
 
@@ -906,19 +951,19 @@ TEST_P(InterruptedRestart, IsFinishedByASuccessor) {
     wait_open();
     master.kill9();
     coordinator->budget().arm();
-    (void)coordinator->run_until([&] { return !store.history.empty(); });
-    if (!coordinator->dead())
-        GTEST_SKIP() << "a failover makes only " << coordinator->budget().counted() << " calls";
-    SCOPED_TRACE("died at " + coordinator->budget().last());
-    start_coordinator();
+    (void)coordinator->run_until([&] { return !store.history.empty() && !record().pending; });
+    const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
+    SCOPED_TRACE(where);
+    if (coordinator->dead()) start_coordinator();
     wait_history(1);
-    // Equal positions: the first by address.
-    RealServer* heir = second->port < third->port ? second : third;
+    EXPECT_EQ(record().master, master.address());
+    EXPECT_EQ(store.history.at(0).method, "restart");
+    RealServer* heir = store.history.at(0).promoted_from == NodeId{2} ? second : third;
     heir->port = record().master.port;
     expect_finished();
 }
 
-INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedRestart, ::testing::Range(6, 16));
+INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedRestart, ::testing::Range(4, 16));
 
 TEST_F(Interrupted, AMasterThatWakesAfterTheDeciderDiedGetsItsSlaveBack) {
     // Also where nothing may degrade: the fence of a decider that died is taken back.

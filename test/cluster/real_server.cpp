@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -79,11 +80,12 @@ std::vector<pid_t> children(pid_t parent) {
     return found;
 }
 
-/// A process that is no child of ours gives no event when it ends.
+/// Waits until the kernel knows those processes no more: a new server takes a zombie for one that lives.
 void wait_gone(const std::vector<pid_t>& pids) {
     const TimePoint deadline = Clock::now() + end_deadline;
     for (const pid_t pid : pids) {
-        while (alive(pid)) {
+        // Whoever is not ours to reap gives no event.
+        while (::waitpid(pid, nullptr, WNOHANG) != pid && ::kill(pid, 0) == 0) {
             if (Clock::now() >= deadline)
                 throw std::runtime_error("process " + std::to_string(pid) + " does not end");
             std::this_thread::sleep_for(Millis(1));
@@ -113,6 +115,8 @@ bool leave_root() {
 }
 
 Workspace::Workspace() {
+    // Orphans become ours to reap: not every machine's first process does that soon, if at all.
+    (void)::prctl(PR_SET_CHILD_SUBREAPER, 1);
     std::string name = fs::temp_directory_path() / "pgxc_monitor_XXXXXX";
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("can't make " + name);
     path_ = name;
