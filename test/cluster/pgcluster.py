@@ -126,6 +126,7 @@ class Server:
         self.port = port or workspace.free_port()
         self.data = workspace.path / f"{name}.{self.port}"
         self.log = workspace.path / f"{name}.{self.port}.log"
+        self._killed_pid = 0  # of the postmaster that kill9() ended; 0 is no process
         workspace.servers.append(self)
 
     def init(self, template, settings=None):
@@ -213,6 +214,7 @@ class Server:
         assert pid, f"{self.name} is not running"
         now = time.monotonic()
         os.kill(pid, signal.SIGKILL)
+        self._killed_pid = pid
         return now
 
     def freeze(self):
@@ -227,8 +229,10 @@ class Server:
                 os.kill(pid, signal.SIGCONT)
 
     def wait_gone(self):
-        """Waits until no process of the server is left (children of a killed postmaster notice by themselves)."""
-        wait_for(lambda: not self.pids(), f"the processes of {self.name} to be gone")
+        """Waits until no process of the server is left (children of a killed postmaster notice by themselves), not
+        even the postmaster's zombie, which postmaster.pid would still name as alive."""
+        wait_for(lambda: not self.pids() and not os.path.exists(f"/proc/{self._killed_pid}"),
+                 f"the processes of {self.name} to be gone")
 
     def dsn(self, **options):
         merged = {"host": HOST, "port": self.port, "user": "postgres", "dbname": "postgres", "connect_timeout": 10,
