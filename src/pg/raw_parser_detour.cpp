@@ -290,8 +290,4 @@ void install_raw_parser_detour() {
                  "pgxc.grammar = off to silence this warning.")));
 }
 
-bool raw_parser_detour_installed() {
-    return detour_installed;
-}
-
 }  // namespace pgxc::pg

@@ -9,6 +9,4 @@ namespace pgxc::pg {
 /// pgxc are the interface.
 void install_raw_parser_detour();
 
-[[nodiscard]] bool raw_parser_detour_installed();
-
 }  // namespace pgxc::pg

@@ -12,7 +12,7 @@
 #include "pooler/environment.h"
 
 /// What the coordinator's processes share: plain data in the server's main shared memory segment (see
-/// shared_state.cpp for the layout and its lock protocol), and eventfds made by the postmaster for wake-ups,
+/// shared_layout.h for the layout and its lock protocol), and eventfds made by the postmaster for wake-ups,
 /// since a latch doesn't wake a process that waits in an event loop. A crash of any backend resets all of it:
 /// nothing decisive lives only here.
 namespace pgxc {
@@ -91,8 +91,6 @@ struct TakenRequest {
 
 /// Takes the oldest request that waits. Monitor only.
 [[nodiscard]] std::optional<TakenRequest> take_monitor_request();
-/// Nobody waits for the answer any more (cancelled, or the session ended).
-[[nodiscard]] bool monitor_request_abandoned(int slot);
 /// Answers. Texts longer than the slot holds are cut.
 void finish_monitor_request(int slot, const Status& status, const std::string& text);
 

@@ -36,6 +36,18 @@ net::IoResult Context::read(Connection& connection, const std::string& kept, wir
     return result;
 }
 
+void Context::observe_positions() {
+    const auto now = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
+    for (auto& [group, position] : positions) position.observe(view->find(group), now);
+}
+
+CausalBound Context::bound_of(NodeKey group) {
+    if (!settings().causal_reads) return {};
+    // What the other workers' clients commit isn't seen here.
+    if (settings().workers > 1) return {CausalBound::State::Unknown, {}, {}};
+    return positions[group].bound();
+}
+
 void Context::schedule_burial() {
     loop.post([this, alive = alive_] {
         if (*alive) std::exchange(graveyard_, {}).clear();

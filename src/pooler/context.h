@@ -1,12 +1,14 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "net/resolver.h"
 #include "pooler/cancel_map.h"
+#include "pooler/causal_bound.h"
 #include "pooler/connection.h"
 #include "pooler/environment.h"
 
@@ -25,6 +27,8 @@ class Context {
     net::Resolver resolver;
     std::shared_ptr<const ClusterView> view;  // never null; renewed by the Pooler only
     CancelMap cancels;
+    /// By group. An entry stays where it is, and for good: a group that comes back mustn't seem untouched.
+    std::map<NodeKey, CausalPosition> positions;
     std::unique_ptr<PoolSet> pools;
     TimePoint coarse_now = Clock::now();  // renewed a few times a second, for what needs no better
     bool stats_changed = true;
@@ -33,6 +37,11 @@ class Context {
 
     [[nodiscard]] const Settings& settings() const { return environment.settings(); }
     [[nodiscard]] NodeKey own_node() const { return {NodeType::Coordinator, settings().own_node_id}; }
+
+    /// Tells the positions what the view says.
+    void observe_positions();
+    /// What a read that begins now at that group must see.
+    [[nodiscard]] CausalBound bound_of(NodeKey group);
 
     /// One read into the buffer that all connections share, behind what `kept` still holds; `input` is both
     /// together, valid until the next read. Only from the top of an event's callback: nothing reads while it

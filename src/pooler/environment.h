@@ -30,6 +30,7 @@ struct Settings {
     int max_client_connections = 10000;
     ReadRouting read_routing = ReadRouting::Explicit;
     std::uint64_t max_read_lag_bytes = 1024 * 1024;
+    bool causal_reads = true;
     Millis failover_hold{30'000};
     Millis login_timeout{60'000};   // the server's authentication_timeout
     Millis connect_timeout{1'000};  // for one connection attempt to a node: pgxc.probe_timeout

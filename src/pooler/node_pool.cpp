@@ -17,7 +17,8 @@ constexpr std::size_t max_known_logins = 64;
 
 }  // namespace
 
-NodePool::NodePool(Context& context, PoolKey key) : context_(context), key_(std::move(key)) {
+NodePool::NodePool(Context& context, PoolKey key)
+    : context_(context), key_(std::move(key)), position_(context.positions[key_.node]) {
     refresh();
 }
 
@@ -307,12 +308,6 @@ std::vector<PoolRow> PoolSet::rows(TimePoint now) const {
     std::vector<PoolRow> rows;
     for (const auto& [key, pool] : pools_) rows.push_back(pool->row(now));
     return rows;
-}
-
-std::size_t PoolSet::backends() const {
-    std::size_t count = 0;
-    for (const auto& [key, pool] : pools_) count += pool->core().members();
-    return count;
 }
 
 }  // namespace pgxc::pooler

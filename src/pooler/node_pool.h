@@ -32,6 +32,8 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     [[nodiscard]] const PoolKey& key() const { return key_; }
     [[nodiscard]] const Target& target() const { return target_; }
     [[nodiscard]] const Pool& core() const { return core_; }
+    /// Of the group whose master this node is; nobody asks for a slave's.
+    [[nodiscard]] CausalPosition& position() { return position_; }
 
     /// A connection at once; or nullptr, and the session waits: it will hear lend() or lend_failed().
     [[nodiscard]] Backend* request(Session& session);
@@ -78,6 +80,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
 
     Context& context_;
     const PoolKey key_;
+    CausalPosition& position_;
     Target target_;
     std::uint64_t target_version_ = 0;
     Pool core_;
@@ -99,7 +102,6 @@ class PoolSet {
     void close_all_idle();
     void tick(TimePoint now);
     [[nodiscard]] std::vector<PoolRow> rows(TimePoint now) const;
-    [[nodiscard]] std::size_t backends() const;
 
   private:
     Context& context_;

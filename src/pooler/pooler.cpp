@@ -156,6 +156,7 @@ void Pooler::Impl::tick() {
     context.coarse_now = now;
     // A view whose announcement was lost.
     if (context.environment.current()->generation != context.view->generation) refresh();
+    context.observe_positions();
     for (std::size_t i = sessions.size(); i-- > 0;) {
         if (i < sessions.size()) (void)sessions[i]->tick(now);
     }
@@ -167,6 +168,7 @@ void Pooler::Impl::tick() {
 
 void Pooler::Impl::refresh() {
     context.view = context.environment.current();
+    context.observe_positions();
     context.pools->refresh();
 }
 

@@ -16,9 +16,15 @@ namespace {
 constexpr std::size_t max_read_ahead = 64 * 1024;
 constexpr std::size_t kept_capacity = 16 * 1024;
 
+/// An enum's words are read in any case (config_enum_lookup_by_name).
+bool hides_warnings(std::string_view level) {
+    const std::string word = to_lower(level);
+    return word == "error" || word == "fatal" || word == "panic";
+}
+
 /// A session that asked for silence would not be told that a commit is on no synchronous slave (F19).
 bool silences_warnings(std::string_view name, std::string_view value) {
-    return name == "client_min_messages" && (value == "error" || value == "fatal" || value == "panic");
+    return name == "client_min_messages" && hides_warnings(value);
 }
 
 bool is_true(std::optional<std::string_view> value) {
@@ -114,6 +120,11 @@ void Session::keep(wire::Bytes rest) {
 }
 
 void Session::leave() {
+    if (state_ == State::Applying) {
+        // What it sent is about to be passed on; resume() reads on, and meets the end of its input again.
+        client_.stream().want_readable(false);
+        return;
+    }
     // A server does what it was sent before it looks for more, and then sees that the client has gone.
     const bool answers_owed = state_ == State::Linked && backend_->tracker().ready_for_query_owed() > 0 &&
                               backend_->tracker().copy_mode() != wire::TransactionTracker::CopyMode::In;

@@ -69,6 +69,12 @@ class Session final : public Waiter, private net::StreamEvents {
         Linked,         // has one; messages pass
         Ended,
     };
+    /// What the transaction that runs may do, by all texts that were sent.
+    enum class Access : std::uint8_t {
+        Open,      // anything
+        ReadOnly,  // declared so, and nothing could have changed it
+        Ended,     // the same, but what comes now is another transaction
+    };
     /// What to do with a message of the client.
     enum class Admit : std::uint8_t { Forward, Drop, Pause, Ended };
 
@@ -104,6 +110,9 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] Admit begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_statement(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void remember_sent(wire::Bytes run);
+    void note_access(wire::FrontendMessage type, wire::Bytes body, bool whole);
+    void note_commit();
+    void end_commit();
     void resume();
     void wait_for(const std::shared_ptr<NodePool>& pool);
     void use(Backend& backend);
@@ -171,6 +180,8 @@ class Session final : public Waiter, private net::StreamEvents {
     bool server_pass_dropped_ = false;
     bool paused_ = false;  // linked, but the next message begins a transaction that may belong elsewhere
     bool to_slave_ = false;
+    Access access_ = Access::Open;
+    bool committing_ = false;        // counted in the position of the group as a commit that runs
     bool force_master_ = false;      // the next transaction: a slave could not do it
     bool drop_until_ready_ = false;  // an error was put in place of the answers up to ReadyForQuery
     SessionUse use_;

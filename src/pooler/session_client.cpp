@@ -203,6 +203,7 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
     facts.default_read_only = default_read_only_;
     facts.default_serializable = default_serializable_;
     facts.max_read_lag_bytes = context_.settings().max_read_lag_bytes;
+    facts.bound = context_.bound_of(group_);
     Decision decision = decide_route(facts);
     if (decision.to_slave && !pool_of(decision.target)->trouble().empty()) {
         // The monitor doesn't know yet what the pool has met.
@@ -220,6 +221,7 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
     to_slave_ = decision.to_slave;
     repeatable_ = whole && text &&
                   (to_slave_ || is_declared_read_only(*text, default_read_only_, default_serializable_));
+    access_ = repeatable_ ? Access::ReadOnly : Access::Open;
     begins_with_begin_ = repeatable_ && type == wire::FrontendMessage::Query &&
                          wire::read_statement_head(*text).control == wire::TransactionControl::Begin;
     set_state(State::Waiting);
@@ -312,7 +314,9 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
         return Admit::Pause;
     }
     note_statement(type, body, whole);
+    if (access_ != Access::Open) note_access(type, body, whole);
     tracker.client_sent(type, body, whole);
+    note_commit();
     return Admit::Forward;
 }
 
@@ -354,6 +358,50 @@ void Session::note_statement(wire::FrontendMessage type, wire::Bytes body, bool 
         use_.add(use);
         if (const auto reason = pin_reason_when_sent(use); !reason.empty()) pin(reason);
     }
+}
+
+void Session::note_access(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    const auto text = statement_text(type, body);
+    if (!text) return;
+    if (!whole || access_ == Access::Ended) {
+        access_ = Access::Open;
+        return;
+    }
+    switch (wire::read_statement_head(*text).control) {
+        case wire::TransactionControl::Begin:
+            // Inside of a block it warns, but its modes count.
+            if (!is_declared_read_only(*text, default_read_only_, default_serializable_))
+                access_ = Access::Open;
+            return;
+        case wire::TransactionControl::Commit:
+        case wire::TransactionControl::Rollback:
+            access_ = Access::Ended;
+            return;
+        case wire::TransactionControl::None: {
+            // Before its first snapshot a transaction may be made one that writes, and only by SET.
+            const wire::SqlToken first = wire::SqlScanner{*text}.next();
+            if (first.is("set") || first.is("reset") || first.is("discard")) access_ = Access::Open;
+            return;
+        }
+        case wire::TransactionControl::Savepoint:
+            return;
+        case wire::TransactionControl::Prepare:
+        case wire::TransactionControl::Other:
+        case wire::TransactionControl::Unknown:
+            access_ = Access::Open;
+            return;
+    }
+}
+
+void Session::note_commit() {
+    if (committing_ || to_slave_ || (access_ != Access::Open && pin_reason_.empty())) return;
+    if (!backend_->tracker().commit_may_be_running()) return;
+    committing_ = true;
+    backend_->pool().position().commit_begins();
+}
+
+void Session::end_commit() {
+    if (std::exchange(committing_, false)) backend_->pool().position().commit_ends();
 }
 
 void Session::pin(std::string_view reason) {

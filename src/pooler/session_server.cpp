@@ -216,6 +216,7 @@ void Session::relay(wire::Bytes& input) {
         if (!drop && answers) unit_answered_ = true;
     }
     input = rest;
+    if (!tracker.commit_may_be_running()) end_commit();
     if (!send({run, static_cast<std::size_t>(rest.data() - run)}) || backend_ != &backend) return;
     if (tracker.quiet() && server_pass_ == 0) {
         if (leaving_) {
@@ -323,6 +324,7 @@ void Session::transaction_over() {
 }
 
 void Session::let_go(bool reusable) {
+    end_commit();
     Backend& backend = *std::exchange(backend_, nullptr);
     backend.lend_to(nullptr);
     use_ = {};
@@ -366,6 +368,7 @@ void Session::server_lost(const std::string& cause) {
             const bool login = state_ == State::LoginApplying;
             let_go(false);
             set_state(login ? State::LoginWaiting : State::Waiting);
+            client_.stream().want_readable(true);
             wait_for(pool);
             return;
         }

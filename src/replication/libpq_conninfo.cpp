@@ -8,7 +8,8 @@ namespace pgxc {
 namespace {
 
 std::string quoted(const std::string& value) {
-    const bool plain = !value.empty() && value.find_first_of(" '\\\t\n=") == std::string::npos;
+    // All that isspace() calls white space ends a value that isn't quoted.
+    const bool plain = !value.empty() && value.find_first_of(" '\\\t\n\v\f\r=") == std::string::npos;
     if (plain) return value;
     std::string text = "'";
     for (const char c : value) {

@@ -414,11 +414,6 @@ std::vector<Result<NodeFacts>> examine_nodes(const std::vector<HostPort>& addres
     return results;
 }
 
-Result<NodeFacts> examine_node(const HostPort& address, const NodeLogin& login, Millis timeout,
-                               Interrupted interrupted, void* context) {
-    return std::move(examine_nodes({address}, login, timeout, interrupted, context).front());
-}
-
 bool leads_to(const HostPort& upstream, const HostPort& slave, const HostPort& master) {
     if (upstream.port != master.port) return false;
     if (upstream.host == master.host && !resolve(upstream.host).local) return true;

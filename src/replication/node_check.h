@@ -61,8 +61,6 @@ using Interrupted = bool (*)(void* context);
 [[nodiscard]] std::vector<Result<NodeFacts>> examine_nodes(const std::vector<HostPort>& addresses,
                                                            const NodeLogin& login, Millis timeout,
                                                            Interrupted interrupted, void* context);
-[[nodiscard]] Result<NodeFacts> examine_node(const HostPort& address, const NodeLogin& login, Millis timeout,
-                                             Interrupted interrupted, void* context);
 
 /// Does `upstream`, as the slave at `slave` writes it, lead to `master`, as this host writes it? Compares
 /// resolved addresses and ports. What is "localhost" (or a unix socket) for a slave on another host is that

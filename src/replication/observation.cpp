@@ -2,16 +2,46 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 namespace pgxc {
 namespace {
 
+// A wrong fact is worse than none, so what can't be read ends the reading: by an exception that stays in this
+// file.
+
 template <class T>
 T number(const std::string& text) {
     T value{};
-    std::from_chars(text.data(), text.data() + text.size(), value);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || value == 0)
+        throw std::invalid_argument("\"" + text + "\" is no number above 0");
     return value;
+}
+
+bool boolean(const std::string& text) {
+    if (text != "t" && text != "f") throw std::invalid_argument("\"" + text + "\" is no boolean");
+    return text == "t";
+}
+
+/// A position; NULL is none.
+Lsn position(const Rows& rows, std::size_t column) {
+    if (rows.is_null(column)) return Lsn{};
+    const auto parsed = Lsn::parse(rows.text(column));
+    if (!parsed) throw std::invalid_argument("\"" + rows.text(column) + "\" is no WAL position");
+    return *parsed;
+}
+
+/// A number from 0 on; missing, NULL, and the -1 that stands for a unix socket's port are 0.
+template <class T>
+T number_in(const nlohmann::json& row, const char* key) {
+    const auto at = row.find(key);
+    if (at == row.end() || at->is_null() || *at == -1) return T{};
+    if (!at->is_number_unsigned() || at->get<std::uint64_t>() > std::numeric_limits<T>::max())
+        throw std::out_of_range(std::string(key) + " is out of range");
+    return at->get<T>();
 }
 
 Lsn lsn_in(const nlohmann::json& row, const char* key) {
@@ -61,31 +91,34 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
         return Error{sqlstate::internal_error, "a node answered the probe with an unexpected result"};
     ServerFacts facts;
     facts.server_version = server_version;
-    facts.in_recovery = rows.text(0) == "t";
-    facts.system_identifier = number<std::uint64_t>(rows.text(1));
-    facts.timeline = TimelineId{number<std::uint32_t>(rows.text(2))};
-    facts.flushed = Lsn::parse(rows.text(3)).value_or(Lsn{});
-    facts.received = Lsn::parse(rows.text(4)).value_or(Lsn{});
-    facts.replayed = Lsn::parse(rows.text(5)).value_or(Lsn{});
     facts.standby_names = rows.text(7);
     facts.primary_conninfo = rows.text(8);
     facts.primary_slot = rows.text(9);
     facts.started_at = rows.text(10);
     try {
+        facts.in_recovery = boolean(rows.text(0));
+        facts.system_identifier = number<std::uint64_t>(rows.text(1));
+        facts.timeline = TimelineId{number<std::uint32_t>(rows.text(2))};
+        facts.flushed = position(rows, 3);
+        facts.received = position(rows, 4);
+        facts.replayed = position(rows, 5);
         if (!rows.is_null(6)) {
             const auto receiver = nlohmann::json::parse(rows.text(6));
+            if (!receiver.is_object()) throw std::invalid_argument("the WAL receiver is no row");
             facts.receiver_status = text_in(receiver, "status");
             facts.sender_host = text_in(receiver, "sender_host");
-            const auto port = receiver.find("sender_port");
-            if (port != receiver.end() && port->is_number()) facts.sender_port = port->get<std::uint16_t>();
-            const auto timeline = receiver.find("received_tli");
-            if (timeline != receiver.end() && timeline->is_number() && facts.streaming())
-                facts.timeline = TimelineId{timeline->get<std::uint32_t>()};
+            facts.sender_port = number_in<std::uint16_t>(receiver, "sender_port");
+            const auto timeline = number_in<std::uint32_t>(receiver, "received_tli");
+            if (timeline != 0 && facts.streaming()) facts.timeline = TimelineId{timeline};
         }
         if (!rows.is_null(11)) {
-            for (const auto& row : nlohmann::json::parse(rows.text(11)))
+            const auto standbys = nlohmann::json::parse(rows.text(11));
+            if (!standbys.is_array()) throw std::invalid_argument("the standbys are no rows");
+            for (const auto& row : standbys) {
+                if (!row.is_object()) throw std::invalid_argument("a standby is no row");
                 facts.standbys.push_back({text_in(row, "application_name"), text_in(row, "state"),
                                           lsn_in(row, "flush_lsn"), lsn_in(row, "replay_lsn")});
+            }
         }
     } catch (const std::exception& problem) {
         return Error{sqlstate::internal_error,

@@ -1,7 +1,11 @@
 #include "replication/record.h"
 
 #include <algorithm>
+#include <charconv>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
 
 #include "replication/sync_standbys.h"
 
@@ -14,8 +18,21 @@ json address_json(const HostPort& address) {
     return {{"host", address.host}, {"port", address.port}};
 }
 
+/// The library itself converts any number into any other: -1, 1.5 and 70000 would become ports.
+template <class T>
+T integer(const json& value, std::int64_t lowest = 0) {
+    if (!value.is_number_integer()) throw std::invalid_argument(value.dump() + " is no whole number");
+    const bool fits =
+        value.is_number_unsigned()
+            ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<T>::max())
+            : value.get<std::int64_t>() >= lowest;
+    if (!fits || (lowest > 0 && value.get<std::int64_t>() < lowest))
+        throw std::out_of_range(value.dump() + " is out of range");
+    return value.get<T>();
+}
+
 HostPort address_from(const json& value) {
-    return {value.at("host").get<std::string>(), value.at("port").get<std::uint16_t>()};
+    return {value.at("host").get<std::string>(), integer<std::uint16_t>(value.at("port"), 1)};
 }
 
 json configuration_json(const Configuration& configuration) {
@@ -27,8 +44,8 @@ json configuration_json(const Configuration& configuration) {
 
 Configuration configuration_from(const json& value) {
     Configuration configuration;
-    configuration.epoch = Epoch{value.at("epoch").get<std::int64_t>()};
-    configuration.k = value.at("k").get<int>();
+    configuration.epoch = Epoch{integer<std::int64_t>(value.at("epoch"))};
+    configuration.k = integer<int>(value.at("k"));
     for (const json& slave : value.at("slaves"))
         configuration.slaves.push_back(
             {slave.at("name").get<std::string>(), address_from(slave.at("address"))});
@@ -56,31 +73,41 @@ json pending_json(const PendingPromotion& pending) {
 
 PendingPromotion pending_from(const json& value) {
     PendingPromotion pending;
-    pending.promoted_id = NodeId{value.at("promoted_id").get<std::int32_t>()};
+    pending.promoted_id = NodeId{integer<std::int32_t>(value.at("promoted_id"), 1)};
     pending.listens_at = address_from(value.at("listens_at"));
     pending.old_master = address_from(value.at("old_master"));
     value.at("by_restart").get_to(pending.by_restart);
     value.at("former_alive").get_to(pending.former_alive);
     value.at("cause").get_to(pending.cause);
     value.at("decided_by").get_to(pending.decided_by);
-    value.at("started_at_us").get_to(pending.started_at_us);
+    pending.started_at_us = integer<std::int64_t>(value.at("started_at_us"));
     value.at("detect_ms").get_to(pending.detect_ms);
     value.at("decide_ms").get_to(pending.decide_ms);
     value.at("fence_ms").get_to(pending.fence_ms);
-    value.at("lost_wal_bytes").get_to(pending.lost_wal_bytes);
-    value.at("old_timeline").get_to(pending.old_timeline);
+    pending.lost_wal_bytes = integer<std::int64_t>(value.at("lost_wal_bytes"), -1);
+    pending.old_timeline = integer<std::uint32_t>(value.at("old_timeline"));
     value.at("data_directory").get_to(pending.data_directory);
     value.at("config_file").get_to(pending.config_file);
     value.at("settings_to_restore").get_to(pending.settings_to_restore);
     return pending;
 }
 
+bool plausible(const Configuration& configuration) {
+    // Counting fences relies on each entry being another server.
+    std::set<std::string> names;
+    std::set<HostPort> addresses;
+    for (const Member& member : configuration.slaves) {
+        if (member.name.empty() || member.address.host.empty()) return false;
+        if (!names.insert(member.name).second || !addresses.insert(member.address).second) return false;
+    }
+    if (configuration.slaves.empty()) return configuration.k == 0;
+    return configuration.k >= 1 && configuration.k <= static_cast<int>(configuration.slaves.size());
+}
+
 bool plausible(const Record& record) {
-    if (record.configurations.empty()) return false;
-    return std::all_of(
-        record.configurations.begin(), record.configurations.end(), [](const Configuration& c) {
-            return c.slaves.empty() ? c.k == 0 : c.k >= 1 && c.k <= static_cast<int>(c.slaves.size());
-        });
+    if (record.configurations.empty() || record.master.host.empty()) return false;
+    return std::all_of(record.configurations.begin(), record.configurations.end(),
+                       [](const Configuration& configuration) { return plausible(configuration); });
 }
 
 }  // namespace
@@ -156,25 +183,32 @@ std::string to_json(const Record& record) {
                         {"configurations", configurations},
                         {"lines", record.lines},
                         {"pending", record.pending ? pending_json(*record.pending) : json(nullptr)}};
-    return value.dump();
+    // Causes and settings quote what servers say, which an SQL_ASCII database sends in any encoding: a
+    // character that is replaced does less harm than a record that can't be written.
+    return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 Result<Record> record_from_json(const std::string& text) {
     try {
         const json value = json::parse(text);
         Record record;
-        value.at("generation").get_to(record.generation);
-        value.at("claim").get_to(record.claim);
+        record.generation = integer<std::uint64_t>(value.at("generation"));
+        record.claim = integer<std::uint64_t>(value.at("claim"));
         value.at("claim_owner").get_to(record.claim_owner);
         value.at("cluster_id").get_to(record.cluster_id);
         value.at("arbiter_id").get_to(record.arbiter_id);
-        record.epoch = Epoch{value.at("epoch").get<std::int64_t>()};
+        record.epoch = Epoch{integer<std::int64_t>(value.at("epoch"))};
         record.master = address_from(value.at("master"));
-        record.system_identifier = std::stoull(value.at("system_identifier").get<std::string>());
-        value.at("timeline").get_to(record.timeline);
+        const auto identifier = value.at("system_identifier").get<std::string>();
+        const auto* end = identifier.data() + identifier.size();
+        const auto parsed = std::from_chars(identifier.data(), end, record.system_identifier);
+        if (parsed.ec != std::errc{} || parsed.ptr != end)
+            return Error{"XX001", "the arbiter's record is damaged: its system identifier is no number"};
+        record.timeline = integer<std::uint32_t>(value.at("timeline"));
         for (const json& configuration : value.at("configurations"))
             record.configurations.push_back(configuration_from(configuration));
-        value.at("lines").get_to(record.lines);
+        for (const auto& [address, line] : value.at("lines").get_ref<const json::object_t&>())
+            record.lines[address] = integer<std::int64_t>(line);
         if (!value.at("pending").is_null()) record.pending = pending_from(value.at("pending"));
         if (!plausible(record))
             return Error{"XX001", "the arbiter's record is damaged: its configurations make no sense"};

@@ -235,17 +235,11 @@ void put_bind(Buffer& out, std::string_view portal, std::string_view statement,
     put_u16(out, 0);  // no result formats: all text
 }
 
-void put_describe_statement(Buffer& out, std::string_view statement) {
-    put_object(out, FrontendMessage::Describe, ObjectKind::Statement, statement);
-}
 void put_describe_portal(Buffer& out, std::string_view portal) {
     put_object(out, FrontendMessage::Describe, ObjectKind::Portal, portal);
 }
 void put_close_statement(Buffer& out, std::string_view statement) {
     put_object(out, FrontendMessage::Close, ObjectKind::Statement, statement);
-}
-void put_close_portal(Buffer& out, std::string_view portal) {
-    put_object(out, FrontendMessage::Close, ObjectKind::Portal, portal);
 }
 
 void put_execute(Buffer& out, std::string_view portal, std::uint32_t max_rows) {

@@ -47,11 +47,9 @@ void put_parse(Buffer& out, std::string_view statement, std::string_view sql,
 /// All parameters in text form; nullopt is NULL.
 void put_bind(Buffer& out, std::string_view portal, std::string_view statement,
               std::span<const std::optional<std::string_view>> parameters = {});
-void put_describe_statement(Buffer& out, std::string_view statement);
 void put_describe_portal(Buffer& out, std::string_view portal);
 void put_execute(Buffer& out, std::string_view portal, std::uint32_t max_rows = 0);
 void put_close_statement(Buffer& out, std::string_view statement);
-void put_close_portal(Buffer& out, std::string_view portal);
 void put_flush(Buffer& out);
 void put_sync(Buffer& out);
 void put_terminate(Buffer& out);

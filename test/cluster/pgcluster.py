@@ -121,12 +121,12 @@ class Server:
     """One PostgreSQL server of a workspace. Not started by its constructor."""
 
     def __init__(self, workspace, name, port=None):
+        self.killed = None  # the pid of the postmaster that kill9() ended
         self.workspace = workspace
         self.name = name
         self.port = port or workspace.free_port()
         self.data = workspace.path / f"{name}.{self.port}"
         self.log = workspace.path / f"{name}.{self.port}.log"
-        self._killed_pid = 0  # of the postmaster that kill9() ended; 0 is no process
         workspace.servers.append(self)
 
     def init(self, template, settings=None):
@@ -212,9 +212,9 @@ class Server:
         """Kills the postmaster as the kernel would, and returns when that was (monotonic seconds)."""
         pid = self.postmaster_pid()
         assert pid, f"{self.name} is not running"
+        self.killed = pid
         now = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        self._killed_pid = pid
         return now
 
     def freeze(self):
@@ -229,9 +229,9 @@ class Server:
                 os.kill(pid, signal.SIGCONT)
 
     def wait_gone(self):
-        """Waits until no process of the server is left (children of a killed postmaster notice by themselves), not
-        even the postmaster's zombie, which postmaster.pid would still name as alive."""
-        wait_for(lambda: not self.pids() and not os.path.exists(f"/proc/{self._killed_pid}"),
+        """Waits until no process of the server is left (children of a killed postmaster notice by themselves), and until
+        the killed one is reaped: a zombie's pid in postmaster.pid keeps the server from starting again."""
+        wait_for(lambda: not self.pids() and not (self.killed and os.path.exists(f"/proc/{self.killed}")),
                  f"the processes of {self.name} to be gone")
 
     def dsn(self, **options):

@@ -303,10 +303,15 @@ def test_read_only_transactions_go_to_a_slave(cluster):
     with contextlib.closing(cluster.pooler(autocommit=False)) as connection, connection.cursor() as cursor:
         for begin in ("BEGIN READ ONLY", "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"):
             connection.autocommit = True
-            cursor.execute(begin)
-            cursor.execute("SELECT pg_is_in_recovery(), inet_server_port()")
-            assert cursor.fetchone() == (True, cluster.slaves[3].port)
-            cursor.execute("COMMIT")
+
+            def read():
+                cursor.execute(begin)
+                cursor.execute("SELECT pg_is_in_recovery(), inet_server_port()")
+                place = cursor.fetchone()
+                cursor.execute("COMMIT")
+                return place == (True, cluster.slaves[3].port)
+            # Only when the position of the last commit is known is a slave known to have it.
+            wait_for(read, f"{begin} to be routed to the slave")
         cursor.execute("SELECT inet_server_port()")
         assert cursor.fetchone() == (cluster.masters[1].port,)
 

@@ -1,0 +1,206 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "base/limits.h"
+#include "catalog/cluster_view.h"
+#include "pg/boundary.h"
+#include "pg/shared_state.h"
+
+extern "C" {
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+}
+
+/// What lies in the shared memory, for the shared_*.cpp files only.
+///
+/// Layout version 1. One struct SharedState, then for each pooler worker one PoolerArea followed by its
+/// client rows. Each part has one lock, and no code here takes two of them:
+///
+///   view_lock      view_count, view[]; view_generation is written under it and may be read without
+///   request_lock   requests[], next_order, monitor_pid, monitor_failures
+///   traffic_lock   traffic_count, traffic[]
+///   rows_lock      all PoolerAreas
+///   leave_lock     leave_*
+///   (none)         catalog_generation: atomic
+///
+/// Nothing that can fail runs under a lock but memory allocation in C++, whose exception releases it.
+namespace pgxc::shm {
+
+inline constexpr std::uint32_t layout_version = 1;
+/// How many databases to leave are remembered: a worker that missed more of them leaves all.
+inline constexpr std::size_t leave_ring = 16;
+
+struct SharedNode {
+    NodeType type;
+    std::int32_t id;
+    char host[limits::max_host_bytes];
+    std::uint16_t port;
+    std::int32_t master_id;
+    Replication replication;
+    std::int64_t epoch;
+    NodeState state;
+    RoleSeen role_seen;
+    Gate gate;
+    bool may_read;
+    bool has_lag;
+    bool has_last_seen;
+    std::uint32_t timeline;
+    std::uint64_t position;
+    std::uint64_t lag_bytes;
+    std::int64_t last_seen_us;
+    char why[limits::max_reason_bytes];
+};
+
+/// Where a request is, and so who may touch the slot.
+enum class SlotState : std::uint8_t {
+    Free,       // nobody
+    Submitted,  // a backend waits, the monitor hasn't taken it: the backend may withdraw it
+    Running,    // a backend waits, the monitor works on it
+    Abandoned,  // the monitor works on it, nobody waits: the monitor frees it
+    Done,       // the answer is there: the backend frees it
+};
+
+struct RequestSlot {
+    SlotState state;
+    MonitorRequestKind kind;
+    NodeType type;
+    std::int32_t id;
+    char address[limits::max_host_bytes + 16];
+    bool with_restart;
+    bool force;
+    std::int32_t requester_pid;
+    char user[NAMEDATALEN];
+    std::uint64_t order;
+    bool succeeded;
+    char sqlstate[6];
+    char message[1024];
+    char detail[1024];
+    char hint[512];
+    char text[1024];
+    ConditionVariable answered;
+};
+
+struct TrafficEntry {
+    NodeType type;
+    std::int32_t id;
+    std::int64_t epoch;
+    TrafficFailure last_failure;
+    std::int64_t last_at_ns;  // the steady clock is the same for all processes of a host
+    std::uint32_t failures;
+};
+
+struct SharedPool {
+    NodeType type;
+    std::int32_t id;
+    char database[NAMEDATALEN];
+    char user[NAMEDATALEN];
+    std::uint32_t clients_active;
+    std::uint32_t clients_waiting;
+    std::uint32_t servers_active;
+    std::uint32_t servers_idle;
+    std::uint32_t servers_connecting;
+    std::uint64_t longest_wait_us;
+};
+
+struct SharedClient {
+    std::uint64_t id;
+    char address[64];
+    char database[NAMEDATALEN];
+    char user[NAMEDATALEN];
+    char application_name[NAMEDATALEN];
+    char state[16];
+    char why[128];
+    NodeType type;
+    std::int32_t node_id;
+    std::int64_t connected_at_us;
+    std::uint64_t transactions;
+};
+
+struct PoolerArea {
+    std::uint32_t pools;
+    std::uint32_t clients;
+    std::uint32_t pools_left_out;
+    std::uint32_t clients_left_out;
+    SharedPool pool[limits::max_pool_rows];
+};
+
+struct LeaveSeat {
+    std::int32_t pid;  // 0 = nobody answers here
+    std::uint64_t confirmed;
+    std::uint64_t taken;
+};
+
+struct SharedState {
+    std::uint32_t version;
+    std::int32_t pooler_workers;
+    std::uint32_t client_rows;  // of each worker
+
+    LWLock* view_lock;  // locks live in the main segment too, at the same address in every process (fork)
+    LWLock* request_lock;
+    LWLock* traffic_lock;
+    LWLock* rows_lock;
+    LWLock* leave_lock;
+
+    pg_atomic_uint64 view_generation;
+    pg_atomic_uint64 catalog_generation;
+
+    std::uint32_t view_count;
+    SharedNode view[limits::max_nodes];
+
+    std::int32_t monitor_pid;
+    std::int32_t monitor_failures;
+    std::uint64_t next_order;
+    RequestSlot requests[limits::max_monitor_requests];
+
+    std::uint32_t traffic_count;
+    TrafficEntry traffic[limits::max_nodes];
+
+    std::uint64_t leave_number;
+    char leave_database[leave_ring][NAMEDATALEN];
+    LeaveSeat leave_seat[limits::max_pooler_workers + 1];  // the monitor's is the last
+    ConditionVariable left;
+};
+
+/// nullptr where there is no shared memory.
+extern SharedState* shared;
+
+class Locked {
+  public:
+    Locked(LWLock* lock, LWLockMode mode) : lock_(lock) { LWLockAcquire(lock_, mode); }
+    Locked(const Locked&) = delete;
+    Locked& operator=(const Locked&) = delete;
+    ~Locked() { LWLockRelease(lock_); }
+
+  private:
+    LWLock* lock_;
+};
+
+/// Copies as much as fits, never half a UTF-8 character.
+template <std::size_t N>
+void put(char (&to)[N], std::string_view from) {
+    std::size_t size = std::min(from.size(), N - 1);
+    if (size < from.size())
+        while (size > 0 && (static_cast<unsigned char>(from[size]) & 0xC0) == 0x80) --size;
+    if (size > 0) std::memcpy(to, from.data(), size);
+    to[size] = '\0';
+}
+
+/// The rows of a pooler worker.
+[[nodiscard]] PoolerArea* area_of(int worker);
+[[nodiscard]] SharedClient* clients_of(PoolerArea* area);
+
+inline std::int64_t to_us(WallTime time) {
+    return time.time_since_epoch().count();
+}
+
+inline WallTime from_us(std::int64_t us) {
+    return WallTime{std::chrono::microseconds{us}};
+}
+
+}  // namespace pgxc::shm

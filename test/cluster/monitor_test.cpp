@@ -1,0 +1,1021 @@
+// The production Monitor on real servers, with its coordinator in memory: one thread, one loop, so that it
+// also runs under AddressSanitizer. ctest -L cluster
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/io_context.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <memory>
+
+#include "base/log.h"
+#include "fakes/memory_monitor_environment.h"
+#include "real_server.h"
+#include "replication/monitor.h"
+#include "replication/node_connection.h"
+#include "replication/sync_standbys.h"
+
+namespace pgxc::test {
+namespace {
+
+constexpr NodeKey group{NodeType::Datanode, NodeId{1}};
+/// How long anything that must happen may take; on a slow machine under a sanitizer too.
+constexpr Millis deadline_time{60'000};
+constexpr Millis step_time{5};
+
+std::string& log_text() {
+    static std::string text;
+    return text;
+}
+
+void keep_log(LogLevel /*level*/, std::string_view line) {
+    log_text().append(line).append("\n");
+}
+
+NodeKey datanode(int id) {
+    return {NodeType::Datanode, NodeId{id}};
+}
+
+Node slave_node(int id, const RealServer& server, Replication replication) {
+    return {datanode(id), server.address(), group.id, replication, Epoch{0}};
+}
+
+/// A coordinator's process: it can die at any moment, and its successor knows only what is in the store.
+class Coordinator {
+  public:
+    Coordinator(MemoryStore& store, MonitorSettings settings, std::string token,
+                std::optional<int> calls = {})
+        : budget_(calls, [this] { context.stop(); }),
+          environment(store, std::move(settings), budget_),
+          monitor(std::make_unique<Monitor>(context, environment, std::move(token))) {
+        monitor->start();
+    }
+    ~Coordinator() { monitor.reset(); }
+    Coordinator(const Coordinator&) = delete;
+    Coordinator& operator=(const Coordinator&) = delete;
+
+    [[nodiscard]] CallBudget& budget() { return budget_; }
+    [[nodiscard]] bool dead() const { return budget_.stopped(); }
+
+    /// Runs the loop until it holds; false when time is up or the process has died.
+    template <class Condition>
+    bool run_until(Condition holds, Millis limit = deadline_time) {
+        const TimePoint deadline = Clock::now() + limit;
+        while (!dead()) {
+            if (holds()) return true;
+            if (Clock::now() >= deadline) return false;
+            context.run_one_for(step_time);
+        }
+        return false;
+    }
+    void run_for(Millis time) {
+        (void)run_until([] { return false; }, time);
+    }
+
+  private:
+    CallBudget budget_;
+
+  public:
+    asio::io_context context;  // dies after the monitor, and with it every coroutine that it left
+    MemoryMonitorEnvironment environment;
+    std::unique_ptr<Monitor> monitor;
+};
+
+class MonitorTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        log_text().clear();
+        settings.policy.probe_interval = Millis(50);
+        settings.policy.probe_timeout = Millis(1'000);
+        settings.policy.restart_grace = Millis(10'000);
+        settings.login.user = "postgres";
+    }
+
+    void TearDown() override {
+        coordinator.reset();
+        if (HasFailure()) std::fprintf(stderr, "--- the monitor's log:\n%s---\n", log_text().c_str());
+    }
+
+    // --- The cluster
+
+    void make_master(const std::string& lines = {}) {
+        master.initialize(lines);
+        store.topology = Topology({{group, master.address(), NodeId{0}, Replication::None, Epoch{0}}});
+        store.records[group] = to_json(initial_record(master.address(), Epoch{0}, "0a1b2c3d", "memory"));
+        (void)sql(master, "CREATE TABLE t (x int)");
+    }
+
+    RealServer& clone_master(int id, const std::string& lines = {}) {
+        slaves.push_back(std::make_unique<RealServer>(workspace, "slave" + std::to_string(id)));
+        slaves.back()->clone(master, lines);
+        return *slaves.back();
+    }
+    RealServer& make_slave(int id, Replication replication, const std::string& lines = {}) {
+        RealServer& slave = clone_master(id, lines);
+        register_slave(id, slave, replication);
+        return slave;
+    }
+
+    void register_slave(int id, const RealServer& server, Replication replication) {
+        std::vector<Node> nodes = store.topology.nodes();
+        std::erase_if(nodes, [&](const Node& node) { return node.key == datanode(id); });
+        nodes.push_back(slave_node(id, server, replication));
+        store.topology = Topology(std::move(nodes));
+        if (coordinator) coordinator->monitor->catalog_changed();
+    }
+
+    void start_coordinator(std::optional<int> calls = {}) {
+        // A process that died has closed its sockets before another begins.
+        coordinator.reset();
+        coordinator =
+            std::make_unique<Coordinator>(store, settings, "token" + std::to_string(++starts_), calls);
+    }
+
+    // --- What is seen
+
+    [[nodiscard]] Record record() const { return *record_from_json(store.records.at(group)); }
+    [[nodiscard]] Gate gate() const {
+        const NodeView* shown = coordinator->environment.view.find(group);
+        return shown != nullptr ? shown->gate : Gate::Held;
+    }
+    [[nodiscard]] std::string why() const {
+        const NodeView* shown = coordinator->environment.view.find(group);
+        return shown != nullptr ? shown->why : "not in the view";
+    }
+    /// Exactly these count, and nothing else is listed.
+    [[nodiscard]] bool count_now(std::vector<const RealServer*> servers, int k) const {
+        const Record now = record();
+        if (now.pending || now.configurations.size() != 1 || now.wanted().k != k ||
+            now.wanted().slaves.size() != servers.size())
+            return false;
+        return std::all_of(servers.begin(), servers.end(), [&](const RealServer* server) {
+            return now.wanted().find(server->address()) != nullptr;
+        });
+    }
+
+    template <class Condition>
+    void wait_until(const char* what, Condition holds) {
+        ASSERT_TRUE(coordinator->run_until(holds))
+            << what << " did not come about; the record: " << store.records.at(group) << "; why: " << why();
+    }
+    void wait_open() {
+        wait_until("an open gate", [&] { return gate() == Gate::Open; });
+    }
+    void wait_counting(std::vector<const RealServer*> servers, int k) {
+        wait_until("the configuration", [&] { return gate() == Gate::Open && count_now(servers, k); });
+    }
+    void wait_history(std::size_t rows) {
+        wait_until("the history row", [&] { return store.history.size() >= rows && gate() == Gate::Open; });
+        ASSERT_EQ(store.history.size(), rows);
+    }
+
+    // --- Statements
+
+    struct Reply {
+        bool there = false;
+        std::optional<Rows> rows;
+    };
+
+    /// One statement in a session of its own, while the loop goes on; nullopt where it fails or takes too
+    /// long.
+    std::optional<Rows> try_sql(std::uint16_t port, std::string text, Millis limit = deadline_time) {
+        std::optional<asio::io_context> own;
+        asio::io_context& context =
+            coordinator && !coordinator->dead() ? coordinator->context : own.emplace();
+        // The statement may outlive this call where time is up.
+        auto answer = std::make_shared<Reply>();
+        asio::co_spawn(context, statement(port, std::move(text), limit, answer), asio::detached);
+        const TimePoint deadline = Clock::now() + limit + Millis(1'000);
+        while (!answer->there && Clock::now() < deadline) context.run_one_for(step_time);
+        return answer->rows;
+    }
+
+    std::string sql(const RealServer& server, const std::string& text) {
+        const auto rows = try_sql(server.port, text);
+        EXPECT_TRUE(rows.has_value()) << text;
+        return rows ? rows->text() : std::string{};
+    }
+
+    /// A commit that is acknowledged as synchronous replication has it.
+    bool commits(std::uint16_t port, int value, Millis limit = deadline_time) {
+        const auto rows = try_sql(port, "INSERT INTO t VALUES (" + std::to_string(value) + ")", limit);
+        return rows &&
+               std::none_of(rows->notices.begin(), rows->notices.end(),
+                            [](const ServerNotice& notice) { return notice.routine == "SyncRepWaitForLSN"; });
+    }
+
+    std::string values(const RealServer& server) {
+        return sql(server, "SELECT coalesce(string_agg(x::text, ',' ORDER BY x), '') FROM t");
+    }
+
+    /// Is it the master of timeline `timeline`, with just these names in force?
+    void expect_master(const RealServer& server, int timeline, const std::string& names) {
+        EXPECT_EQ(sql(server, "SELECT pg_is_in_recovery()"), "f");
+        EXPECT_EQ(sql(server, "SHOW synchronous_standby_names"), names);
+        EXPECT_EQ(sql(server, "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"),
+                  "0000000" + std::to_string(timeline));
+    }
+
+    static std::string names(int k, const std::vector<int>& ids, int epoch) {
+        std::vector<std::string> listed;
+        for (const int id : ids) listed.push_back(standby_name(datanode(id), Epoch{epoch}));
+        return synchronous_standby_names(k, listed);
+    }
+
+    // --- Promotion by hand
+
+    struct Answer {
+        Status status;
+        std::string text;
+    };
+    Answer promote(int id, const std::string& address = {}, bool with_restart = false, bool force = false) {
+        MonitorTask task;
+        task.ticket = ++tickets_;
+        task.kind = MonitorTask::Kind::Promote;
+        task.node = datanode(id);
+        task.address = address;
+        task.with_restart = with_restart;
+        task.force = force;
+        task.user = "admin";
+        coordinator->monitor->submit(task);
+        auto& finished = coordinator->environment.finished;
+        if (!coordinator->run_until([&] { return finished.contains(task.ticket); }))
+            return {Error{sqlstate::query_canceled, "the task was never finished: " + why()}, {}};
+        const auto& [status, text] = finished.at(task.ticket);
+        return {status, text};
+    }
+    static void expect_refused(const Answer& answer, SqlState state) {
+        ASSERT_FALSE(answer.status.ok());
+        EXPECT_EQ(answer.status.error().sqlstate, state) << answer.status.error().message;
+        EXPECT_NE(answer.status.error().message, "");
+    }
+
+    Workspace workspace;
+    MemoryStore store;
+    MonitorSettings settings;
+    RealServer master{workspace, "master"};
+    std::vector<std::unique_ptr<RealServer>> slaves;
+    std::unique_ptr<Coordinator> coordinator;
+
+  private:
+    static asio::awaitable<void> statement(std::uint16_t port, std::string text, Millis limit,
+                                           std::shared_ptr<Reply> answer) {
+        ConnectTarget target{{"127.0.0.1", port}, NodeLogin{}, "test"};
+        auto opened = co_await NodeConnection::open(target, limit);
+        if (opened.ok()) {
+            auto rows = co_await (*opened)->query(std::move(text), limit);
+            if (rows.ok()) answer->rows = std::move(*rows);
+        }
+        answer->there = true;
+    }
+
+    int starts_ = 0;
+    int tickets_ = 0;
+};
+
+using Sync = MonitorTest;
+using Failover = MonitorTest;
+using NoFailover = MonitorTest;
+using ByHand = MonitorTest;
+using Successor = MonitorTest;
+
+constexpr auto synchronous = Replication::Synchronous;
+constexpr auto asynchronous = Replication::Asynchronous;
+
+void expect_sane(const HistoryRow& row) {
+    EXPECT_FALSE(row.cause.empty());
+    EXPECT_FALSE(row.decided_by.empty());
+    const double phases[] = {row.detect_ms, row.decide_ms, row.fence_ms, row.promote_ms, row.publish_ms};
+    double sum = 0;
+    for (const double phase : phases) {
+        EXPECT_GE(phase, 0);
+        sum += phase;
+    }
+    // The outage ends when the gate opens, before the publishing.
+    EXPECT_LE(sum - row.publish_ms, row.outage_ms + 1);
+    EXPECT_LT(row.outage_ms, 60'000);
+    const auto now =
+        std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+    EXPECT_GT(row.started_at_us, (now - std::chrono::minutes(5)).time_since_epoch().count());
+    EXPECT_LE(row.started_at_us, now.time_since_epoch().count());
+}
+
+// --- Synchronous replication
+// --------------------------------------------------------------------------------------
+
+TEST_F(Sync, APlainSlaveIsMadeSynchronous) {
+    make_master();
+    start_coordinator();
+    wait_counting({}, 0);
+    RealServer& slave = make_slave(2, synchronous);
+    wait_counting({&slave}, 1);
+    expect_master(master, 1, "ANY 1 (pgxc_d_2_e0)");
+    EXPECT_EQ(sql(master, "SELECT slot_name FROM pg_replication_slots WHERE active"), "pgxc_d_2_e0");
+    EXPECT_EQ(sql(master, "SELECT sync_state FROM pg_stat_replication"), "quorum");
+    EXPECT_EQ(sql(slave, "SHOW synchronous_standby_names"), nobody_standby_names("0a1b2c3d"));
+    EXPECT_EQ(store.conninfos.count(slave.address()), 1U) << "what pg_basebackup wrote is kept";
+    EXPECT_NE(record().system_identifier, 0U);
+    EXPECT_TRUE(commits(master.port, 1));
+}
+
+TEST_F(Sync, ADeadSlaveStopsCountingFirstInTheRecordAndCountsAgainWhenItIsBack) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+
+    // What the master's file says at the moment when the record first lists the empty S.
+    std::string when_recorded;
+    coordinator->environment.memory_arbiter.on_change = [&](const Record& next) {
+        if (next.wanted().slaves.empty() && when_recorded.empty())
+            when_recorded = master.file("postgresql.auto.conf");
+    };
+    slave.kill9();
+    EXPECT_TRUE(commits(master.port, 1)) << "commits go on after the detection time";
+    wait_counting({}, 0);
+    EXPECT_NE(when_recorded.find("synchronous_standby_names = 'ANY 1 (pgxc_d_2_e0)'"), std::string::npos)
+        << when_recorded;
+    EXPECT_EQ(gate(), Gate::Open);
+    EXPECT_TRUE(commits(master.port, 2));
+
+    slave.start();
+    wait_counting({&slave}, 1);
+    expect_master(master, 1, "ANY 1 (pgxc_d_2_e0)");
+    EXPECT_TRUE(commits(master.port, 3));
+    EXPECT_TRUE(store.history.empty());
+}
+
+TEST_F(Sync, WithoutDegradeCommitsWaitForTheSlave) {
+    settings.policy.sync_degrade = false;
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    slave.kill9();
+    EXPECT_FALSE(commits(master.port, 1, settings.policy.detection_time() * 2));
+    EXPECT_TRUE(count_now({&slave}, 1));
+    slave.start();
+    EXPECT_TRUE(commits(master.port, 2));
+}
+
+TEST_F(Sync, OneThatCantBePreparedDoesNotHoldUpTheOthers) {
+    // The second slave finds no slot left on the master.
+    make_master("max_replication_slots = 1\n");
+    RealServer& first = make_slave(2, synchronous);
+    const RealServer& second = clone_master(3);
+    start_coordinator();
+    wait_counting({&first}, 1);
+    register_slave(3, second, synchronous);
+    wait_until("the reason", [&] { return why().find("datanode 3") != std::string::npos; });
+    EXPECT_TRUE(commits(master.port, 1));
+    first.kill9();
+    EXPECT_TRUE(commits(master.port, 2)) << "degrading must not wait for the other";
+    wait_counting({}, 0);
+}
+
+TEST_F(Sync, WithoutArbiterNothingChanges) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    coordinator->environment.memory_arbiter.unreachable = true;
+    EXPECT_TRUE(commits(master.port, 1)) << "writes go on while k slaves live";
+    slave.kill9();
+    EXPECT_FALSE(commits(master.port, 2, settings.policy.detection_time() * 2))
+        << "no degrade without arbiter";
+    EXPECT_EQ(sql(master, "SHOW synchronous_standby_names"), "ANY 1 (pgxc_d_2_e0)");
+    coordinator->environment.memory_arbiter.unreachable = false;
+    EXPECT_TRUE(commits(master.port, 3));
+}
+
+TEST_F(Sync, ARenamedSlaveCountsUnderItsNewName) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    store.topology = Topology({*store.topology.find(group), slave_node(7, slave, synchronous)});
+    coordinator->monitor->catalog_changed();
+    wait_until("the new name",
+               [&] { return count_now({&slave}, 1) && record().wanted().slaves[0].name == "pgxc_d_7_e0"; });
+    EXPECT_TRUE(commits(master.port, 1));
+    EXPECT_EQ(sql(master, "SELECT string_agg(slot_name, ' ') FROM pg_replication_slots"), "pgxc_d_7_e0");
+}
+
+// --- Failover
+// -----------------------------------------------------------------------------------------------------
+
+TEST_F(Failover, AKilledMasterIsReplaced) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    wait_history(1);
+    wait_counting({}, 0);
+    expect_master(slave, 2, "");
+    EXPECT_TRUE(commits(slave.port, 2));
+    EXPECT_EQ(values(slave), "1,2");
+
+    const HistoryRow& row = store.history[0];
+    expect_sane(row);
+    EXPECT_EQ(row.epoch, Epoch{1});
+    EXPECT_EQ(row.node, group);
+    EXPECT_EQ(row.promoted_from, NodeId{2});
+    EXPECT_EQ(row.old_address, master.address());
+    EXPECT_EQ(row.new_address, slave.address());
+    EXPECT_EQ(row.method, "promote");
+    EXPECT_EQ(row.lost_wal_bytes, 0);
+    EXPECT_EQ(record().master, slave.address());
+    EXPECT_EQ(record().epoch, Epoch{1});
+    const NodeView* shown = coordinator->environment.view.find(group);
+    ASSERT_NE(shown, nullptr);
+    EXPECT_EQ(shown->node.address, slave.address());
+    EXPECT_EQ(coordinator->environment.view.find(datanode(2)), nullptr);
+}
+
+TEST_F(Failover, TheOtherSlavesFollowAndFailOverAgain) {
+    make_master();
+    RealServer& second = make_slave(2, synchronous);
+    RealServer& third = make_slave(3, synchronous);
+    RealServer& other = make_slave(4, asynchronous);
+    start_coordinator();
+    wait_counting({&second, &third}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    wait_history(1);
+    RealServer& heir = record().master == second.address() ? second : third;
+    RealServer& rest = &heir == &second ? third : second;
+    wait_counting({&rest}, 1);
+    expect_master(heir, 2, names(1, {&rest == &second ? 2 : 3}, 1));
+    ASSERT_TRUE(commits(heir.port, 2));
+    const auto streams = [&](const RealServer& from, int count) {
+        return sql(from, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") ==
+               std::to_string(count);
+    };
+    wait_until("the asynchronous slave to follow", [&] { return streams(heir, 2); });
+
+    heir.kill9();
+    wait_history(2);
+    expect_master(rest, 3, "");
+    ASSERT_TRUE(commits(rest.port, 3));
+    EXPECT_EQ(values(rest), "1,2,3");
+    wait_until("the asynchronous slave to follow again", [&] { return streams(rest, 1); });
+    wait_until("its data", [&] { return values(other) == "1,2,3"; });
+    EXPECT_EQ(store.history[1].epoch, Epoch{2});
+    EXPECT_EQ(store.history[1].lost_wal_bytes, 0);
+}
+
+TEST_F(Failover, AFrozenMasterIsReplacedAndAcknowledgesNothingWhenItWakes) {
+    settings.policy.probe_timeout = Millis(500);
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    master.freeze();
+    wait_history(1);
+    expect_sane(store.history[0]);
+    ASSERT_TRUE(commits(slave.port, 2));
+    master.thaw();
+    EXPECT_FALSE(commits(master.port, 99, Millis(1'500)));
+    EXPECT_EQ(values(slave), "1,2");
+    EXPECT_EQ(record().master, slave.address());
+}
+
+TEST_F(Failover, ReplayThatIsHeldUpDoesNotHoldUpTheFence) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous, "recovery_min_apply_delay = '1h'\n");
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    // The gate's and the fence's own commits are held up too.
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    wait_history(1);
+    EXPECT_EQ(values(slave), "1");
+    wait_until("the setting's return", [&] { return sql(slave, "SHOW recovery_min_apply_delay") == "1h"; });
+}
+
+TEST_F(Failover, RestartTakesOverThePort) {
+    settings.policy.promotion = replication::PromotionMethod::Restart;
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    wait_history(1);
+    EXPECT_EQ(store.history[0].method, "restart");
+    EXPECT_EQ(record().master, master.address());
+    slave.port = master.port;
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+TEST_F(Failover, AnAsynchronousSlaveIsNotPromotedByItself) {
+    make_master();
+    RealServer& slave = make_slave(2, asynchronous);
+    start_coordinator();
+    wait_open();
+    master.kill9();
+    wait_until("the refusal", [&] { return why().find("no failover") != std::string::npos; });
+    coordinator->run_for(Millis(1'000));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_EQ(gate(), Gate::Held);
+    EXPECT_EQ(sql(slave, "SELECT pg_is_in_recovery()"), "t");
+}
+
+TEST_F(Failover, TooFewSlavesToFence) {
+    make_master();
+    RealServer& second = make_slave(2, synchronous);
+    RealServer& third = make_slave(3, synchronous);
+    settings.policy.probe_timeout = Millis(2'000);
+    start_coordinator();
+    wait_counting({&second, &third}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    // Within the detection time: both are still listed.
+    third.kill9();
+    master.kill9();
+    coordinator->run_for(Millis(3'000));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_NE(sql(second, "SHOW primary_conninfo"), "")
+        << "no stream is cut for a failover that can't succeed";
+    // With the third back there are enough.
+    third.start();
+    wait_history(1);
+    RealServer& heir = record().master == second.address() ? second : third;
+    EXPECT_EQ(values(heir), "1");
+}
+
+// --- No needless failover
+// -----------------------------------------------------------------------------------------
+
+TEST_F(NoFailover, AShortFreeze) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    master.freeze();
+    coordinator->run_for(settings.policy.detection_time() * 3 / 5);
+    master.thaw();
+    EXPECT_TRUE(commits(master.port, 1));
+    wait_open();
+    coordinator->run_for(Millis(500));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_EQ(record().epoch, Epoch{0});
+}
+
+TEST_F(NoFailover, AShortFreezeThatTrafficComplainsOf) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    master.freeze();
+    // The pooler reports each connection that meets trouble; that asks for a probe, and is none.
+    for (int i = 0; i < 20; ++i) {
+        coordinator->monitor->traffic_failed(group);
+        coordinator->run_for(Millis(20));
+    }
+    coordinator->run_for(Millis(800));
+    master.thaw();
+    EXPECT_TRUE(commits(master.port, 1));
+    wait_open();
+    coordinator->run_for(Millis(500));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_EQ(record().epoch, Epoch{0});
+}
+
+TEST_F(NoFailover, ARestartByTheAdmin) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    for (const char* mode : {"fast", "immediate"}) {
+        auto restarted = std::async(std::launch::async, [&] { master.restart(mode); });
+        ASSERT_TRUE(coordinator->run_until(
+            [&] { return restarted.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }));
+        restarted.get();
+        wait_counting({&slave}, 1);
+        EXPECT_TRUE(commits(master.port, 2)) << mode;
+        EXPECT_TRUE(store.history.empty()) << mode;
+    }
+    EXPECT_EQ(record().epoch, Epoch{0});
+}
+
+TEST_F(NoFailover, ACrashOfOneBackend) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    (void)try_sql(master.port, "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'");
+    EXPECT_TRUE(coordinator->run_until([&] { return gate() == Gate::Held; }, Millis(5'000)));
+    wait_counting({&slave}, 1);
+    EXPECT_TRUE(commits(master.port, 1));
+    EXPECT_TRUE(store.history.empty());
+}
+
+TEST_F(NoFailover, TooManyConnections) {
+    make_master("superuser_reserved_connections = 0\n");
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    std::vector<std::unique_ptr<NodeConnection>> held;
+    bool full = false;
+    asio::co_spawn(
+        coordinator->context,
+        [&]() -> asio::awaitable<void> {
+            ConnectTarget target{master.address(), NodeLogin{}, "test"};
+            while (!full) {
+                auto opened = co_await NodeConnection::open(target, Millis(5'000));
+                if (opened.ok())
+                    held.push_back(std::move(*opened));
+                else
+                    full = true;
+            }
+        },
+        asio::detached);
+    ASSERT_TRUE(coordinator->run_until([&] { return full; }));
+    coordinator->run_for(Millis(1'000));
+    EXPECT_TRUE(store.history.empty());
+    held.clear();
+    wait_open();
+    EXPECT_TRUE(commits(master.port, 1));
+}
+
+// --- Promotion by hand
+// --------------------------------------------------------------------------------------------
+
+TEST_F(ByHand, WithALiveMaster) {
+    make_master();
+    RealServer& second = make_slave(2, synchronous);
+    RealServer& third = make_slave(3, synchronous);
+    start_coordinator();
+    wait_counting({&second, &third}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    const Answer answer = promote(3);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
+    EXPECT_EQ(answer.text, third.address().to_string());
+    wait_counting({&second}, 1);
+    expect_master(third, 2, names(1, {2}, 1));
+    ASSERT_TRUE(commits(third.port, 2));
+    EXPECT_FALSE(commits(master.port, 99, Millis(1'500))) << "the former master acknowledges nothing";
+    EXPECT_EQ(values(third), "1,2");
+    ASSERT_EQ(store.history.size(), 1U);
+    expect_sane(store.history[0]);
+    EXPECT_EQ(store.history[0].decided_by, "admin");
+    EXPECT_EQ(store.history[0].lost_wal_bytes, 0);
+}
+
+TEST_F(ByHand, WithRestart) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    const std::string before = sql(slave, "SELECT pg_postmaster_start_time()");
+    const Answer answer = promote(2, {}, true);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
+    wait_open();
+    expect_master(slave, 2, "");
+    EXPECT_NE(sql(slave, "SELECT pg_postmaster_start_time()"), before);
+    EXPECT_EQ(values(slave), "1");
+    EXPECT_EQ(store.history.at(0).method, "restart");
+}
+
+TEST_F(ByHand, TakesOverThePortOfALiveMaster) {
+    make_master();
+    RealServer& second = make_slave(2, synchronous);
+    RealServer& third = make_slave(3, synchronous);
+    start_coordinator();
+    wait_counting({&second, &third}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    const Answer answer = promote(2, ":" + std::to_string(master.port));
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
+    EXPECT_EQ(answer.text, master.address().to_string());
+    EXPECT_FALSE(master.running()) << "two servers can't have one port";
+    second.port = master.port;
+    wait_counting({&third}, 1);
+    expect_master(second, 2, names(1, {3}, 1));
+    EXPECT_TRUE(commits(second.port, 2));
+    EXPECT_EQ(values(second), "1,2");
+}
+
+TEST_F(ByHand, TakesOverThePortOfADeadMaster) {
+    settings.policy.failover = false;
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    wait_until("the master to be seen as dead", [&] { return gate() == Gate::Held; });
+    const Answer answer = promote(2, "127.0.0.1:" + std::to_string(master.port));
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
+    slave.port = master.port;
+    wait_open();
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+TEST_F(ByHand, PromotesADeadMastersSlaveWhenFailoverIsOff) {
+    settings.policy.failover = false;
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    master.kill9();
+    wait_until("the master to be seen as dead", [&] { return gate() == Gate::Held; });
+    coordinator->run_for(Millis(500));
+    EXPECT_TRUE(store.history.empty());
+    const Answer answer = promote(2);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
+    wait_open();
+    expect_master(slave, 2, "");
+}
+
+TEST_F(ByHand, ForceOfAnAsynchronousSlaveTellsTheLoss) {
+    make_master();
+    RealServer& slave = make_slave(2, asynchronous);
+    start_coordinator();
+    wait_open();
+    expect_refused(promote(2), sqlstate::object_not_in_prerequisite_state);
+    EXPECT_TRUE(commits(master.port, 1));
+    EXPECT_TRUE(store.history.empty());
+    // It has fallen behind: what comes now is lost with the master that lives.
+    (void)sql(slave, "ALTER SYSTEM SET primary_conninfo = ''");
+    (void)sql(slave, "SELECT pg_reload_conf()");
+    wait_until("the cut", [&] { return sql(master, "SELECT count(*) FROM pg_stat_replication") == "0"; });
+    ASSERT_TRUE(commits(master.port, 2));
+    const Answer answer = promote(2, {}, false, true);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
+    wait_open();
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+    EXPECT_NE(store.history.at(0).lost_wal_bytes, 0) << "a commit is lost";
+    EXPECT_FALSE(commits(master.port, 99, Millis(1'500))) << "the former master acknowledges nothing";
+}
+
+TEST_F(ByHand, ForceOfALaggingSlaveKeepsTheFurtherOneFromAcknowledging) {
+    settings.policy.failover = false;
+    make_master();
+    RealServer& second = make_slave(2, synchronous);
+    RealServer& third = make_slave(3, asynchronous);
+    start_coordinator();
+    wait_counting({&second}, 1);
+    (void)sql(third, "ALTER SYSTEM SET primary_conninfo = ''");
+    (void)sql(third, "SELECT pg_reload_conf()");
+    wait_until("the cut", [&] { return sql(master, "SELECT count(*) FROM pg_stat_replication") == "1"; });
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    wait_until("the master to be seen as dead", [&] { return gate() == Gate::Held; });
+    const Answer answer = promote(3, {}, false, true);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
+    wait_open();
+    EXPECT_EQ(values(third), "");
+    EXPECT_TRUE(commits(third.port, 2));
+    EXPECT_NE(store.history.at(0).lost_wal_bytes, 0);
+    coordinator->run_for(Millis(1'500));
+    EXPECT_EQ(record().wanted().find(second.address()), nullptr)
+        << "its WAL is no prefix: it must be rewound first";
+    EXPECT_EQ(sql(third, "SELECT count(*) FROM pg_stat_replication"), "0");
+}
+
+TEST_F(ByHand, RefusalsLeaveAllAsItWas) {
+    settings.policy.probe_timeout = Millis(5'000);  // long enough that a dead slave still counts
+    make_master();
+    RealServer& second = make_slave(2, synchronous);
+    RealServer& third = make_slave(3, synchronous);
+    start_coordinator();
+    wait_counting({&second, &third}, 1);
+
+    expect_refused(promote(9), sqlstate::undefined_object);
+    expect_refused(promote(1), sqlstate::undefined_object);
+    expect_refused(promote(2, "nonsense"), sqlstate::invalid_parameter_value);
+    expect_refused(promote(2, ":" + std::to_string(third.port)), sqlstate::object_in_use);
+    EXPECT_TRUE(commits(master.port, 1));
+
+    // Too few to fence: neither the master nor its port may be taken.
+    third.kill9();
+    expect_refused(promote(2, ":" + std::to_string(master.port)), sqlstate::object_not_in_prerequisite_state);
+    EXPECT_TRUE(master.running());
+    EXPECT_NE(sql(second, "SHOW primary_conninfo"), "");
+    third.start();
+    wait_counting({&second, &third}, 1);
+    EXPECT_TRUE(commits(master.port, 2));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_EQ(record().epoch, Epoch{0});
+}
+
+TEST_F(ByHand, AMasterThatDiesJustBefore) {
+    // The view still says that it lives when the promotion begins.
+    settings.policy.failover = false;
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    const Answer first = promote(2);
+    if (!first.status.ok()) {
+        EXPECT_EQ(first.status.error().sqlstate, sqlstate::object_not_in_prerequisite_state)
+            << first.status.error().message;
+        wait_until("the master to be seen as dead", [&] {
+            const NodeView* shown = coordinator->environment.view.find(group);
+            return shown != nullptr && shown->state == NodeState::Down;
+        });
+        const Answer second = promote(2);
+        ASSERT_TRUE(second.status.ok()) << second.status.error().message;
+    }
+    wait_open();
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+// --- A coordinator that dies in the middle, and its successor
+// ---------------------------------------------------
+
+/// Lets a coordinator die at its n-th call into its environment after `begin`, then has a successor go on.
+/// Returns false when the coordinator finished before.
+class Interrupted : public MonitorTest {
+  protected:
+    void make_cluster() {
+        settings.policy.restart_grace = Millis(500);
+        make_master();
+        second = &make_slave(2, synchronous);
+        third = &make_slave(3, synchronous);
+        start_coordinator();
+        wait_counting({second, third}, 1);
+        ASSERT_TRUE(commits(master.port, 1));
+        coordinator.reset();
+    }
+
+    /// The group as a successor must bring it in order: one promotion, no commit lost, the other slave
+    /// counts.
+    void expect_finished() {
+        wait_history(1);
+        RealServer* heir =
+            record().master == second->address() || second->port == record().master.port ? second : third;
+        RealServer* rest = heir == second ? third : second;
+        wait_counting({rest}, 1);
+        EXPECT_EQ(record().epoch, Epoch{1});
+        expect_master(*heir, 2, names(1, {rest == second ? 2 : 3}, 1));
+        EXPECT_TRUE(commits(heir->port, 2));
+        EXPECT_EQ(values(*heir), "1,2");
+        EXPECT_EQ(store.history.at(0).lost_wal_bytes, 0);
+        expect_sane(store.history.at(0));
+    }
+
+    RealServer* second = nullptr;
+    RealServer* third = nullptr;
+};
+
+class InterruptedFailover : public Interrupted, public ::testing::WithParamInterface<int> {};
+
+TEST_P(InterruptedFailover, IsFinishedByASuccessor) {
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator(GetParam());
+    wait_open();
+    master.kill9();
+    coordinator->budget().arm();
+    const bool finished =
+        coordinator->run_until([&] { return !store.history.empty() && count_now({second}, 1); });
+    if (!coordinator->dead()) {
+        EXPECT_TRUE(finished || !store.history.empty());
+        GTEST_SKIP() << "a failover makes only " << coordinator->budget().counted() << " calls";
+    }
+    RecordProperty("died_at", coordinator->budget().last());
+    SCOPED_TRACE("died at " + coordinator->budget().last());
+    start_coordinator();
+    expect_finished();
+}
+
+INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedFailover, ::testing::Range(1, 21));
+
+class InterruptedRestart : public Interrupted, public ::testing::WithParamInterface<int> {};
+
+TEST_P(InterruptedRestart, IsFinishedByASuccessor) {
+    settings.policy.promotion = replication::PromotionMethod::Restart;
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator(GetParam());
+    wait_open();
+    master.kill9();
+    coordinator->budget().arm();
+    (void)coordinator->run_until([&] { return !store.history.empty(); });
+    if (!coordinator->dead())
+        GTEST_SKIP() << "a failover makes only " << coordinator->budget().counted() << " calls";
+    SCOPED_TRACE("died at " + coordinator->budget().last());
+    start_coordinator();
+    wait_history(1);
+    // Equal positions: the first by address.
+    RealServer* heir = second->port < third->port ? second : third;
+    heir->port = record().master.port;
+    expect_finished();
+}
+
+INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedRestart, ::testing::Range(6, 16));
+
+TEST_F(Interrupted, AMasterThatWakesAfterTheDeciderDiedGetsItsSlaveBack) {
+    // Also where nothing may degrade: the fence of a decider that died is taken back.
+    settings.policy.sync_degrade = false;
+    settings.policy.probe_timeout = Millis(500);
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator();
+    wait_open();
+    master.freeze();
+    coordinator->budget().arm();
+    wait_until("a fence", [&] {
+        return sql(*second, "SHOW primary_conninfo").empty() || sql(*third, "SHOW primary_conninfo").empty();
+    });
+    const bool recorded = record().pending.has_value() || !store.history.empty();
+    coordinator.reset();
+    master.thaw();
+    if (recorded) GTEST_SKIP() << "the failover was quicker than the test";
+    settings.policy.restart_grace = Millis(5'000);
+    start_coordinator();
+    wait_counting({second, third}, 1);
+    EXPECT_TRUE(commits(master.port, 2));
+    EXPECT_TRUE(store.history.empty());
+    wait_until("both streams", [&] {
+        return sql(master, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "2";
+    });
+}
+
+TEST_F(Successor, WaitsForTheChosenThatDiedAfterItWasRecorded) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    coordinator->environment.memory_arbiter.on_change = [&](const Record& next) {
+        if (next.pending) coordinator->budget().arm();
+    };
+    master.kill9();
+    wait_until("the record", [&] { return record().pending.has_value(); });
+    coordinator.reset();
+    if (sql(slave, "SELECT pg_is_in_recovery()") == "t") {
+        slave.kill9();
+        start_coordinator();
+        wait_until("the reason", [&] { return why().find("isn't finished") != std::string::npos; });
+        EXPECT_EQ(gate(), Gate::Held);
+        slave.start();
+    } else {
+        start_coordinator();
+    }
+    wait_history(1);
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+TEST_F(Successor, OfACalmCoordinatorChangesNothing) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    const std::vector<Configuration> before = record().configurations;
+    const std::uint64_t claim = record().claim;
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    EXPECT_EQ(record().configurations, before);
+    EXPECT_GT(record().claim, claim);
+    EXPECT_TRUE(commits(master.port, 1));
+    EXPECT_TRUE(store.history.empty());
+}
+
+TEST_F(Successor, AMasterThatDiedWhileNoCoordinatorRan) {
+    settings.policy.restart_grace = Millis(1'000);
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    coordinator.reset();
+    master.kill9();
+    start_coordinator();
+    wait_history(1);
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+}  // namespace
+}  // namespace pgxc::test
+
+int main(int argc, char** argv) {
+    ::testing::InitGoogleTest(&argc, argv);
+    if (argc == 3 && std::string_view(argv[1]) == "--bindir") pgxc::test::set_program_directory(argv[2]);
+    if (!::testing::GTEST_FLAG(list_tests)) {
+        if (argc != 3) {
+            std::fprintf(stderr, "usage: %s --bindir DIRECTORY_OF_PG_CTL\n", argv[0]);
+            return EXIT_FAILURE;
+        }
+        if (!pgxc::test::leave_root()) return EXIT_FAILURE;
+    }
+    pgxc::set_log_sink(pgxc::test::keep_log);
+    return RUN_ALL_TESTS();
+}

@@ -1,0 +1,225 @@
+#include "real_server.h"
+
+#include <grp.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/unique_fd.h"
+#include "replication/process_runner.h"
+
+namespace pgxc::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr Millis program_deadline{60'000};
+constexpr Millis end_deadline{20'000};
+
+fs::path& program_directory() {
+    static fs::path directory;
+    return directory;
+}
+
+std::string read_file(const fs::path& path) {
+    std::ifstream stream(path);
+    return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+void run_program(const std::string& name, std::vector<std::string> arguments) {
+    replication::Command command;
+    command.arguments = std::move(arguments);
+    command.arguments.insert(command.arguments.begin(), program_directory() / name);
+    command.environment = replication::clean_environment();
+    const auto result = replication::run(command, program_deadline);
+    if (!result.ok()) throw std::runtime_error(name + ": " + result.error().message);
+    if (!result->succeeded()) throw std::runtime_error(name + " failed: " + result->output);
+}
+
+struct Process {
+    pid_t parent = 0;
+    char state = 0;
+};
+
+Process process(const std::string& pid) {
+    // pid (program) state parent ...; the program's name may hold anything.
+    const std::string stat = read_file("/proc/" + pid + "/stat");
+    Process found;
+    const auto end = stat.rfind(')');
+    if (end == std::string::npos) return found;
+    std::istringstream fields(stat.substr(end + 1));
+    fields >> found.state >> found.parent;
+    return found;
+}
+
+bool alive(pid_t pid) {
+    const Process found = process(std::to_string(pid));
+    return found.state != 0 && found.state != 'Z';
+}
+
+std::vector<pid_t> children(pid_t parent) {
+    std::vector<pid_t> found;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+        const std::string name = entry.path().filename();
+        if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+        if (process(name).parent == parent) found.push_back(static_cast<pid_t>(std::stol(name)));
+    }
+    return found;
+}
+
+/// A process that is no child of ours gives no event when it ends.
+void wait_gone(const std::vector<pid_t>& pids) {
+    const TimePoint deadline = Clock::now() + end_deadline;
+    for (const pid_t pid : pids) {
+        while (alive(pid)) {
+            if (Clock::now() >= deadline)
+                throw std::runtime_error("process " + std::to_string(pid) + " does not end");
+            std::this_thread::sleep_for(Millis(1));
+        }
+    }
+}
+
+}  // namespace
+
+void set_program_directory(fs::path bindir) {
+    program_directory() = std::move(bindir);
+}
+
+bool leave_root() {
+    if (::geteuid() != 0) return true;
+    const passwd* user = ::getpwnam("postgres");
+    if (user == nullptr) {
+        std::fputs("servers don't run as root, and there is no OS user \"postgres\"\n", stderr);
+        return false;
+    }
+    const bool left = ::initgroups(user->pw_name, user->pw_gid) == 0 && ::setgid(user->pw_gid) == 0 &&
+                      ::setuid(user->pw_uid) == 0;
+    // A process that changed its user can't be looked into, not even by its own leak checker.
+    (void)::prctl(PR_SET_DUMPABLE, 1);
+    if (!left) std::perror("can't become the OS user \"postgres\"");
+    return left;
+}
+
+Workspace::Workspace() {
+    std::string name = fs::temp_directory_path() / "pgxc_monitor_XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("can't make " + name);
+    path_ = name;
+}
+
+Workspace::~Workspace() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+}
+
+std::uint16_t free_port() {
+    const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    auto* raw = reinterpret_cast<sockaddr*>(&address);
+    if (::bind(fd.get(), raw, length) != 0 || ::getsockname(fd.get(), raw, &length) != 0)
+        throw std::runtime_error("no free port");
+    return ntohs(address.sin_port);
+}
+
+RealServer::RealServer(const Workspace& workspace, std::string name)
+    : port(free_port()), data_(workspace.path() / name), log_(workspace.path() / (name + ".log")) {}
+
+RealServer::~RealServer() {
+    try {
+        if (frozen_) thaw();
+        if (running()) kill9();
+    } catch (const std::exception& problem) {
+        std::fprintf(stderr, "%s\n", problem.what());
+    }
+}
+
+void RealServer::write_configuration(const std::string& settings) const {
+    std::ofstream(data_ / "postgresql.conf") << "port = " << port << "\n"
+                                             << "listen_addresses = '127.0.0.1'\n"
+                                                "unix_socket_directories = ''\n"
+                                                "fsync = off\n"
+                                                "wal_log_hints = on\n"
+                                                "autovacuum = off\n"
+                                                "shared_buffers = 16MB\n"
+                                                "max_connections = 40\n"
+                                             << settings;
+}
+
+void RealServer::initialize(const std::string& settings) {
+    run_program("initdb", {"-D", data_, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"});
+    write_configuration(settings);
+    start();
+}
+
+void RealServer::clone(const RealServer& master, const std::string& settings) {
+    run_program("pg_basebackup", {"-D", data_, "-R", "-N", "-c", "fast", "-h", "127.0.0.1", "-p",
+                                  std::to_string(master.port), "-U", "postgres"});
+    write_configuration(settings);
+    start();
+}
+
+void RealServer::start() {
+    run_program("pg_ctl", {"start", "-D", data_, "-l", log_, "-w"});
+}
+
+void RealServer::stop(const std::string& mode) {
+    run_program("pg_ctl", {"stop", "-D", data_, "-m", mode, "-w"});
+}
+
+void RealServer::restart(const std::string& mode) {
+    run_program("pg_ctl", {"restart", "-D", data_, "-m", mode, "-l", log_, "-w"});
+}
+
+pid_t RealServer::postmaster() const {
+    const std::string text = file("postmaster.pid");
+    return text.empty() ? 0 : static_cast<pid_t>(std::stol(text));
+}
+
+bool RealServer::running() const {
+    const pid_t pid = postmaster();
+    return pid != 0 && alive(pid);
+}
+
+void RealServer::kill9() {
+    const pid_t pid = postmaster();
+    std::vector<pid_t> all = children(pid);
+    all.push_back(pid);
+    ::kill(pid, SIGKILL);
+    // A logger or archiver would take longer, but there is none here: all others notice at once.
+    wait_gone(all);
+}
+
+void RealServer::freeze() {
+    const pid_t pid = postmaster();
+    // The postmaster first, so that no child is born meanwhile.
+    ::kill(pid, SIGSTOP);
+    for (const pid_t child : children(pid)) ::kill(child, SIGSTOP);
+    frozen_ = true;
+}
+
+void RealServer::thaw() {
+    const pid_t pid = postmaster();
+    for (const pid_t child : children(pid)) ::kill(child, SIGCONT);
+    ::kill(pid, SIGCONT);
+    frozen_ = false;
+}
+
+std::string RealServer::file(const std::string& name) const {
+    return read_file(data_ / name);
+}
+
+}  // namespace pgxc::test

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "catalog/node.h"
+
+/// PostgreSQL servers for tests: on loopback, on free ports, in a directory of their own that goes with them.
+namespace pgxc::test {
+
+/// Where initdb, pg_ctl and pg_basebackup are; set once at the start.
+void set_program_directory(std::filesystem::path bindir);
+/// Servers never run as root: becomes the OS user "postgres" where it is root. False, with a reason on
+/// standard error, where it can't.
+[[nodiscard]] bool leave_root();
+
+/// A temporary directory that is removed with everything in it.
+class Workspace {
+  public:
+    Workspace();
+    ~Workspace();
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+  private:
+    std::filesystem::path path_;
+};
+
+[[nodiscard]] std::uint16_t free_port();
+
+class RealServer {
+  public:
+    /// Makes no server yet.
+    RealServer(const Workspace& workspace, std::string name);
+    /// Ends the server without asking it.
+    ~RealServer();
+    RealServer(const RealServer&) = delete;
+    RealServer& operator=(const RealServer&) = delete;
+
+    /// A new, started master; `settings` are lines for postgresql.conf.
+    void initialize(const std::string& settings = {});
+    /// A started slave, as "pg_basebackup -R" leaves it.
+    void clone(const RealServer& master, const std::string& settings = {});
+
+    void start();
+    /// pg_ctl stop or restart with a mode; waits for it.
+    void stop(const std::string& mode);
+    void restart(const std::string& mode);
+    /// kill -9 of the postmaster; waits until it and all its children are gone.
+    void kill9();
+    /// SIGSTOP to all its processes, and back.
+    void freeze();
+    void thaw();
+
+    [[nodiscard]] HostPort address() const { return {"127.0.0.1", port}; }
+    [[nodiscard]] bool running() const;
+    /// The text of a file in its data directory; empty where there is none.
+    [[nodiscard]] std::string file(const std::string& name) const;
+
+    std::uint16_t port;
+
+  private:
+    [[nodiscard]] pid_t postmaster() const;
+    void write_configuration(const std::string& settings) const;
+
+    std::filesystem::path data_;
+    std::filesystem::path log_;
+    bool frozen_ = false;
+};
+
+}  // namespace pgxc::test
