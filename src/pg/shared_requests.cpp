@@ -166,6 +166,11 @@ std::optional<TakenRequest> take_monitor_request() {
     return taken;
 }
 
+bool monitor_request_abandoned(int slot) {
+    Locked lock(shared->request_lock, LW_SHARED);
+    return shared->requests[slot].state == SlotState::Abandoned;
+}
+
 void finish_monitor_request(int slot, const Status& status, const std::string& text) {
     Locked lock(shared->request_lock, LW_EXCLUSIVE);
     RequestSlot& request = shared->requests[slot];

@@ -91,6 +91,8 @@ struct TakenRequest {
 
 /// Takes the oldest request that waits. Monitor only.
 [[nodiscard]] std::optional<TakenRequest> take_monitor_request();
+/// Nobody waits for the answer any more (cancelled, or the session ended).
+[[nodiscard]] bool monitor_request_abandoned(int slot);
 /// Answers. Texts longer than the slot holds are cut.
 void finish_monitor_request(int slot, const Status& status, const std::string& text);
 
