@@ -45,6 +45,7 @@ for program in debootstrap git; do
 done
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/pgxc_fresh.XXXXXX")
+chmod 755 "$root" # the root of a file system that other users must get into
 cleanup() {
     local status=$? mounted
     trap - EXIT INT TERM
