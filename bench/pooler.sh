@@ -69,7 +69,8 @@ pgxc_free_port && coordinator=$PGXC_PORT
 pgxc_free_port && ours=$PGXC_PORT
 pgxc_free_port && bouncer=$PGXC_PORT
 
-room="max_connections = $((pool_size + clients + 20))"
+# Both poolers keep their connections while the other, or a direct run, is measured.
+room="max_connections = $((2 * pool_size + clients + 20))"
 pgxc_make_server "$bin" "$work" datanode "$datanode" "$room"
 pgxc_make_server "$bin" "$work" coordinator "$coordinator" "$room" "shared_preload_libraries = 'pgxc_ha'" \
     "max_prepared_transactions = 64" "pgxc.coordinators = '1=127.0.0.1:$coordinator'" \
