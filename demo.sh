@@ -122,7 +122,7 @@ pgxc_free_port && slave4=$PGXC_PORT
 make_master() { pgxc_make_server "$bin" "$work" "$@" "wal_log_hints = on"; }
 # make_slave NAME PORT MASTER_PORT: plain pg_basebackup -R; only the port is edited.
 make_slave() {
-    as_server "$bin/pg_basebackup" -D "$work/$1" -R -c fast -h 127.0.0.1 -p "$3" -U postgres
+    as_server "$bin/pg_basebackup" -D "$work/$1" -R -c fast --no-sync -h 127.0.0.1 -p "$3" -U postgres
     sed -i "s/^port = .*/port = $2/" "$work/$1/postgresql.conf"
     pgxc_start_server "$bin" "$work" "$1"
 }
@@ -172,7 +172,7 @@ INSERT INTO journal VALUES (:client_id, :n);
 COMMIT;
 END
 sed 's/^/   /' "$work/load.sql"
-clients=20 seconds=12
+clients=20 seconds=9
 say "   pgbench: $clients clients, 400 transactions per second for $seconds s. Client c's n-th transaction writes (c, n)."
 as_server "$bin/pgbench" "${load[@]}" -n -f "$work/load.sql" -D n=0 -c $clients -j 2 --rate 400 -T $seconds \
     -l --log-prefix="$work/acknowledged" postgres >"$work/pgbench.out" 2>"$work/pgbench.err" &

@@ -177,7 +177,8 @@ pgxc_free_port() {
 pgxc_make_server() {
     local bin=$1 work=$2 name=$3 port=$4
     shift 4
-    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C >"$work/$name.initdb.log" 2>&1 ||
+    as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C --no-sync \
+        >"$work/$name.initdb.log" 2>&1 ||
         die "initdb failed: $(tail -n 5 "$work/$name.initdb.log")"
     printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" "$@" \
         >>"$work/$name/postgresql.conf"
