@@ -51,7 +51,8 @@ void NodeWatch::kick() {
 }
 
 void NodeWatch::notify() {
-    if (on_change_) on_change_();
+    // A copy: whoever is told may stop this watch, which drops the function that is running.
+    if (const auto tell = on_change_) tell();
 }
 
 asio::awaitable<void> NodeWatch::pause(Millis time) {
