@@ -449,7 +449,7 @@ asio::awaitable<Status> NodeGroup::open_gate() {
 
 GateExpectation NodeGroup::gate_expectation(const Configuration& configuration) const {
     GateExpectation expected;
-    expected.slaves = names_of(configuration);
+    expected.slaves = configuration.names();
     expected.names = names_in_force(configuration);
     expected.k = configuration.k;
     expected.system_identifier = record_->system_identifier;
@@ -463,7 +463,7 @@ asio::awaitable<void> NodeGroup::tidy_slots() {
     tidied_at_ = now;
     auto master = co_await session(record_->master);
     if (!master.ok()) co_return;
-    std::vector<std::string> keep = names_of(record_->wanted());
+    std::vector<std::string> keep = record_->wanted().names();
     for (const Node& node : surroundings_.topology().nodes())
         if (!node.is_master()) keep.push_back(standby_name(node.key, record_->epoch));
     if (Status dropped = co_await drop_stale_slots(**master, keep); !dropped.ok())

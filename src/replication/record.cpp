@@ -112,14 +112,8 @@ bool plausible(const Record& record) {
 
 }  // namespace
 
-std::vector<std::string> names_of(const Configuration& configuration) {
-    std::vector<std::string> names;
-    for (const Member& member : configuration.slaves) names.push_back(member.name);
-    return names;
-}
-
 std::string names_in_force(const Configuration& configuration) {
-    return synchronous_standby_names(configuration.k, names_of(configuration));
+    return synchronous_standby_names(configuration.k, configuration.names());
 }
 
 const Member* Configuration::find(const HostPort& address) const {

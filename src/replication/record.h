@@ -32,9 +32,7 @@ struct Configuration {
     friend bool operator==(const Configuration&, const Configuration&) = default;
 };
 
-/// The application_names that count in a configuration.
-[[nodiscard]] std::vector<std::string> names_of(const Configuration& configuration);
-/// synchronous_standby_names for it.
+/// synchronous_standby_names for a configuration.
 [[nodiscard]] std::string names_in_force(const Configuration& configuration);
 
 /// A promotion that is recorded (so: decided) and not yet finished. Holds all that another monitor needs to

@@ -116,8 +116,7 @@ TEST(Configuration, NeedsSoManyFencesThatTheRestCantAcknowledge) {
 TEST(Configuration, NamesInForce) {
     EXPECT_EQ(names_in_force(configuration(4, {2, 3}, 2)), "ANY 2 (pgxc_d_2_e4, pgxc_d_3_e4)");
     EXPECT_EQ(names_in_force(configuration(4, {}, 0)), "");
-    EXPECT_EQ(names_of(configuration(4, {3, 2}, 1)),
-              (std::vector<std::string>{"pgxc_d_3_e4", "pgxc_d_2_e4"}));
+    EXPECT_EQ(configuration(4, {3, 2}, 1).names(), (std::vector<std::string>{"pgxc_d_3_e4", "pgxc_d_2_e4"}));
 }
 
 TEST(Configuration, FindsByAddress) {
