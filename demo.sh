@@ -78,10 +78,10 @@ sql() {
 }
 # ask PORT TEXT: one value.
 ask() { psql_at "$1" -qAt -c "$2"; }
-# wait_until SECONDS WHAT TEXT: until the coordinator answers t.
+# wait_until SECONDS WHAT TEXT [PORT]: until the coordinator (or the server on PORT) answers t.
 wait_until() {
     local end=$((SECONDS + $1))
-    until [ "$(ask "$coordinator" "$3" 2>/dev/null || true)" = t ]; do
+    until [ "$(ask "${4:-$coordinator}" "$3" 2>/dev/null || true)" = t ]; do
         [ $SECONDS -lt $end ] || die "waited $1 s for $2"
         sleep 0.05
     done
@@ -178,7 +178,8 @@ as_server "$bin/pgbench" "${load[@]}" -n -f "$work/load.sql" -D n=0 -c $clients 
     -l --log-prefix="$work/acknowledged" postgres >"$work/pgbench.out" 2>"$work/pgbench.err" &
 bench_pid=$!
 unset PGOPTIONS
-sleep 4
+wait_until 60 "1000 transactions" "SELECT count(*) >= 1000 FROM journal" "$datanode1"
+say "   1000 of them are acknowledged."
 
 step "6. kill -9 of datanode 1's master, in the middle of the load"
 victim=$(head -n 1 "$work/datanode1/postmaster.pid")

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "pooler/router.h"
 #include "pooler/setting_set.h"
 #include "wire/statement_head.h"
 
@@ -72,12 +73,15 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
                      wire::read_statement_head(sql).control != wire::TransactionControl::Unknown;
     if (is_plain && one) return use;
     if (!one) {
-        use.bits |= SessionUse::SetsSession | SessionUse::Keeps;
+        use.bits |= SessionUse::SetsSession | SessionUse::Keeps | SessionUse::Calls;
     } else if (first.is("set")) {
         if (set_outlives_transaction(scanner)) use.bits |= SessionUse::SetsSession;
     } else if (first.is("listen") || first.is("load") || first.is("prepare") || first.is("reset") ||
-               first.is("discard") || first.is("do") || first.is("call")) {
+               first.is("discard") || first.is("do")) {
         use.bits |= SessionUse::Keeps;
+    } else if (first.is("call")) {
+        use.bits |= SessionUse::Keeps;
+        if (!is_own_statement(sql)) use.bits |= SessionUse::Calls;
     } else if (first.kind != wire::SqlToken::Kind::Word && first.kind != wire::SqlToken::Kind::End) {
         use.bits |= SessionUse::SetsSession;
     }
@@ -98,7 +102,7 @@ std::string_view pin_reason_when_done(std::string_view tag, SessionUse use) {
     if (tag == "LOAD") return "LOAD";
     if (tag == "PREPARE") return "PREPARE";
     if (tag == "DO") return "DO";
-    if (tag == "CALL") return "CALL";
+    if (tag == "CALL") return use.has(SessionUse::Calls) ? "CALL" : std::string_view{};
     if (use.has(SessionUse::CallsSetConfig)) return "set_config()";
     if (tag == "DECLARE CURSOR")
         return use.has(SessionUse::HoldsCursor) ? "WITH HOLD cursor" : std::string_view{};

@@ -58,7 +58,8 @@ asio::awaitable<Result<std::unique_ptr<NodeConnection>>> LockSession::second_ses
 }
 
 asio::awaitable<bool> LockSession::lost() {
-    co_return connection_->broken() || co_await connection_->wait_broken(Clock::now());
+    if (connection_->broken()) co_return true;
+    co_return co_await connection_->wait_broken(Clock::now());
 }
 
 }  // namespace pgxc

@@ -251,15 +251,21 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
             "SELECT coalesce((SELECT wait_event FROM pg_catalog.pg_stat_activity WHERE backend_type = "
             "'startup'), ''), "
             "EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walreceiver'), "
-            "greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()), "
-            "(SELECT greatest(timeline_id, (SELECT min_recovery_end_timeline FROM "
-            "pg_catalog.pg_control_recovery())) "
-            "FROM pg_catalog.pg_control_checkpoint())",
+            "greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())",
             effect_timeout);
         if (!state.ok()) co_return state.error().error;
         if (state->text(0) == "RecoveryRetrieveRetryInterval" && state->text(1) == "f") {
             result.position = Lsn::parse(state->text(2)).value_or(Lsn{});
-            result.timeline = TimelineId{static_cast<std::uint32_t>(std::stoul("0" + state->text(3)))};
+            // The control file alone would tell too little: it learns of a switch of timeline at the next
+            // restartpoint only. What was received is there as segments.
+            auto timeline = co_await slave.run(
+                "SELECT greatest((SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), "
+                "(SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), "
+                "(SELECT max(('x' || substr(name, 1, 8))::bit(32)::int) FROM pg_catalog.pg_ls_waldir() "
+                "WHERE name ~ '^[0-9A-F]{24}$'))",
+                effect_timeout);
+            if (!timeline.ok()) co_return timeline.error();
+            result.timeline = TimelineId{static_cast<std::uint32_t>(std::stoul("0" + timeline->text()))};
             co_return result;
         }
         const TimePoint now = Clock::now();

@@ -407,7 +407,12 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
 
     const auto seen = surroundings_.observations();
     const auto master = seen.find(record_->master);
-    const bool master_alive = master != seen.end() && master->second.silence == Silence::None;
+    const auto lives = [this] {
+        const auto now_seen = surroundings_.observations();
+        const auto found = now_seen.find(record_->master);
+        return found != now_seen.end() && found->second.silence == Silence::None;
+    };
+    bool master_alive = lives();
     ServerPlace place;
     if (restart) {
         const bool port_in_use_now = master_alive && takes_over;
@@ -463,6 +468,11 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
             if (!caught_up.ok() && !task.force) silent = caught_up;
         }
         if (!silent.ok()) {
+            // It may have died since it was last seen: then there is nothing to silence.
+            co_await observe_anew(record_->master);
+            master_alive = lives();
+        }
+        if (!silent.ok() && master_alive) {
             // Nothing is recorded yet: the master goes on as it was, proven anew by the gate.
             co_return Error{
                 silent.error().sqlstate,

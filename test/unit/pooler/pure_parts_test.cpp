@@ -85,6 +85,9 @@ TEST(SessionUse, WhatOutlivesTheTransactionPins) {
     EXPECT_EQ(pinned_by("select set_config('a.b', 'c', false)", "SELECT 1"), "set_config()");
     EXPECT_EQ(pinned_by("do $$ begin end $$", "DO"), "DO");
     EXPECT_EQ(pinned_by("call p()", "CALL"), "CALL");
+    EXPECT_EQ(pinned_by("call p(); call pgxc.x()", "CALL"), "CALL");
+    EXPECT_EQ(pinned_by("call pgxc.x()", "CALL"), "");
+    EXPECT_EQ(pinned_by("register datanode slave identified by id 3", "CALL"), "");
 }
 
 TEST(SessionUse, ATextThatCannotBeSeenWholePins) {
