@@ -109,15 +109,6 @@ asio::awaitable<Silence> knock(std::string address, std::uint16_t port, TimePoin
 
 }  // namespace
 
-std::string Rows::text(std::size_t column, std::size_t row) const {
-    if (row >= rows.size() || column >= rows[row].size() || !rows[row][column]) return {};
-    return *rows[row][column];
-}
-
-bool Rows::is_null(std::size_t column, std::size_t row) const {
-    return row >= rows.size() || column >= rows[row].size() || !rows[row][column];
-}
-
 class NodeConnection::Impl {
   public:
     Impl(asio::any_io_executor executor, std::string what) : what_(std::move(what)), descriptor_(executor) {}

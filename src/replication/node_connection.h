@@ -3,13 +3,12 @@
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
 #include <memory>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
 #include "catalog/node.h"
+#include "replication/node_answer.h"
 #include "replication/node_login.h"
 
 /// The control connection to a node: libpq, driven by the loop, never blocking it.
@@ -19,54 +18,6 @@ struct ConnectTarget {
     HostPort address;
     NodeLogin login;
     std::string application_name;
-};
-
-/// Why there is no answer; what the failover policy must tell apart (DESIGN 6.2, step 1).
-enum class Silence : std::uint8_t {
-    None,     // the server answered: it lives, whatever it said
-    Refused,  // nothing listens at that address
-    Lost,     // an established connection was reset or closed
-    Timeout,  // no answer in time
-    Other,    // the address can't be resolved, no route, ...: says nothing about the server
-};
-
-/// An Error, and what it means for the life of the server.
-struct NodeError {
-    Error error;
-    Silence silence = Silence::Other;
-    /// SQLSTATE that the server itself sent; empty where none came.
-    std::string server_sqlstate;
-};
-
-struct ServerNotice {
-    std::string sqlstate;
-    std::string message;
-    std::string
-        routine;  // the C function that reported it: SyncRepWaitForLSN is a cancelled synchronous wait
-};
-
-/// The result of one statement: text, nullopt for NULL.
-struct Rows {
-    std::vector<std::vector<std::optional<std::string>>> rows;
-    std::vector<ServerNotice> notices;
-    /// The first row's column; empty text for NULL or where there is no row.
-    [[nodiscard]] std::string text(std::size_t column = 0, std::size_t row = 0) const;
-    [[nodiscard]] bool is_null(std::size_t column, std::size_t row = 0) const;
-};
-
-template <class T>
-class [[nodiscard]] NodeResult {
-  public:
-    NodeResult(T value) : value_(std::move(value)) {}
-    NodeResult(NodeError error) : error_(std::move(error)) {}
-    [[nodiscard]] bool ok() const { return value_.has_value(); }
-    [[nodiscard]] T& operator*() { return *value_; }
-    [[nodiscard]] T* operator->() { return &*value_; }
-    [[nodiscard]] const NodeError& error() const { return error_; }
-
-  private:
-    std::optional<T> value_;
-    NodeError error_;
 };
 
 class NodeConnection {

@@ -190,6 +190,23 @@ asio::awaitable<Status> alter_system(LockSession& server, SettingChanges setting
     co_return co_await reload(server);
 }
 
+asio::awaitable<Result<EndOfWal>> end_of_wal(LockSession& slave) {
+    // The control file alone would tell too low a timeline: it learns of a switch at the next restartpoint only.
+    // What was received is there as segments.
+    auto end = co_await slave.run(
+        "SELECT greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()), "
+        "greatest((SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), "
+        "(SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), "
+        "(SELECT max(('x' || substr(name, 1, 8))::bit(32)::int) FROM pg_catalog.pg_ls_waldir() "
+        "WHERE name ~ '^[0-9A-F]{24}$'))",
+        effect_timeout);
+    if (!end.ok()) co_return end.error();
+    EndOfWal result;
+    result.position = Lsn::parse(end->text(0)).value_or(Lsn{});
+    result.timeline = TimelineId{static_cast<std::uint32_t>(std::stoul("0" + end->text(1)))};
+    co_return result;
+}
+
 asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::string> expected_names,
                                            std::uint64_t system_identifier,
                                            std::function<Status(const std::string&)> save_conninfo,
@@ -250,22 +267,14 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         auto state = co_await (*witness)->query(
             "SELECT coalesce((SELECT wait_event FROM pg_catalog.pg_stat_activity WHERE backend_type = "
             "'startup'), ''), "
-            "EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walreceiver'), "
-            "greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())",
+            "EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walreceiver')",
             effect_timeout);
         if (!state.ok()) co_return state.error().error;
         if (state->text(0) == "RecoveryRetrieveRetryInterval" && state->text(1) == "f") {
-            result.position = Lsn::parse(state->text(2)).value_or(Lsn{});
-            // The control file alone would tell too little: it learns of a switch of timeline at the next
-            // restartpoint only. What was received is there as segments.
-            auto timeline = co_await slave.run(
-                "SELECT greatest((SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), "
-                "(SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), "
-                "(SELECT max(('x' || substr(name, 1, 8))::bit(32)::int) FROM pg_catalog.pg_ls_waldir() "
-                "WHERE name ~ '^[0-9A-F]{24}$'))",
-                effect_timeout);
-            if (!timeline.ok()) co_return timeline.error();
-            result.timeline = TimelineId{static_cast<std::uint32_t>(std::stoul("0" + timeline->text()))};
+            auto end = co_await end_of_wal(slave);
+            if (!end.ok()) co_return end.error();
+            result.position = end->position;
+            result.timeline = end->timeline;
             co_return result;
         }
         const TimePoint now = Clock::now();

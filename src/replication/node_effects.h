@@ -13,6 +13,13 @@ namespace pgxc {
 /// One statement on a node may take this long before the node counts as unresponsive.
 inline constexpr Millis effect_timeout{5'000};
 
+/// Where a slave's WAL ends, received or replayed, and on which timeline.
+struct EndOfWal {
+    Lsn position;
+    TimelineId timeline;
+};
+[[nodiscard]] asio::awaitable<Result<EndOfWal>> end_of_wal(LockSession& slave);
+
 struct FenceResult {
     Lsn position;  // end of valid WAL, read after the fence held
     TimelineId timeline;

@@ -300,7 +300,7 @@ asio::awaitable<void> NodeGroup::step() {
             if (settled.ok() && gate_ == Gate::Held) settled = co_await open_gate();
             if (settled.ok()) settled = co_await follow();
             if (settled.ok()) co_await tidy_slots();
-            if (settled.ok() && gate_ == Gate::Open) set_why(sync_why_);
+            if (settled.ok() && gate_ == Gate::Open) set_why(sync_why_.empty() ? follow_why_ : sync_why_);
             answer_tasks(settled);
             break;
         }
@@ -530,7 +530,7 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
     if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
-        Status prefix = co_await prove_prefix(**on_master, facts);
+        Status prefix = co_await prove_prefix(**on_master, **on_slave);
         if (!prefix.ok()) co_return prefix;
     }
     StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
@@ -594,6 +594,9 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
 }
 
 asio::awaitable<Status> NodeGroup::follow() {
+    if (follow_tried_ && Clock::now() - *follow_tried_ < retry_interval) co_return Status{};
+    follow_tried_.reset();
+    std::string failed;
     const auto seen = surroundings_.observations();
     const Topology topology = surroundings_.topology();
     for (const Node& slave : topology.nodes()) {
@@ -607,13 +610,13 @@ asio::awaitable<Status> NodeGroup::follow() {
         const bool direct = upstream->is_master();
         const bool old_line = direct && record_->line_of(slave.address) < record_->epoch.value();
         if (!old_line && !streams_from_elsewhere(*observation->second.facts, upstream->address)) continue;
-        if (sync_tried_ && Clock::now() - *sync_tried_ < retry_interval) co_return Status{};
-        if (Status followed = co_await prepare(slave, upstream->address); !followed.ok()) {
-            sync_tried_ = Clock::now();
-            sync_why_ = slave.key.to_string() + " can't follow " + upstream->key.to_string() + ": " +
-                        followed.error().message;
-        }
+        // One that can't doesn't hold up the others.
+        if (Status followed = co_await prepare(slave, upstream->address); !followed.ok())
+            failed = slave.key.to_string() + " can't follow " + upstream->key.to_string() + ": " +
+                     followed.error().message;
     }
+    if (!failed.empty()) follow_tried_ = Clock::now();
+    follow_why_ = failed;
     co_return Status{};
 }
 

@@ -139,6 +139,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     Gate gate_ = Gate::Held;
     std::string why_;
     std::string sync_why_;
+    std::string follow_why_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
     std::map<HostPort, TimePoint>
         missing_since_;       // slaves that count and whose stream the master doesn't have
@@ -146,6 +147,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::optional<TimePoint> retry_at_;
     std::optional<TimePoint> gate_tried_;
     std::optional<TimePoint> sync_tried_;
+    std::optional<TimePoint> follow_tried_;
     std::optional<Timing> timing_;   // of the failover that runs, if it began in this process
     std::optional<Epoch> promoted_;  // the epoch whose master this process has seen promoted and proven
     TimePoint promoted_at_;          // when that was

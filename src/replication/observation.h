@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "catalog/cluster_view.h"
-#include "replication/node_connection.h"
+#include "replication/node_answer.h"
 
 namespace pgxc {
 
