@@ -163,8 +163,21 @@ void RealServer::write_configuration(const std::string& settings) const {
                                              << settings;
 }
 
+/// What initdb makes, made once in this process: all masters of a process have one system identifier.
+const fs::path& RealServer::initialized_directory() {
+    static const Workspace workspace;
+    static const fs::path made = [] {
+        fs::path directory = workspace.path() / "initdb";
+        run_program("initdb",
+                    {"-D", directory, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"});
+        return directory;
+    }();
+    return made;
+}
+
 void RealServer::initialize(const std::string& settings) {
-    run_program("initdb", {"-D", data_, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"});
+    fs::copy(initialized_directory(), data_, fs::copy_options::recursive);
+    fs::permissions(data_, fs::perms::owner_all);
     write_configuration(settings);
     start();
 }

@@ -64,6 +64,7 @@ class RealServer {
     std::uint16_t port;
 
   private:
+    static const std::filesystem::path& initialized_directory();
     [[nodiscard]] pid_t postmaster() const;
     void write_configuration(const std::string& settings) const;
 
