@@ -144,6 +144,27 @@ class Host : public MonitorEnvironment {
         });
     }
 
+    void keep_evidence(const std::vector<Evidence>& evidence) override {
+        const Status kept = in_transaction([&]() -> Status {
+            for (const Evidence& row : evidence) {
+                const auto written = spi_execute(
+                    "INSERT INTO pgxc.failover_evidence (decided_at, node_type, node_id, epoch, decision, "
+                    "reason, facts) VALUES (pg_catalog.to_timestamp($1::float8 / 1000000), $2::\"char\", "
+                    "$3::int4, $4::int8, $5, $6, $7::jsonb)",
+                    {std::to_string(row.at.time_since_epoch().count()),
+                     std::string(1, static_cast<char>(row.group.type)), std::to_string(row.group.id.value()),
+                     std::to_string(row.epoch.value()), row.decision, row.reason, row.facts});
+                if (!written) return written.error();
+            }
+            const auto forgotten = spi_execute(
+                "DELETE FROM pgxc.failover_evidence WHERE evidence_id <= (SELECT max(evidence_id) - 10000 "
+                "FROM pgxc.failover_evidence)");
+            if (!forgotten) return forgotten.error();
+            return {};
+        });
+        if (!kept) log_warning("what was decided is not in pgxc.failover_evidence: " + kept.error().message);
+    }
+
     bool task_abandoned(int ticket) override { return monitor_request_abandoned(ticket); }
 
     void finish_task(int ticket, const Status& status, const std::string& text) override {

@@ -7,6 +7,7 @@
 #include "catalog/cluster_view.h"
 #include "catalog/topology.h"
 #include "replication/arbiter.h"
+#include "replication/evidence.h"
 #include "replication/failover_policy.h"
 #include "replication/node_login.h"
 
@@ -68,6 +69,8 @@ class MonitorEnvironment {
     /// The primary_conninfo that a slave had before it was fenced; for its return. May hold a password.
     [[nodiscard]] virtual Result<std::optional<std::string>> stored_conninfo(const HostPort& slave) = 0;
     [[nodiscard]] virtual Status store_conninfo(const HostPort& slave, const std::string& conninfo) = 0;
+    /// Writes down why the monitor acted or did not. What can't be written is lost: no failover waits for it.
+    virtual void keep_evidence(const std::vector<Evidence>& evidence) = 0;
     /// Whoever asked does not wait for the answer any more.
     [[nodiscard]] virtual bool task_abandoned(int ticket) = 0;
     virtual void finish_task(int ticket, const Status& status, const std::string& text) = 0;

@@ -104,6 +104,7 @@ asio::awaitable<void> NodeGroup::run() {
             log_warning(key_.to_string() + ": " + trouble);
             hold(trouble);
         }
+        keep_evidence();
         if (stopped_) break;
         co_await wait_for_event(std::exchange(look_after_, idle_interval));
     }
@@ -173,6 +174,9 @@ void NodeGroup::refuse_promotions(const std::string& why) {
 asio::awaitable<void> NodeGroup::carry_out(MonitorTask task) {
     Status done = co_await promote_by_hand(task);
     environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
+    if (!done.ok())
+        note(decision_refused,
+             "the promotion of " + task.node.to_string() + " by " + task.user + ": " + done.error().message);
     if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
 }
 
@@ -244,6 +248,7 @@ asio::awaitable<void> NodeGroup::step() {
     const auto now = Clock::now();
     const Judgement judgement = judge_master(*record_, seen, policy(), now);
     const auto master = seen.find(record_->master);
+    note_judgement(judgement);
     // Streams are missed only while the master itself answers.
     if (judgement.verdict != Verdict::Alive) missing_since_.clear();
     switch (judgement.verdict) {
@@ -259,6 +264,7 @@ asio::awaitable<void> NodeGroup::step() {
                 master->second.silent_since.value_or(master->second.going_down_since.value_or(now));
             if (Status done = co_await fail_over(judgement.reason, since); !done.ok()) {
                 set_why(judgement.reason + "; no failover: " + done.error().message);
+                note(decision_no_failover, judgement.reason + "; " + done.error().message);
                 answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
                 retry_later();
             }
@@ -587,6 +593,8 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
         next.lines[member.address.to_string()] = record_->epoch.value();
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
     log_info(key_.to_string() + ": synchronous_standby_names = '" + expected.names + "' is in force");
+    note(decision_synchronous,
+         "'" + expected.names + "' is in force" + (sync_why_.empty() ? "" : ": " + sync_why_));
     tidied_at_.reset();
     // What was seen of the master so far has the old names: nobody must judge by that.
     co_await observe_anew(record_->master);

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "replication/evidence.h"
 #include "replication/monitor_environment.h"
 #include "replication/node_effects.h"
 #include "replication/node_watch.h"
@@ -116,6 +117,20 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<void> observe_anew(HostPort address);
     void note_missing_streams(const std::map<HostPort, Observation>& seen);
 
+    // Why: pgxc.failover_evidence
+    static constexpr const char* decision_alive = "alive";
+    static constexpr const char* decision_wait = "wait";
+    static constexpr const char* decision_fail_over = "fail over";
+    static constexpr const char* decision_no_failover = "no failover";
+    static constexpr const char* decision_promoted = "promoted";
+    static constexpr const char* decision_refused = "refused";
+    static constexpr const char* decision_synchronous = "synchronous";
+    /// Takes a decision down where it is another one than the last; needs the record.
+    void note(const char* decision, const std::string& reason);
+    void note_judgement(const Judgement& judgement);
+    /// Writes down what was noted: after what was decided is done, because it takes a transaction.
+    void keep_evidence();
+
     /// An effect failed a moment ago and would fail again: wake-ups don't count until then.
     [[nodiscard]] bool too_soon();
     void retry_later();
@@ -140,6 +155,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::string why_;
     std::string sync_why_;
     std::string follow_why_;
+    std::vector<Evidence> evidence_;  // noted, not yet written
+    std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
     std::map<HostPort, TimePoint>
         missing_since_;       // slaves that count and whose stream the master doesn't have

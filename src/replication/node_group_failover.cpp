@@ -348,6 +348,8 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     next.lines[next.master.to_string()] = next.epoch.value();
     for (const Member& member : wanted.slaves) next.lines[member.address.to_string()] = next.epoch.value();
     if (Status settled = co_await replace_record(std::move(next)); !settled.ok()) co_return settled;
+    note(decision_promoted, pending.cause + ": " + record_->master.to_string() +
+                                " is the master in place of " + pending.old_master.to_string());
     timing_.reset();
     restarted_ = false;
     {

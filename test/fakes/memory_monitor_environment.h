@@ -137,6 +137,10 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
         return {};
     }
 
+    void keep_evidence(const std::vector<Evidence>& kept) override {
+        evidence.insert(evidence.end(), kept.begin(), kept.end());
+    }
+
     bool task_abandoned(int ticket) override { return abandoned.contains(ticket); }
 
     void finish_task(int ticket, const Status& status, const std::string& text) override {
@@ -148,6 +152,7 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     ClusterView view;
     std::map<int, std::pair<Status, std::string>> finished;
     std::set<int> abandoned;
+    std::vector<Evidence> evidence;
 
   private:
     MemoryStore& store_;

@@ -158,7 +158,7 @@ ALTER TABLE pg_catalog.pgxc_nodes ENABLE ALWAYS TRIGGER pgxc_guard, ENABLE ALWAY
 
 -- nothing stays behind but the role, which belongs to the whole cluster
 DROP EXTENSION pgxc_ha;
-SELECT count(*) FROM pg_class WHERE relname LIKE '%pgxc%' OR relname IN ('failover_history', 'node_record', 'as_created');
+SELECT count(*) FROM pg_class WHERE relname LIKE '%pgxc%' OR relname IN ('failover_history', 'failover_evidence', 'node_record', 'as_created');
 SELECT count(*) FROM pg_namespace WHERE nspname = 'pgxc';
 SELECT count(*) FROM pg_proc WHERE probin LIKE '%pgxc_ha%';
 SELECT count(*) FROM pg_depend d WHERE d.refclassid = 'pg_extension'::regclass
