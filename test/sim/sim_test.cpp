@@ -175,23 +175,32 @@ int replay(std::uint64_t seed, Mutation mutation) {
     return result.violation.empty() ? 0 : 1;
 }
 
+int usage(const std::string& trouble) {
+    std::cerr << trouble
+              << "\nsim_test [--schedules N] [--seed N [--mutation NAME]] [GoogleTest's options]\n";
+    return 2;
+}
+
 int run(int argc, char** argv) {
     testing::InitGoogleTest(&argc, argv);
     std::uint64_t seed = 0;
     Mutation mutation = Mutation::None;
-    for (int i = 1; i + 1 < argc; i += 2) {
+    for (int i = 1; i < argc; i += 2) {
         const std::string option = argv[i];
+        if (i + 1 == argc) return usage(option + " needs a value");
+        const std::string value = argv[i + 1];
         if (option == "--schedules") {
-            schedules_wanted = std::strtoull(argv[i + 1], nullptr, 10);
+            schedules_wanted = std::strtoull(value.c_str(), nullptr, 10);
         } else if (option == "--seed") {
-            seed = std::strtoull(argv[i + 1], nullptr, 10);
+            seed = std::strtoull(value.c_str(), nullptr, 10);
         } else if (option == "--mutation") {
-            for (int each = 0; each <= static_cast<int>(last_mutation); ++each)
-                if (std::string(argv[i + 1]) == to_text(static_cast<Mutation>(each)))
-                    mutation = static_cast<Mutation>(each);
+            int each = 0;
+            while (each <= static_cast<int>(last_mutation) && value != to_text(static_cast<Mutation>(each)))
+                ++each;
+            if (each > static_cast<int>(last_mutation)) return usage("no mutation is called " + value);
+            mutation = static_cast<Mutation>(each);
         } else {
-            std::cerr << "unknown option " << option << "\n";
-            return 2;
+            return usage("unknown option " + option);
         }
     }
     if (seed != 0) return replay(seed, mutation);
