@@ -71,6 +71,8 @@ class MonitorEnvironment {
     [[nodiscard]] virtual Status store_conninfo(const HostPort& slave, const std::string& conninfo) = 0;
     /// Writes down why the monitor acted or did not. What can't be written is lost: no failover waits for it.
     virtual void keep_evidence(const std::vector<Evidence>& evidence) = 0;
+    /// A place between two steps at which a test may have this process killed.
+    virtual void crash_point(const char* name) = 0;
     /// Whoever asked does not wait for the answer any more.
     [[nodiscard]] virtual bool task_abandoned(int ticket) = 0;
     virtual void finish_task(int ticket, const Status& status, const std::string& text) = 0;

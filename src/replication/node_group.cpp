@@ -347,6 +347,7 @@ asio::awaitable<Status> NodeGroup::claim() {
     next.claim_owner = claim_token_;
     if (Status mine = co_await replace_record(std::move(next)); !mine.ok()) co_return mine;
     claimed_ = true;
+    environment_.crash_point("claimed");
     // Sessions from before the claim were taken for another ballot.
     sessions_.clear();
     co_return Status{};
@@ -543,6 +544,7 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
                     nobody_standby_names(record_->cluster_id)};
     Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, stream_patience);
     if (!prepared.ok()) co_return prepared;
+    environment_.crash_point("slave streams");
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
              " streams from now on as " + plan.name);
     if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
@@ -578,14 +580,17 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
         next.configurations.push_back(next_configuration);
         if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
     }
+    environment_.crash_point("configuration listed");
     const GateExpectation expected = gate_expectation(next_configuration);
     auto master = co_await session(record_->master);
     if (!master.ok()) co_return master.error();
     Status set =
         co_await set_standby_names(**master, expected.names, nobody_standby_names(record_->cluster_id));
     if (!set.ok()) co_return set;
+    environment_.crash_point("names changed");
     auto proven = co_await prove_gate(**master, expected, policy().probe_timeout);
     if (!proven.ok()) co_return proven.error();
+    environment_.crash_point("names proven");
     Record next = *record_;
     ++next.generation;
     next.configurations.assign(1, next_configuration);

@@ -66,6 +66,7 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
         log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
                  result->position.to_string() + " of timeline " + std::to_string(result->timeline.value()));
         fenced.push_back({member, *result});
+        environment_.crash_point("one fenced");
     }
     co_return fenced;
 }
@@ -110,6 +111,7 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     auto after = configuration_after(*record_, likely->address, expected, surroundings_.topology(), policy());
     if (!after.ok()) co_return after.error();
     timing.claimed = Clock::now();
+    environment_.crash_point("failover decided");
 
     const std::vector<Candidate> fenced = co_await fence_members(members);
     std::vector<HostPort> addresses;
@@ -166,6 +168,7 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
 
 asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
                                                       PendingPromotion pending, HostPort new_address) {
+    environment_.crash_point("all fenced");
     const Epoch epoch = record_->epoch;
     std::vector<FencedPosition> positions;
     for (const Candidate& candidate : fenced) {
@@ -193,6 +196,7 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
     }
     log_info(key_.to_string() + ": epoch " + std::to_string(record_->epoch.value()) +
              " is recorded: the master is " + chosen.to_string());
+    environment_.crash_point("promotion recorded");
     co_return co_await finish_promotion();
 }
 
@@ -258,6 +262,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         // In force before it is promoted: rule 8.
         Status named = co_await set_standby_names(**server, names_in_force(wanted), nobody);
         if (!named.ok()) co_return named;
+        environment_.crash_point("names in force");
         if (record_->pending->by_restart && at == record_->pending->listens_at && !restarted_) {
             Status restarted = co_await restart_as_new_master();
             restarted_ = restarted.ok();
@@ -287,10 +292,12 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
             Status follows = co_await prepare_slave(**follower, **server, plan, Millis(0));
             if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
         }
+        environment_.crash_point("followers pointed");
         server = co_await session(record_->master);
         if (!server.ok()) co_return server.error();
         Status out = co_await promote_server(**server, promote_timeout);
         if (!out.ok()) co_return out;
+        environment_.crash_point("server promoted");
     }
     server = co_await session(record_->master);
     if (!server.ok()) co_return server.error();
@@ -298,6 +305,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
     expected.above_timeline = record_->pending->old_timeline;
     auto proven = co_await prove_gate(**server, expected, policy().probe_timeout);
     if (!proven.ok()) co_return proven.error();
+    environment_.crash_point("gate proven");
     proven_timeline_ = *proven;
     promoted_ = record_->epoch;
     gate_ = Gate::Open;
@@ -338,6 +346,7 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
                             : static_cast<double>(wall_us(promoted) - pending.started_at_us) / 1000.0;
     row.lost_wal_bytes = pending.lost_wal_bytes;
     if (Status published = environment_.publish_promotion(row); !published.ok()) co_return published;
+    environment_.crash_point("promotion published");
     surroundings_.reload_topology();
 
     Record next = *record_;
@@ -348,6 +357,7 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     next.lines[next.master.to_string()] = next.epoch.value();
     for (const Member& member : wanted.slaves) next.lines[member.address.to_string()] = next.epoch.value();
     if (Status settled = co_await replace_record(std::move(next)); !settled.ok()) co_return settled;
+    environment_.crash_point("promotion settled");
     note(decision_promoted, pending.cause + ": " + record_->master.to_string() +
                                 " is the master in place of " + pending.old_master.to_string());
     timing_.reset();

@@ -141,6 +141,8 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
         evidence.insert(evidence.end(), kept.begin(), kept.end());
     }
 
+    void crash_point(const char* name) override { crash_points.insert(name); }
+
     bool task_abandoned(int ticket) override { return abandoned.contains(ticket); }
 
     void finish_task(int ticket, const Status& status, const std::string& text) override {
@@ -153,6 +155,7 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     std::map<int, std::pair<Status, std::string>> finished;
     std::set<int> abandoned;
     std::vector<Evidence> evidence;
+    std::set<std::string> crash_points;  // that were passed
 
   private:
     MemoryStore& store_;
