@@ -50,10 +50,9 @@ SettingChanges standby_names_to(std::string value) {
 }
 
 Result<SettingChanges> stream_settings(const StreamPlan& plan) {
-    auto conninfo = conninfo_with(plan.conninfo, {{"host", plan.master.host},
-                                                  {"hostaddr", ""},
-                                                  {"port", std::to_string(plan.master.port)},
-                                                  {"application_name", plan.name}});
+    auto keywords = conninfo_of(plan.master);
+    keywords["application_name"] = plan.name;
+    auto conninfo = conninfo_with(plan.conninfo, keywords);
     if (!conninfo.ok()) return conninfo.error();
     return SettingChanges{{"synchronous_standby_names", plan.nobody_names},
                           {"wal_retrieve_retry_interval", "100ms"},
@@ -191,8 +190,8 @@ asio::awaitable<Status> alter_system(LockSession& server, SettingChanges setting
 }
 
 asio::awaitable<Result<EndOfWal>> end_of_wal(LockSession& slave) {
-    // The control file alone would tell too low a timeline: it learns of a switch at the next restartpoint only.
-    // What was received is there as segments.
+    // The control file alone would tell too low a timeline: it learns of a switch at the next restartpoint
+    // only. What was received is there as segments.
     auto end = co_await slave.run(
         "SELECT greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()), "
         "greatest((SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), "
@@ -273,8 +272,7 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         if (state->text(0) == "RecoveryRetrieveRetryInterval" && state->text(1) == "f") {
             auto end = co_await end_of_wal(slave);
             if (!end.ok()) co_return end.error();
-            result.position = end->position;
-            result.timeline = end->timeline;
+            result.end = *end;
             co_return result;
         }
         const TimePoint now = Clock::now();

@@ -20,9 +20,11 @@ struct EndOfWal {
 };
 [[nodiscard]] asio::awaitable<Result<EndOfWal>> end_of_wal(LockSession& slave);
 
+/// How long a fence may take before the slave counts as one that can't be fenced.
+inline constexpr Millis fence_timeout{5'000};
+
 struct FenceResult {
-    Lsn position;  // end of valid WAL, read after the fence held
-    TimelineId timeline;
+    EndOfWal end;          // of valid WAL, read after the fence held
     std::string conninfo;  // primary_conninfo as it was; may hold a password
     std::map<std::string, std::string>
         changed;  // other settings that had to be changed, with their old values

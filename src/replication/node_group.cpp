@@ -226,6 +226,8 @@ asio::awaitable<void> NodeGroup::step() {
             else
                 hold(why);
             answer_tasks(finished);
+            if (Status degraded = co_await degrade_promotion(); !degraded.ok())
+                set_why(degraded.error().message);
             retry_later();
         }
         co_return;
@@ -536,14 +538,28 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     // Opening the second session may have ended the first one's object.
     on_slave = co_await session(slave.address);
     if (!on_slave.ok()) co_return on_slave.error();
+    std::map<std::string, std::string> eased;
     if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
-        Status prefix = co_await prove_prefix(**on_master, **on_slave);
+        std::function<Status(const std::string&)> save = [this,
+                                                          address = slave.address](const std::string& found) {
+            return environment_.store_conninfo(address, found);
+        };
+        std::vector<std::string> any_name;
+        auto cut =
+            co_await fence(**on_slave, any_name, record_->system_identifier, save, policy().probe_timeout);
+        if (!cut.ok()) co_return cut.error();
+        Status prefix = co_await prove_prefix(**on_master, cut->end);
         if (!prefix.ok()) co_return prefix;
+        eased = cut->changed;
     }
     StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
                     nobody_standby_names(record_->cluster_id)};
     Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, stream_patience);
     if (!prepared.ok()) co_return prepared;
+    if (!eased.empty()) {
+        SettingChanges restored(eased.begin(), eased.end());
+        if (Status done = co_await alter_system(**on_slave, restored); !done.ok()) co_return done;
+    }
     environment_.crash_point("slave streams");
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
              " streams from now on as " + plan.name);
@@ -578,6 +594,10 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
         Record next = *record_;
         ++next.generation;
         next.configurations.push_back(next_configuration);
+        // They stream under this epoch's names, so they were proven; a failover before this settles must
+        // know.
+        for (const Member& member : next_configuration.slaves)
+            next.lines[member.address.to_string()] = record_->epoch.value();
         if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
     }
     environment_.crash_point("configuration listed");

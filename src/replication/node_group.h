@@ -96,6 +96,12 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Brings the recorded master about, up to the proven gate.
     asio::awaitable<Status> promote_recorded();
     asio::awaitable<Status> restart_as_new_master();
+    /// Makes the slaves that the new epoch begins with stream from its master; who isn't there is left for
+    /// later.
+    asio::awaitable<void> point_followers(Configuration wanted);
+    /// While a promotion isn't finished nothing else is done: slaves of its configuration that have died must
+    /// not hold it up for ever. Lists a configuration without them, where that is allowed.
+    asio::awaitable<Status> degrade_promotion();
     /// In a takeover of its port by hand the old master may still live: it is stopped, after the record.
     asio::awaitable<Status> make_way();
 

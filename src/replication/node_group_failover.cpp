@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "catalog/topology_rules.h"
 #include "net/host_lookup.h"
+#include "replication/conninfo.h"
 #include "replication/node_group.h"
 #include "replication/server_restart.h"
 #include "replication/sync_standbys.h"
@@ -13,7 +14,6 @@ namespace {
 
 using replication::PromotionMethod;
 
-constexpr Millis fence_timeout{5'000};
 constexpr Millis promote_timeout{30'000};
 /// How long a planned promotion waits for running transactions before it ends them.
 constexpr Millis drain_timeout{5'000};
@@ -64,7 +64,8 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
             continue;
         }
         log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
-                 result->position.to_string() + " of timeline " + std::to_string(result->timeline.value()));
+                 result->end.position.to_string() + " of timeline " +
+                 std::to_string(result->end.timeline.value()));
         fenced.push_back({member, *result});
         environment_.crash_point("one fenced");
     }
@@ -84,7 +85,10 @@ asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fence
             auto stored = environment_.stored_conninfo(candidate.member.address);
             if (stored.ok() && stored->has_value()) conninfo = **stored;
         }
-        if (Status undone = co_await unfence(**slave, conninfo, candidate.result.changed); !undone.ok())
+        // It may have pointed at an older master when it was fenced.
+        auto target = conninfo_with(conninfo, conninfo_of(record_->master));
+        if (!target.ok() || conninfo.empty()) continue;
+        if (Status undone = co_await unfence(**slave, *target, candidate.result.changed); !undone.ok())
             log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
                         " stays fenced: " + undone.error().message);
     }
@@ -119,7 +123,7 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     for (const Candidate& candidate : fenced) {
         addresses.push_back(candidate.member.address);
         positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
-                             candidate.result.position});
+                             candidate.result.end.position});
     }
     Status enough = enough_fenced(*record_, addresses);
     if (!enough.ok()) {
@@ -173,10 +177,10 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
     std::vector<FencedPosition> positions;
     for (const Candidate& candidate : fenced) {
         positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
-                             candidate.result.position});
+                             candidate.result.end.position});
         if (candidate.member.address == chosen) {
             pending.settings_to_restore = candidate.result.changed;
-            pending.old_timeline = candidate.result.timeline.value();
+            pending.old_timeline = candidate.result.end.timeline.value();
         }
     }
     auto configuration = configuration_after(*record_, chosen, positions, surroundings_.topology(), policy());
@@ -231,6 +235,43 @@ asio::awaitable<Status> NodeGroup::make_way() {
     co_return co_await stop_server(std::move(owned), promote_timeout);
 }
 
+asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
+    for (const Member& member : wanted.slaves) {
+        auto follower = co_await session(member.address);
+        if (!follower.ok()) continue;
+        auto stored = environment_.stored_conninfo(member.address);
+        std::string conninfo = "user=" + environment_.settings().login.user;
+        if (stored.ok() && stored->has_value()) conninfo = **stored;
+        StreamPlan plan{member.name, conninfo, record_->master, nobody_standby_names(record_->cluster_id)};
+        auto master = co_await session(record_->master);
+        if (!master.ok()) co_return;
+        Status follows = co_await prepare_slave(**follower, **master, plan, Millis(0));
+        if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
+    }
+}
+
+asio::awaitable<Status> NodeGroup::degrade_promotion() {
+    if (!policy().sync_degrade) co_return Status{};
+    const Configuration& wanted = record_->wanted();
+    const auto seen = surroundings_.observations();
+    const TimePoint now = Clock::now();
+    Configuration left = wanted;
+    std::erase_if(left.slaves, [&](const Member& member) {
+        const auto observation = seen.find(member.address);
+        return observation != seen.end() && observation->second.silence != Silence::None &&
+               observation->second.silent_since &&
+               now - *observation->second.silent_since >= policy().detection_time();
+    });
+    if (left.slaves.size() == wanted.slaves.size()) co_return Status{};
+    left.k = std::min(left.k, static_cast<int>(left.slaves.size()));
+    log_warning(key_.to_string() + ": " + std::to_string(wanted.slaves.size() - left.slaves.size()) +
+                " of the slaves that the new master begins with have died: they do not count");
+    Record next = *record_;
+    ++next.generation;
+    next.configurations.push_back(std::move(left));
+    co_return co_await replace_record(std::move(next));
+}
+
 asio::awaitable<Status> NodeGroup::promote_recorded() {
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
     if (Status way = co_await make_way(); !way.ok()) co_return way;
@@ -252,7 +293,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
     }
     auto recovery = co_await (*server)->run(
         "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM "
-        "pg_catalog.pg_control_system())",
+        "pg_catalog.pg_control_system()), current_setting('synchronous_standby_names')",
         effect_timeout);
     if (!recovery.ok()) co_return recovery.error();
     if (recovery->text(1) != std::to_string(record_->system_identifier))
@@ -280,24 +321,20 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
                 restart_error_ = restarted.error();
             }
         }
-        for (const Member& member : wanted.slaves) {
-            auto follower = co_await session(member.address);
-            if (!follower.ok()) continue;
-            auto stored = environment_.stored_conninfo(member.address);
-            std::string conninfo = "user=" + environment_.settings().login.user;
-            if (stored.ok() && stored->has_value()) conninfo = **stored;
-            StreamPlan plan{member.name, conninfo, record_->master, nobody};
-            server = co_await session(record_->master);
-            if (!server.ok()) co_return server.error();
-            Status follows = co_await prepare_slave(**follower, **server, plan, Millis(0));
-            if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
-        }
+        co_await point_followers(wanted);
         environment_.crash_point("followers pointed");
         server = co_await session(record_->master);
         if (!server.ok()) co_return server.error();
         Status out = co_await promote_server(**server, promote_timeout);
         if (!out.ok()) co_return out;
         environment_.crash_point("server promoted");
+    } else {
+        // Promoted before this attempt: who was missed then, or has died since, would be missed for ever.
+        if (recovery->text(2) != names_in_force(wanted)) {
+            Status named = co_await set_standby_names(**server, names_in_force(wanted), nobody);
+            if (!named.ok()) co_return named;
+        }
+        co_await point_followers(wanted);
     }
     server = co_await session(record_->master);
     if (!server.ok()) co_return server.error();
@@ -501,7 +538,7 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     for (const Candidate& each : fenced) {
         addresses.push_back(each.member.address);
         positions.push_back(
-            {each.member.address, record_->line_of(each.member.address), each.result.position});
+            {each.member.address, record_->line_of(each.member.address), each.result.end.position});
         if (each.member.address == slave->address) candidate = &each;
     }
     Status refused;
@@ -513,7 +550,8 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
         refused = enough_fenced(*record_, addresses);
         const FencedPosition* best = choose(positions);
         if (refused.ok() && best->address != slave->address &&
-            (best->line != record_->line_of(slave->address) || best->position != candidate->result.position))
+            (best->line != record_->line_of(slave->address) ||
+             best->position != candidate->result.end.position))
             refused = Error{
                 sqlstate::object_not_in_prerequisite_state,
                 task.node.to_string() + " is not caught up: " + best->address.to_string() + " is further",
@@ -542,11 +580,11 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
         if (!end_of_master && master != seen.end() && master->second.facts)
             end_of_master = master->second.facts->flushed;
         pending.lost_wal_bytes = -1;
-        if (end_of_master && (master_alive || *end_of_master > candidate->result.position))
-            pending.lost_wal_bytes =
-                *end_of_master > candidate->result.position
-                    ? static_cast<std::int64_t>(end_of_master->bytes() - candidate->result.position.bytes())
-                    : 0;
+        if (end_of_master && (master_alive || *end_of_master > candidate->result.end.position))
+            pending.lost_wal_bytes = *end_of_master > candidate->result.end.position
+                                         ? static_cast<std::int64_t>(end_of_master->bytes() -
+                                                                     candidate->result.end.position.bytes())
+                                         : 0;
     }
     timing_ = Timing{asked, asked, claimed, fences_done};
     restart_error_.reset();

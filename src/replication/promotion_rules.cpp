@@ -2,8 +2,6 @@
 
 #include <sstream>
 
-#include "replication/node_effects.h"
-
 namespace pgxc {
 
 std::optional<Lsn> switch_point(const std::string& history, TimelineId timeline) {
@@ -19,26 +17,24 @@ std::optional<Lsn> switch_point(const std::string& history, TimelineId timeline)
     return std::nullopt;
 }
 
-asio::awaitable<Status> prove_prefix(LockSession& master, LockSession& slave) {
-    auto end = co_await end_of_wal(slave);
-    if (!end.ok()) co_return end.error();
+asio::awaitable<Status> prove_prefix(LockSession& master, EndOfWal end) {
     auto history = co_await master.run(
         "SELECT t.id, CASE WHEN t.id > 1 THEN pg_catalog.pg_read_file('pg_wal/' || "
         "upper(lpad(to_hex(t.id), 8, '0')) || '.history') ELSE '' END FROM (SELECT ('x' || substr("
         "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int AS id) t",
         effect_timeout);
     if (!history.ok()) co_return history.error();
-    if (history->text(0) == std::to_string(end->timeline.value())) co_return Status{};
-    const auto left = switch_point(history->text(1), end->timeline);
+    if (history->text(0) == std::to_string(end.timeline.value())) co_return Status{};
+    const auto left = switch_point(history->text(1), end.timeline);
     if (!left)
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        "its timeline " + std::to_string(end->timeline.value()) +
+                        "its timeline " + std::to_string(end.timeline.value()) +
                             " is no ancestor of the master's timeline " + history->text(0),
                         "Rebuild it with pg_basebackup."};
-    if (end->position > *left)
+    if (end.position > *left)
         co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        "its WAL ends at " + end->position.to_string() +
-                            ", after the master's line left at " + left->to_string(),
+                        "its WAL ends at " + end.position.to_string() + ", after the master's line left at " +
+                            left->to_string(),
                         "Rewind it with pg_rewind, or rebuild it with pg_basebackup."};
     co_return Status{};
 }
