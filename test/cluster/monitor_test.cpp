@@ -437,7 +437,10 @@ TEST_F(Failover, AKilledMasterIsReplaced) {
     const NodeView* shown = coordinator->environment.view.find(group);
     ASSERT_NE(shown, nullptr);
     EXPECT_EQ(shown->node.address, slave.address());
-    EXPECT_EQ(coordinator->environment.view.find(datanode(2)), nullptr);
+    // Not in the catalog: only shown, as the replaced master that it is.
+    ASSERT_NE(coordinator->environment.view.find(datanode(2)), nullptr);
+    EXPECT_EQ(coordinator->environment.view.find(datanode(2))->state, NodeState::Rejoining);
+    EXPECT_FALSE(coordinator->environment.view.find(datanode(2))->may_read);
 }
 
 TEST_F(Failover, TheOtherSlavesFollowAndFailOverAgain) {
@@ -917,7 +920,9 @@ TEST_P(InterruptedFailover, IsFinishedByASuccessor) {
     wait_open();
     master.kill9();
     coordinator->budget().arm();
-    (void)coordinator->run_until([&] { return !store.history.empty() && !record().pending; });
+    // The last that it writes is where the new master's files are.
+    (void)coordinator->run_until(
+        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
     const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
     SCOPED_TRACE(where);
     if (coordinator->dead()) start_coordinator();
@@ -954,7 +959,9 @@ TEST_P(InterruptedRestart, IsFinishedByASuccessor) {
     wait_open();
     master.kill9();
     coordinator->budget().arm();
-    (void)coordinator->run_until([&] { return !store.history.empty() && !record().pending; });
+    // The last that it writes is where the new master's files are.
+    (void)coordinator->run_until(
+        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
     const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
     SCOPED_TRACE(where);
     if (coordinator->dead()) start_coordinator();
