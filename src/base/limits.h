@@ -9,8 +9,8 @@ namespace pgxc::limits {
 inline constexpr std::size_t max_nodes = 1024;
 /// Bytes of a host name in the catalog, the terminating zero included. A longer one is refused (22023).
 inline constexpr std::size_t max_host_bytes = 256;
-/// Bytes of the sentence in pgxc_node_status.why, zero included. A longer one is cut.
-inline constexpr std::size_t max_reason_bytes = 256;
+/// Bytes of the sentence in pgxc_node_status.why, zero included: it may name a command. A longer one is cut.
+inline constexpr std::size_t max_reason_bytes = 1024;
 /// Bytes of a startup packet, as the server's MAX_STARTUP_PACKET_LENGTH. A longer one ends the connection
 /// (08P01).
 inline constexpr std::size_t max_startup_bytes = 10000;
@@ -26,6 +26,8 @@ inline constexpr std::size_t max_settings_file_bytes = 4 * 1024 * 1024;
 inline constexpr std::size_t max_program_output_bytes = 256 * 1024;
 /// Synchronous slaves of one master. At the limit REPLICATION TO SYNCHRONOUS fails with 53400.
 inline constexpr std::size_t max_sync_slaves = 32;
+/// Replaced masters of one group that are waited for. At the limit the oldest is forgotten.
+inline constexpr std::size_t max_former_masters = 8;
 /// Pooler processes sharing the port.
 inline constexpr int max_pooler_workers = 64;
 /// Rows of pgxc_pools and of pgxc_pooler_clients that one pooler process keeps in shared memory. More are

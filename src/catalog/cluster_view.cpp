@@ -20,6 +20,8 @@ std::string_view to_word(NodeState state) {
             return "down";
         case NodeState::Promoting:
             return "promoting";
+        case NodeState::Rejoining:
+            return "rejoining";
     }
     return "unknown";
 }

@@ -22,6 +22,8 @@ enum class NodeState : std::uint8_t {
     Suspect,    // the last probe failed, not long enough to act
     Down,       // failed for the whole detection time
     Promoting,  // being made the master
+    Rejoining,  // a replaced master on its way back as a slave: not in pgxc_nodes, `why` tells what is
+                // missing
 };
 [[nodiscard]] std::string_view to_word(NodeState state);
 

@@ -50,6 +50,7 @@ int failover_hold_ms = 30000;
 int max_lost_wal_kb = 0;
 int sync_slaves_value = 1;
 bool sync_degrade_value = true;
+bool rejoin_value = true;
 int promotion_value = static_cast<int>(Promotion::Auto);
 char* arbiter_value = nullptr;
 
@@ -302,6 +303,7 @@ void define_settings(bool preloading) {
     define.boolean("pgxc.sync_degrade",
                    "When synchronous slaves die: record that they no longer count, and let commits through.",
                    &sync_degrade_value, PGC_SIGHUP);
+    define.boolean("pgxc.rejoin", "Make a slave of a master that was replaced.", &rejoin_value, PGC_SIGHUP);
     define.choice("pgxc.promotion", "How a slave is made the master.", &promotion_value, promotion_options,
                   PGC_SIGHUP);
     define.text("pgxc.arbiter", "Who keeps the record that decides a failover.", &arbiter_value, "local",
@@ -396,6 +398,9 @@ int sync_slaves() {
 }
 bool sync_degrade() {
     return sync_degrade_value;
+}
+bool rejoin() {
+    return rejoin_value;
 }
 Promotion promotion() {
     return static_cast<Promotion>(promotion_value);

@@ -49,6 +49,7 @@ void define_settings(bool preloading);
 [[nodiscard]] std::uint64_t max_lost_wal_bytes();
 [[nodiscard]] int sync_slaves();
 [[nodiscard]] bool sync_degrade();
+[[nodiscard]] bool rejoin();
 [[nodiscard]] Promotion promotion();
 [[nodiscard]] std::string arbiter();
 

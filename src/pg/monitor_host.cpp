@@ -46,6 +46,7 @@ MonitorSettings read_settings() {
     settings.policy.max_lost_wal_bytes = guc::max_lost_wal_bytes();
     settings.policy.sync_slaves = guc::sync_slaves();
     settings.policy.sync_degrade = guc::sync_degrade();
+    settings.policy.rejoin = guc::rejoin();
     settings.policy.promotion = method_of(guc::promotion());
     return settings;
 }
@@ -120,6 +121,15 @@ class Host : public MonitorEnvironment {
             });
             if (!changed) return changed.error();
             return there_already ? Status{} : write_history(row);
+        });
+    }
+
+    Status publish_rejoin(const NewSlave& slave) override {
+        return in_transaction([&]() -> Status {
+            const CatalogWrite write;
+            auto changed = change_topology(
+                [&](const Topology& before) -> Result<Topology> { return register_slave(before, slave); });
+            return changed ? Status{} : Status{changed.error()};
         });
     }
 

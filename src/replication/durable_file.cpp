@@ -53,14 +53,6 @@ std::string name_of(const std::string& path) {
     return slash == std::string::npos ? path : path.substr(slash + 1);
 }
 
-// A rename, a creation or a removal is durable only when the directory is.
-Status sync_directory(const std::string& directory) {
-    const UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!fd.valid()) return file_error("open", directory, errno);
-    if (::fsync(fd.get()) != 0) return file_error("fsync", directory, errno);
-    return {};
-}
-
 Status write_all(int fd, std::string_view text, const std::string& path) {
     while (!text.empty()) {
         const ssize_t written = ::write(fd, text.data(), text.size());
@@ -139,6 +131,13 @@ Error file_error(std::string_view action, std::string_view path, int error_numbe
             break;
     }
     return error;
+}
+
+Status sync_directory(const std::string& directory) {
+    const UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd.valid()) return file_error("open", directory, errno);
+    if (::fsync(fd.get()) != 0) return file_error("fsync", directory, errno);
+    return {};
 }
 
 Result<std::string> read_file(const std::string& path, std::size_t limit_bytes) {

@@ -36,6 +36,9 @@ struct ReplaceOptions {
 /// success.
 [[nodiscard]] Status create_signal_file(const std::string& path);
 
+/// A rename, a creation or a removal is durable only when its directory is.
+[[nodiscard]] Status sync_directory(const std::string& directory);
+
 /// Removes a file durably; tells whether it was there.
 [[nodiscard]] Result<bool> remove_file_durably(const std::string& path);
 

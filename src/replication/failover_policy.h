@@ -21,6 +21,7 @@ struct PolicySettings {
     std::uint64_t max_lost_wal_bytes = 0;
     int sync_slaves = 1;
     bool sync_degrade = true;
+    bool rejoin = true;  // make slaves of replaced masters
     replication::PromotionMethod promotion = replication::PromotionMethod::Auto;
     /// How long a silence must last before it counts.
     [[nodiscard]] Millis detection_time() const { return probe_timeout * (1 + probe_retries); }

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "catalog/topology_rules.h"
 #include "replication/node_group.h"
@@ -114,7 +115,11 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         if (watch != watches_.end()) watch->second->kick();
     }
 
-    void view_changed() override { publish(); }
+    void view_changed() override {
+        // A record may name servers that nobody has looked at yet.
+        align_watches();
+        publish();
+    }
 
   private:
     bool is_own(const Node& node) const {
@@ -130,7 +135,10 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         for (const Node& node : topology_.nodes())
             if (!is_own(node)) wanted.insert(node.address);
         for (const auto& [key, group] : groups_)
-            if (group->record()) wanted.insert(group->record()->master);
+            if (group->record()) {
+                wanted.insert(group->record()->master);
+                for (const FormerMaster& former : group->record()->formers) wanted.insert(former.address);
+            }
         for (auto watch = watches_.begin(); watch != watches_.end();) {
             if (wanted.contains(watch->first)) {
                 ++watch;
@@ -181,7 +189,10 @@ class Monitor::Impl : public NodeGroup::Surroundings {
 
     void node_changed(const HostPort& address) {
         for (auto& [key, group] : groups_) {
-            const bool recorded = group->record() && group->record()->master == address;
+            bool recorded = group->record() && group->record()->master == address;
+            if (group->record())
+                for (const FormerMaster& former : group->record()->formers)
+                    recorded = recorded || former.address == address;
             const Node* node = topology_.find(address);
             const Node* master = node != nullptr ? topology_.top_master_of(node->key) : nullptr;
             if (recorded || (master != nullptr && master->key == key)) group->wake();
@@ -235,10 +246,35 @@ class Monitor::Impl : public NodeGroup::Surroundings {
             view.nodes.push_back(std::move(shown));
         }
         relate_to_masters(view, effective);
+        for (const auto& [key, group] : groups_) add_formers(view, key, *group, now);
         view.generation = Generation{0};
         if (view.nodes == published_) return;
         published_ = view.nodes;
         environment_.publish_view(view);
+    }
+
+    /// Masters that were replaced and are not registered again yet.
+    void add_formers(ClusterView& view, NodeKey key, const NodeGroup& group, TimePoint now) const {
+        if (!group.record()) return;
+        for (const FormerMaster& former : group.record()->formers) {
+            NodeView shown;
+            shown.node.key = {key.type, former.id};
+            shown.node.address = former.address;
+            shown.node.master_id = key.id;
+            shown.node.replication = former.replication;
+            const auto place = std::lower_bound(
+                view.nodes.begin(), view.nodes.end(), shown.node.key,
+                [](const NodeView& other, NodeKey wanted) { return other.node.key < wanted; });
+            const bool registered = place != view.nodes.end() && place->node.key == shown.node.key;
+            if (registered || view.nodes.size() >= limits::max_nodes) continue;
+            const auto watch = watches_.find(former.address);
+            if (watch != watches_.end())
+                describe(shown, watch->second->seen(), environment_.settings().policy, now);
+            shown.state = NodeState::Rejoining;
+            const std::string why = group.why_not_back(former);
+            if (!why.empty()) shown.why = why;
+            view.nodes.insert(place, std::move(shown));
+        }
     }
 
     static void describe(NodeView& shown, const Observation& seen, const PolicySettings& policy,

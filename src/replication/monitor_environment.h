@@ -6,6 +6,7 @@
 
 #include "catalog/cluster_view.h"
 #include "catalog/topology.h"
+#include "catalog/topology_rules.h"
 #include "replication/arbiter.h"
 #include "replication/evidence.h"
 #include "replication/failover_policy.h"
@@ -66,6 +67,8 @@ class MonitorEnvironment {
     /// Brings a promotion into the catalog: the topology, the history row, the notification, in one
     /// transaction. Does nothing where the catalog has this epoch already.
     [[nodiscard]] virtual Status publish_promotion(const HistoryRow& row) = 0;
+    /// Registers a replaced master as a slave, in one transaction.
+    [[nodiscard]] virtual Status publish_rejoin(const NewSlave& slave) = 0;
     /// The primary_conninfo that a slave had before it was fenced; for its return. May hold a password.
     [[nodiscard]] virtual Result<std::optional<std::string>> stored_conninfo(const HostPort& slave) = 0;
     [[nodiscard]] virtual Status store_conninfo(const HostPort& slave, const std::string& conninfo) = 0;

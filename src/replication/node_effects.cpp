@@ -181,6 +181,12 @@ asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout)
 
 }  // namespace
 
+std::string create_slot_sql(const std::string& name) {
+    return "SELECT pg_catalog.pg_create_physical_replication_slot(" + sql_literal(name) +
+           ", true) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
+           sql_literal(name) + ")";
+}
+
 asio::awaitable<Status> alter_system(LockSession& server, SettingChanges settings) {
     for (const auto& [name, value] : settings) {
         auto altered = co_await server.run(assignment(name, value), effect_timeout);
@@ -315,11 +321,7 @@ asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,
 
 asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
                                       Millis patience) {
-    auto slot = co_await master.run(
-        "SELECT pg_catalog.pg_create_physical_replication_slot(" + sql_literal(plan.name) +
-            ", true) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
-            sql_literal(plan.name) + ")",
-        effect_timeout);
+    auto slot = co_await master.run(create_slot_sql(plan.name), effect_timeout);
     if (!slot.ok()) co_return slot.error();
     auto changes = stream_settings(plan);
     if (!changes.ok()) co_return changes.error();

@@ -50,6 +50,9 @@ struct StreamPlan {
     std::string nobody_names;  // what it carries in synchronous_standby_names while it is a slave (rule 8)
 };
 
+/// Makes a physical slot that holds back WAL from now on, unless it is there.
+[[nodiscard]] std::string create_slot_sql(const std::string& name);
+
 /// Makes the slot on the master, and the slave stream through it under its name; also keeps
 /// wal_retrieve_retry_interval low for quick re-streaming. Waits up to `patience` until the master has the
 /// stream; that it doesn't come is no error here.

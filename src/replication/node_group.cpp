@@ -69,6 +69,7 @@ void NodeGroup::start() {
 
 void NodeGroup::stop() {
     stopped_ = true;
+    end_rejoins();
     wake();
 }
 
@@ -309,6 +310,7 @@ asio::awaitable<void> NodeGroup::step() {
             if (settled.ok()) settled = co_await follow();
             if (settled.ok()) co_await tidy_slots();
             if (settled.ok() && gate_ == Gate::Open) set_why(sync_why_.empty() ? follow_why_ : sync_why_);
+            co_await take_back();
             answer_tasks(settled);
             break;
         }
@@ -448,6 +450,7 @@ asio::awaitable<Status> NodeGroup::open_gate() {
     }
     proven_start_ = facts.started_at;
     if (facts.standby_names != expected.names) co_await observe_anew(record_->master);
+    co_await note_place();
     gate_ = Gate::Open;
     log_info(key_.to_string() + ": " + record_->master.to_string() + " is proven the master of epoch " +
              std::to_string(record_->epoch.value()) + "; open for transactions");
@@ -473,6 +476,7 @@ asio::awaitable<void> NodeGroup::tidy_slots() {
     auto master = co_await session(record_->master);
     if (!master.ok()) co_return;
     std::vector<std::string> keep = record_->wanted().names();
+    for (std::string& name : slots_of_formers()) keep.push_back(std::move(name));
     for (const Node& node : surroundings_.topology().nodes())
         if (!node.is_master()) keep.push_back(standby_name(node.key, record_->epoch));
     if (Status dropped = co_await drop_stale_slots(**master, keep); !dropped.ok())

@@ -14,6 +14,7 @@
 #include "replication/monitor_environment.h"
 #include "replication/node_effects.h"
 #include "replication/node_watch.h"
+#include "replication/rejoin.h"
 
 namespace pgxc {
 
@@ -54,6 +55,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     [[nodiscard]] bool promoting() const { return record_ && record_->pending.has_value(); }
     /// What the group does or waits for; empty when all is as it should be.
     [[nodiscard]] const std::string& why() const { return why_; }
+    /// What a replaced master's return is waiting for.
+    [[nodiscard]] std::string why_not_back(const FormerMaster& former) const;
 
   private:
     struct Timing {
@@ -65,6 +68,16 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     struct Candidate {
         Member member;
         FenceResult result;
+    };
+    /// A replaced master on its way back.
+    struct Returning {
+        std::shared_ptr<Rejoin> work;  // on its files; one at a time in a group
+        std::string why;
+        TimePoint next_look;
+        Millis patience{250};
+        std::optional<TimePoint> no_stream_since;  // runs as a slave
+        bool was_there = false;                    // answered at the last look
+        bool keeps_slot = false;                   // was started as a slave
     };
 
     asio::awaitable<void> run();
@@ -137,6 +150,20 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Writes down what was noted: after what was decided is done, because it takes a transaction.
     void keep_evidence();
 
+    // Replaced masters (node_group_rejoin.cpp)
+    /// Lists the master that is replaced, in the record that replaces it.
+    void note_former(Record& next, const PendingPromotion& pending) const;
+    /// Where the master's files are, for its return should it be replaced.
+    asio::awaitable<void> note_place();
+    asio::awaitable<void> take_back();
+    asio::awaitable<Status> take_back_one(FormerMaster former);
+    asio::awaitable<Status> register_former(FormerMaster former);
+    asio::awaitable<Status> forget_former(HostPort address);
+    void send_for(const FormerMaster& former, bool stream_failed);
+    [[nodiscard]] bool another_works(const HostPort& address) const;
+    [[nodiscard]] std::vector<std::string> slots_of_formers() const;
+    void end_rejoins();
+
     /// An effect failed a moment ago and would fail again: wake-ups don't count until then.
     [[nodiscard]] bool too_soon();
     void retry_later();
@@ -180,6 +207,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     bool restarted_ = false;              // the chosen has been restarted for the pending promotion
     std::optional<Error> restart_error_;  // why the restart that was wanted did not come about
     std::deque<MonitorTask> tasks_;
+    std::map<HostPort, Returning> returning_;
     std::map<int, TimePoint> settle_since_;  // ticket -> when it was taken
 };
 

@@ -189,7 +189,8 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
         co_return configuration.error();
     }
     const std::int64_t line = record_->epoch.value();
-    Record next = record_promotion(*record_, new_address, *configuration, positions, std::move(pending));
+    Record next = record_promotion(*record_, new_address, *configuration, positions, pending);
+    note_former(next, pending);
     // Whoever isn't fenced follows later, and must then be proven a prefix of what begins here.
     for (const Node* slave : surroundings_.topology().slaves_of(key_))
         next.lines.try_emplace(slave->address.to_string(), line);
@@ -232,7 +233,7 @@ asio::awaitable<Status> NodeGroup::make_way() {
     if (!recovery.ok() || recovery->text() == "t") co_return Status{};
     std::unique_ptr<LockSession> owned = std::move(sessions_[pending.old_master]);
     sessions_.erase(pending.old_master);
-    co_return co_await stop_server(std::move(owned), promote_timeout);
+    co_return co_await stop_server(std::move(owned), promote_timeout, false);
 }
 
 asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
@@ -399,6 +400,9 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
                                 " is the master in place of " + pending.old_master.to_string());
     timing_.reset();
     restarted_ = false;
+    // At once: the less the old master writes before it is stopped, the sooner it is a slave.
+    co_await take_back();
+    co_await note_place();
     {
         auto server = co_await session(record_->master);
         if (server.ok()) {

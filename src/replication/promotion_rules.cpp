@@ -17,6 +17,19 @@ std::optional<Lsn> switch_point(const std::string& history, TimelineId timeline)
     return std::nullopt;
 }
 
+std::optional<Lsn> last_switch_point(const std::string& history) {
+    std::istringstream lines(history);
+    std::string line;
+    std::optional<Lsn> last;
+    while (std::getline(lines, line)) {
+        std::istringstream fields(line);
+        std::uint32_t id = 0;
+        std::string position;
+        if (fields >> id >> position) last = Lsn::parse(position);
+    }
+    return last;
+}
+
 asio::awaitable<Status> prove_prefix(LockSession& master, EndOfWal end) {
     auto history = co_await master.run(
         "SELECT t.id, CASE WHEN t.id > 1 THEN pg_catalog.pg_read_file('pg_wal/' || "

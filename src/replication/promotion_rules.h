@@ -13,4 +13,7 @@ namespace pgxc {
 /// ancestor.
 [[nodiscard]] std::optional<Lsn> switch_point(const std::string& history, TimelineId timeline);
 
+/// Where the timeline of that history file itself begins: its last line. nullopt: it has none.
+[[nodiscard]] std::optional<Lsn> last_switch_point(const std::string& history);
+
 }  // namespace pgxc

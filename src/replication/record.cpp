@@ -92,6 +92,36 @@ PendingPromotion pending_from(const json& value) {
     return pending;
 }
 
+json place_json(const ServerPlace& place) {
+    return {{"data_directory", place.data_directory}, {"config_file", place.config_file}};
+}
+
+ServerPlace place_from(const json& value) {
+    return {value.at("data_directory").get<std::string>(), value.at("config_file").get<std::string>()};
+}
+
+json former_json(const FormerMaster& former) {
+    return {{"id", former.id.value()},
+            {"address", address_json(former.address)},
+            {"replication", std::string(1, static_cast<char>(former.replication))},
+            {"place", place_json(former.place)},
+            {"timeline", former.timeline},
+            {"keep_because", former.keep_because}};
+}
+
+FormerMaster former_from(const json& value) {
+    FormerMaster former;
+    former.id = NodeId{integer<std::int32_t>(value.at("id"), 1)};
+    former.address = address_from(value.at("address"));
+    const auto replication = value.at("replication").get<std::string>();
+    if (replication != "s" && replication != "a") throw std::invalid_argument("no mode of replication");
+    former.replication = static_cast<Replication>(replication[0]);
+    former.place = place_from(value.at("place"));
+    former.timeline = integer<std::uint32_t>(value.at("timeline"));
+    value.at("keep_because").get_to(former.keep_because);
+    return former;
+}
+
 bool plausible(const Configuration& configuration) {
     // Counting fences relies on each entry being another server.
     std::set<std::string> names;
@@ -164,6 +194,8 @@ std::string to_json(const Record& record) {
     json configurations = json::array();
     for (const Configuration& configuration : record.configurations)
         configurations.push_back(configuration_json(configuration));
+    json formers = json::array();
+    for (const FormerMaster& former : record.formers) formers.push_back(former_json(former));
     const json value = {{"generation", record.generation},
                         {"claim", record.claim},
                         {"claim_owner", record.claim_owner},
@@ -176,7 +208,9 @@ std::string to_json(const Record& record) {
                         {"timeline", record.timeline},
                         {"configurations", configurations},
                         {"lines", record.lines},
-                        {"pending", record.pending ? pending_json(*record.pending) : json(nullptr)}};
+                        {"pending", record.pending ? pending_json(*record.pending) : json(nullptr)},
+                        {"place", place_json(record.place)},
+                        {"formers", formers}};
     // Causes and settings quote what servers say, which an SQL_ASCII database sends in any encoding: a
     // character that is replaced does less harm than a record that can't be written.
     return value.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -204,6 +238,9 @@ Result<Record> record_from_json(const std::string& text) {
         for (const auto& [address, line] : value.at("lines").get_ref<const json::object_t&>())
             record.lines[address] = integer<std::int64_t>(line);
         if (!value.at("pending").is_null()) record.pending = pending_from(value.at("pending"));
+        record.place = place_from(value.at("place"));
+        for (const json& former : value.at("formers").get_ref<const json::array_t&>())
+            record.formers.push_back(former_from(former));
         if (!plausible(record))
             return Error{"XX001", "the arbiter's record is damaged: its configurations make no sense"};
         return record;

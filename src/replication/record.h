@@ -59,6 +59,26 @@ struct PendingPromotion {
     friend bool operator==(const PendingPromotion&, const PendingPromotion&) = default;
 };
 
+/// Where a server's files are on its host, as it told; empty = not known.
+struct ServerPlace {
+    std::string data_directory;
+    std::string config_file;
+    friend bool operator==(const ServerPlace&, const ServerPlace&) = default;
+};
+
+/// A replaced master that is to come back as a slave (DESIGN 6.4). Listed with the promotion that replaces
+/// it, so that whoever goes on knows of it; leaves the record when it is registered again.
+struct FormerMaster {
+    NodeId id;  // that it is to get: the promoted slave's former one
+    HostPort
+        address;  // where it is to listen: where it did, or, if that was taken over, where its successor did
+    Replication replication = Replication::Asynchronous;  // the promoted slave's former one
+    ServerPlace place;
+    std::uint32_t timeline = 0;  // that it wrote as the master; 0 = not known
+    std::string keep_because;    // not empty: it may hold what nobody else has, and is left alone
+    friend bool operator==(const FormerMaster&, const FormerMaster&) = default;
+};
+
 struct Record {
     std::uint64_t generation = 0;  // grows by one with every compare-and-set
     std::uint64_t claim = 0;       // the ballot: grows with every claim
@@ -75,6 +95,8 @@ struct Record {
     std::map<std::string, std::int64_t>
         lines;  // address -> the epoch whose history that node's WAL belongs to
     std::optional<PendingPromotion> pending;
+    ServerPlace place;  // of the master's files
+    std::vector<FormerMaster> formers;
 
     [[nodiscard]] const Configuration& wanted() const { return configurations.back(); }
     /// Every slave that some listed configuration counts, each address once.

@@ -95,27 +95,6 @@ Status add_edit(const ServerFiles& server, const PromotionStep& step, std::vecto
     return {};
 }
 
-// Where the server will make its sockets: what its files say, and the one that it has now.
-std::vector<std::string> socket_directories_of(const ServerFiles& server) {
-    std::vector<std::string> directories;
-    if (server.postmaster && !server.postmaster->socket_directory.empty()) {
-        directories.push_back(server.postmaster->socket_directory);
-    }
-    const auto place = locate_setting(server.config_file, auto_conf_path(server), "unix_socket_directories");
-    if (!place || !*place) return directories;
-    std::string_view list = (*place)->value;
-    while (!list.empty()) {
-        const auto comma = list.find(',');
-        std::string_view one = list.substr(0, comma);
-        list.remove_prefix(comma == std::string_view::npos ? list.size() : comma + 1);
-        const auto is_padding = [](char c) { return c == ' ' || c == '\t' || c == '"'; };
-        while (!one.empty() && is_padding(one.front())) one.remove_prefix(1);
-        while (!one.empty() && is_padding(one.back())) one.remove_suffix(1);
-        if (one.starts_with('/')) directories.emplace_back(one);
-    }
-    return directories;
-}
-
 // Does the server, starting now, see what the plan wants?
 Status verify_edits(const ServerFiles& server, const std::vector<PromotionStep>& steps) {
     for (const auto& step : steps) {

@@ -377,6 +377,15 @@ void clear_dead_socket_lock(const std::string& socket_directory, std::uint16_t p
     (void)::unlink(lock.c_str());
 }
 
+void clear_dead_pid_file(const std::string& data_directory) {
+    const std::string path = data_directory + "/postmaster.pid";
+    auto text = read_file(path, max_pid_file_bytes);
+    if (!text) return;
+    const auto owner = parse_postmaster_pid(*text);
+    if (!owner || !is_zombie(owner->pid)) return;
+    (void)::unlink(path.c_str());
+}
+
 Result<std::uint64_t> read_system_identifier(const std::string& data_directory) {
     const std::string path = data_directory + "/global/pg_control";
     const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -449,6 +458,27 @@ Result<std::optional<SettingLocation>> locate_setting(const std::string& config_
         if (auto done = search.read(auto_conf, false, {}, 0, 0, true); !done) return std::move(done).error();
     }
     return search.found();
+}
+
+std::vector<std::string> socket_directories_of(const ServerFiles& server) {
+    std::vector<std::string> directories;
+    if (server.postmaster && !server.postmaster->socket_directory.empty()) {
+        directories.push_back(server.postmaster->socket_directory);
+    }
+    const auto place = locate_setting(server.config_file, server.data_directory + "/postgresql.auto.conf",
+                                      "unix_socket_directories");
+    if (!place || !*place) return directories;
+    std::string_view list = (*place)->value;
+    while (!list.empty()) {
+        const auto comma = list.find(',');
+        std::string_view one = list.substr(0, comma);
+        list.remove_prefix(comma == std::string_view::npos ? list.size() : comma + 1);
+        const auto is_padding = [](char c) { return c == ' ' || c == '\t' || c == '"'; };
+        while (!one.empty() && is_padding(one.front())) one.remove_prefix(1);
+        while (!one.empty() && is_padding(one.back())) one.remove_suffix(1);
+        if (one.starts_with('/')) directories.emplace_back(one);
+    }
+    return directories;
 }
 
 }  // namespace pgxc::replication

@@ -78,6 +78,9 @@ struct ServerFiles {
 /// removes what is left by processes that are gone altogether itself.)
 void clear_dead_socket_lock(const std::string& socket_directory, std::uint16_t port);
 
+/// Removes the postmaster.pid of such a server, for the same reason. Nothing may live in the directory.
+void clear_dead_pid_file(const std::string& data_directory);
+
 /// The system identifier in global/pg_control (its first 8 bytes).
 [[nodiscard]] Result<std::uint64_t> read_system_identifier(const std::string& data_directory);
 
@@ -97,5 +100,8 @@ struct SettingLocation {
 [[nodiscard]] Result<std::optional<SettingLocation>> locate_setting(const std::string& config_file,
                                                                     const std::string& auto_conf,
                                                                     std::string_view name);
+
+/// Where the server has, or its settings make it have, its sockets.
+[[nodiscard]] std::vector<std::string> socket_directories_of(const ServerFiles& server);
 
 }  // namespace pgxc::replication

@@ -1,16 +1,11 @@
 #include "replication/server_restart.h"
 
-#include <unistd.h>
-#include <algorithm>
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/steady_timer.hpp>
-#include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 
 #include "replication/node_effects.h"
 #include "replication/pg_ctl.h"
 #include "replication/process_runner.h"
+#include "replication/process_wait.h"
 #include "replication/restart_promotion.h"
 
 namespace pgxc {
@@ -86,25 +81,6 @@ asio::awaitable<Result<Told>> ask(LockSession& server, std::uint16_t port) {
     co_return answer;
 }
 
-/// Waits until the descriptor is readable or the time has come.
-asio::awaitable<void> wait_for(int fd, std::optional<TimePoint> until) {
-    const auto executor = co_await asio::this_coro::executor;
-    asio::steady_timer timer(executor, until.value_or(Clock::now() + Millis(1'000)));
-    std::error_code ignored;
-    if (fd < 0) {
-        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-        co_return;
-    }
-    asio::posix::stream_descriptor descriptor(executor, ::dup(fd));
-    auto alive = std::make_shared<bool>(true);
-    timer.async_wait([alive, &descriptor](const std::error_code& error) {
-        if (!error && *alive) descriptor.cancel();
-    });
-    co_await descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
-                                   asio::redirect_error(asio::use_awaitable, ignored));
-    *alive = false;
-}
-
 }  // namespace
 
 asio::awaitable<Result<ServerPlace>> can_restart(LockSession& server, std::uint16_t port) {
@@ -157,7 +133,7 @@ asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, Rest
             case Phase::Stopping:
             case Phase::Starting:
             case Phase::RollingBack:
-                co_await wait_for(restart->event_fd(), restart->next_wakeup());
+                co_await wait_for_event_on(restart->event_fd(), restart->next_wakeup());
                 restart->advance(Clock::now());
                 break;
             case Phase::Done:
@@ -168,7 +144,7 @@ asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, Rest
     }
 }
 
-asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis timeout) {
+asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis timeout, bool immediate) {
     auto told = co_await server->run(
         "SELECT current_setting('data_directory'), current_setting('config_file')", effect_timeout);
     if (!told.ok()) co_return told.error();
@@ -181,16 +157,17 @@ asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis 
     const std::string data_directory = files->data_directory;
     server.reset();
     const TimePoint deadline = Clock::now() + timeout;
-    auto stop = ChildProcess::start(stop_command(*files, false), deadline);
+    auto stop = ChildProcess::start(stop_command(*files, immediate), deadline);
     if (!stop.ok()) co_return stop.error();
     std::optional<ProcessResult> result;
-    while (!(result = stop->poll(Clock::now()))) co_await wait_for(stop->event_fd(), stop->next_wakeup());
+    while (!(result = stop->poll(Clock::now())))
+        co_await wait_for_event_on(stop->event_fd(), stop->next_wakeup());
     // pg_ctl was asked not to wait: its own waiting looks only every tenth of a second.
     while (running_postmaster(data_directory)) {
         if (Clock::now() >= deadline)
             co_return Error{sqlstate::object_not_in_prerequisite_state,
                             "the server in " + data_directory + " does not stop: " + result->output};
-        co_await wait_for(-1, Clock::now() + Millis(5));
+        co_await wait_for_event_on(-1, Clock::now() + Millis(5));
     }
     co_return Status{};
 }

@@ -4,15 +4,10 @@
 #include <memory>
 
 #include "replication/lock_session.h"
+#include "replication/record.h"
 
 /// Restarting and stopping servers whose files are within reach, awaited on the loop (DESIGN 6.3).
 namespace pgxc {
-
-/// Where a server's files are, as it told.
-struct ServerPlace {
-    std::string data_directory;
-    std::string config_file;
-};
 
 /// Could the server be restarted on that port, as a standby that is promoted afterwards? Looks, changes
 /// nothing. The error names what is in the way, and the command to run by hand where there is one.
@@ -32,7 +27,8 @@ struct RestartRequest {
     std::unique_ptr<LockSession> server, RestartRequest request,
     std::function<asio::awaitable<Status>()> claim_is_newest);
 
-/// Stops a master for good, fast, through pg_ctl: so that its port is free.
-[[nodiscard]] asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis timeout);
+/// Stops a server for good through pg_ctl: fast, or immediately, which writes nothing more to its WAL.
+[[nodiscard]] asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis timeout,
+                                                  bool immediate);
 
 }  // namespace pgxc

@@ -92,6 +92,9 @@ class MonitorTest : public ::testing::Test {
         settings.policy.probe_timeout = Millis(1'000);
         settings.policy.restart_grace = Millis(10'000);
         settings.login.user = "postgres";
+        // What comes after a failover is test_rejoin.py's; here a replaced master stays as the failover left
+        // it.
+        settings.policy.rejoin = false;
     }
 
     void TearDown() override {
@@ -434,7 +437,10 @@ TEST_F(Failover, AKilledMasterIsReplaced) {
     const NodeView* shown = coordinator->environment.view.find(group);
     ASSERT_NE(shown, nullptr);
     EXPECT_EQ(shown->node.address, slave.address());
-    EXPECT_EQ(coordinator->environment.view.find(datanode(2)), nullptr);
+    // Not in the catalog: only shown, as the replaced master that it is.
+    ASSERT_NE(coordinator->environment.view.find(datanode(2)), nullptr);
+    EXPECT_EQ(coordinator->environment.view.find(datanode(2))->state, NodeState::Rejoining);
+    EXPECT_FALSE(coordinator->environment.view.find(datanode(2))->may_read);
 }
 
 TEST_F(Failover, TheOtherSlavesFollowAndFailOverAgain) {
@@ -914,7 +920,9 @@ TEST_P(InterruptedFailover, IsFinishedByASuccessor) {
     wait_open();
     master.kill9();
     coordinator->budget().arm();
-    (void)coordinator->run_until([&] { return !store.history.empty() && !record().pending; });
+    // The last that it writes is where the new master's files are.
+    (void)coordinator->run_until(
+        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
     const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
     SCOPED_TRACE(where);
     if (coordinator->dead()) start_coordinator();
@@ -951,7 +959,9 @@ TEST_P(InterruptedRestart, IsFinishedByASuccessor) {
     wait_open();
     master.kill9();
     coordinator->budget().arm();
-    (void)coordinator->run_until([&] { return !store.history.empty() && !record().pending; });
+    // The last that it writes is where the new master's files are.
+    (void)coordinator->run_until(
+        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
     const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
     SCOPED_TRACE(where);
     if (coordinator->dead()) start_coordinator();

@@ -126,6 +126,14 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
         return {};
     }
 
+    Status publish_rejoin(const NewSlave& slave) override {
+        auto changed = register_slave(store_.topology, slave);
+        if (!changed.ok()) return changed.error();
+        store_.topology = std::move(*changed);
+        budget_.spend_or_throw("publish_rejoin");
+        return {};
+    }
+
     Result<std::optional<std::string>> stored_conninfo(const HostPort& slave) override {
         const auto found = store_.conninfos.find(slave);
         return found != store_.conninfos.end() ? std::optional(found->second) : std::nullopt;

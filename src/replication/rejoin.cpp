@@ -1,0 +1,551 @@
+#include "replication/rejoin.h"
+
+#include <unistd.h>
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/use_awaitable.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "replication/conninfo.h"
+#include "replication/durable_file.h"
+#include "replication/node_effects.h"
+#include "replication/pg_ctl.h"
+#include "replication/process_wait.h"
+#include "replication/promotion_rules.h"
+#include "replication/server_restart.h"
+
+namespace pgxc {
+namespace {
+
+using namespace replication;
+
+/// A round takes fewer steps than this; more would be a decision that doesn't change with its effect.
+constexpr int max_steps = 12;
+constexpr Millis tool_timeout{600'000};  // pg_controldata; pg_waldump of the WAL behind one checkpoint
+constexpr Millis stop_timeout{60'000};
+constexpr Millis start_timeout{60'000};  // pg_ctl gives up then, the server goes on
+constexpr Millis checkpoint_timeout{600'000};
+constexpr Millis rewind_timeout{6 * 3'600'000};
+constexpr Millis copy_timeout{48 * 3'600'000};
+constexpr std::size_t told_of_output = 400;  // bytes of a program's last words
+
+std::string tail_of(const std::string& output) {
+    std::string tail =
+        output.size() > told_of_output ? output.substr(output.size() - told_of_output) : output;
+    while (!tail.empty() && (tail.back() == '\n' || tail.back() == ' ')) tail.pop_back();
+    return tail;
+}
+
+Error program_failed(const std::string& program, const ProcessResult& result) {
+    return Error{sqlstate::object_not_in_prerequisite_state,
+                 program + (result.timed_out ? " took too long" : " failed") + ": " + tail_of(result.output)};
+}
+
+/// Who, other than pg_ctl, runs the server: it would lose one that is started by us.
+std::string manager_of(const ServerFiles& server) {
+    if (!server.systemd_unit.empty()) return "systemd as " + server.systemd_unit;
+    if (server.config_file.starts_with("/etc/postgresql/")) return "pg_ctlcluster";
+    return {};
+}
+
+/// Where a timeline begins, from its history file; 0/0 = can't be told.
+Lsn begin_of_timeline(const std::string& data_directory, std::uint32_t timeline) {
+    char name[24];
+    std::snprintf(name, sizeof name, "%08X.history", timeline);
+    auto history = read_file(data_directory + "/pg_wal/" + name, limits::max_settings_file_bytes);
+    return history.ok() ? last_switch_point(*history).value_or(Lsn{}) : Lsn{};
+}
+
+/// The timeline history of the master.
+asio::awaitable<Result<std::string>> read_history(NodeConnection& master) {
+    auto history = co_await master.query(
+        "SELECT CASE WHEN t.id > 1 THEN pg_catalog.pg_read_file('pg_wal/' || "
+        "upper(lpad(to_hex(t.id), 8, '0')) || '.history') ELSE '' END FROM (SELECT ('x' || substr("
+        "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int AS id) t",
+        effect_timeout);
+    if (!history.ok()) co_return history.error().error;
+    co_return history->text();
+}
+
+std::string real_path_of(const std::string& path) {
+    std::error_code error;
+    const auto real = std::filesystem::canonical(path, error);
+    return error ? path : real.string();
+}
+
+}  // namespace
+
+Rejoin::Rejoin(asio::any_io_executor executor, Order order,
+               std::function<asio::awaitable<Status>()> claim_is_newest, std::function<void()> on_change)
+    : executor_(std::move(executor)),
+      order_(std::move(order)),
+      claim_is_newest_(std::move(claim_is_newest)),
+      on_change_(std::move(on_change)),
+      files_(real_path_of(order_.former.place.data_directory)) {}
+
+void Rejoin::start() {
+    asio::co_spawn(
+        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+}
+
+void Rejoin::stop() {
+    stopped_ = true;
+}
+
+void Rejoin::say(std::string what) {
+    if (stopped_ || what == doing_) return;
+    doing_ = std::move(what);
+    on_change_();
+}
+
+asio::awaitable<void> Rejoin::run() {
+    std::string trouble;
+    try {
+        co_await take_steps();
+    } catch (const std::exception& problem) {
+        trouble = problem.what();
+    }
+    finished_ = true;
+    if (stopped_) co_return;
+    if (!trouble.empty()) doing_ = trouble;
+    on_change_();
+}
+
+asio::awaitable<void> Rejoin::take_steps() {
+    const std::string who = "the former master at " + order_.former.address.to_string();
+    std::optional<FileLock> lock;
+    for (int steps = 0; steps < max_steps && !stopped_; ++steps) {
+        RejoinFacts facts = co_await look();
+        if (stopped_) co_return;
+        const RejoinDecision decision = plan_rejoin(facts);
+        switch (decision.step) {
+            case RejoinStep::Done:
+                succeeded_ = true;
+                say(decision.reason);
+                co_return;
+            case RejoinStep::Wait:
+                say(decision.reason);
+                co_return;
+            case RejoinStep::ByHand: {
+                RejoinByHand by_hand;
+                by_hand.data_directory = order_.former.place.data_directory;
+                by_hand.master = order_.master;
+                by_hand.user = order_.login.user;
+                by_hand.database = order_.login.database;
+                by_hand.copy = decision.only_copying_helps;
+                say(decision.reason + "; on its host: " + rejoin_command(by_hand));
+                co_return;
+            }
+            case RejoinStep::Stop:
+            case RejoinStep::StopNow:
+            case RejoinStep::Rewind:
+            case RejoinStep::Copy:
+            case RejoinStep::PutCopyInPlace:
+            case RejoinStep::Prepare:
+            case RejoinStep::Start:
+                break;
+        }
+        // One decider at a time works on the files, and only with the newest claim.
+        if (!lock && server_) {
+            auto taken = FileLock::try_acquire(server_->data_directory);
+            if (!taken.ok()) {
+                say(taken.error().message);
+                co_return;
+            }
+            lock.emplace(std::move(*taken));
+        }
+        Status mine = co_await claim_is_newest_();
+        if (stopped_) co_return;
+        if (!mine.ok()) {
+            say(mine.error().message);
+            co_return;
+        }
+        log_info(who + ": " + decision.reason);
+        Status taken = co_await take(decision.step);
+        if (stopped_) co_return;
+        if (!taken.ok()) {
+            log_warning(who + ": " + taken.error().message);
+            say(taken.error().message);
+            co_return;
+        }
+        if (decision.step == RejoinStep::Start) {
+            succeeded_ = true;
+            say("it was started as a slave");
+            co_return;
+        }
+        // It holds the inode that was moved aside.
+        if (decision.step == RejoinStep::PutCopyInPlace) lock.reset();
+    }
+}
+
+asio::awaitable<RejoinFacts> Rejoin::look() {
+    RejoinFacts facts;
+    facts.enabled = order_.enabled;
+    facts.keep_because = order_.former.keep_because;
+    facts.counted = order_.counted;
+    facts.stream_failed = order_.stream_failed;
+    facts.recorded_timeline = order_.former.timeline;
+    server_.reset();
+    // Nothing will be done: then nothing need be known.
+    if (!facts.enabled || !facts.keep_because.empty() || facts.counted) co_return facts;
+    const ServerPlace& place = order_.former.place;
+    if (place.data_directory.empty()) {
+        facts.files_unreachable_because = "the place of its files is not known";
+        co_return facts;
+    }
+    auto journal = files_.read();
+    if (!journal.ok()) {
+        facts.files_unreachable_because = journal.error().message;
+        co_return facts;
+    }
+    journal_ = *journal;
+    facts.stage = journal_.stage;
+    facts.stage_of_this_epoch = journal_.epoch == order_.epoch.value();
+    files_.restore_start_options();
+    auto inspected = inspect_server(place.data_directory, place.config_file);
+    if (!inspected.ok()) {
+        std::error_code ignored;
+        facts.directory_missing =
+            !std::filesystem::exists(place.data_directory, ignored) && files_.copy_is_complete();
+        facts.files_unreachable_because = inspected.error().message;
+        co_return facts;
+    }
+    server_ = std::move(*inspected);
+    if (server_->owner != ::geteuid()) {
+        facts.files_unreachable_because =
+            "\"" + server_->data_directory + "\" belongs to another operating system user";
+        co_return facts;
+    }
+    facts.files_reachable = true;
+    facts.of_this_system = server_->system_identifier == order_.system_identifier;
+    facts.is_the_masters = real_path_of(order_.master_place.data_directory) == server_->data_directory;
+    facts.major_version = server_->major_version;
+    facts.managed_by = manager_of(*server_);
+    for (const CommandLineSetting& setting : command_line_settings(server_->arguments))
+        if (setting.name == "port" && setting.value != std::to_string(order_.former.address.port))
+            facts.port_fixed_by = "its command line";
+    facts.standby_signal = ::access((server_->data_directory + "/standby.signal").c_str(), F_OK) == 0;
+    facts.runs = server_->postmaster.has_value();
+    if (!facts.of_this_system) co_return facts;
+    if (facts.runs) {
+        if (!server_->log_file.empty()) journal_.log_file = server_->log_file;
+        if (!facts.standby_signal) co_await look_at_running(facts);
+    } else {
+        facts.processes_left = processes_work_in(server_->data_directory);
+        if (!facts.processes_left) co_await look_at_stopped(facts);
+    }
+    co_return facts;
+}
+
+asio::awaitable<Result<std::unique_ptr<LockSession>>> Rejoin::lock_session() {
+    HostPort address = order_.former.address;
+    // After a takeover of its port it may still run there, and nothing else can.
+    address.port = server_->postmaster->port;
+    ConnectTarget target{address, order_.login, "pgxc_ha control"};
+    auto claim = claim_is_newest_;
+    auto opened = co_await LockSession::open(target, order_.probe_timeout, std::move(claim));
+    if (!opened.ok()) co_return opened.error();
+    auto told = co_await (*opened)->run(
+        "SELECT current_setting('data_directory'), (SELECT system_identifier FROM "
+        "pg_catalog.pg_control_system())",
+        effect_timeout);
+    if (!told.ok()) co_return told.error();
+    if (real_path_of(told->text(0)) != server_->data_directory ||
+        told->text(1) != std::to_string(order_.system_identifier))
+        co_return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            "the server at " + address.to_string() + " is not the one in " + server_->data_directory};
+    co_return std::move(*opened);
+}
+
+asio::awaitable<void> Rejoin::look_at_running(RejoinFacts& facts) {
+    auto session = co_await lock_session();
+    if (!session.ok()) co_return;
+    auto told = co_await (*session)->run(
+        "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE "
+        "pg_catalog.pg_current_wal_insert_lsn() END, CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE "
+        "('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int "
+        "END",
+        effect_timeout);
+    if (!told.ok() || told->text(0) != "f") co_return;
+    facts.answers = true;
+    const auto end = Lsn::parse(told->text(1));
+    const TimelineId timeline{static_cast<std::uint32_t>(std::stoul("0" + told->text(2)))};
+    auto master = co_await master_session();
+    if (!master.ok()) co_return;
+    auto history = co_await read_history(**master);
+    if (!history.ok()) co_return;
+    const auto fork = switch_point(*history, timeline);
+    facts.within_line = end && fork && *end <= *fork;
+}
+
+asio::awaitable<void> Rejoin::look_at_stopped(RejoinFacts& facts) {
+    clear_dead_pid_file(server_->data_directory);
+    facts.copy_impossible_because = files_.copy_impossible_because();
+    if (server_->bin_directory.empty()) {
+        facts.files_reachable = false;
+        facts.files_unreachable_because = "its programs can't be found: it has no postmaster.opts";
+        co_return;
+    }
+    auto told = co_await run_program(controldata_command(*server_), tool_timeout);
+    Result<ControlData> control = Error{sqlstate::internal_error, "pg_controldata failed"};
+    if (told.ok() && told->succeeded()) control = parse_control_data(told->output);
+    if (!control.ok()) {
+        facts.files_reachable = false;
+        facts.files_unreachable_because = control.error().message;
+        co_return;
+    }
+    facts.timeline = control->timeline;
+    facts.can_rewind = (control->wal_log_hints || control->checksums) &&
+                       ::access((server_->bin_directory + "/pg_rewind").c_str(), X_OK) == 0;
+    if (control->shut_down) {
+        facts.last_record = control->checkpoint;
+    } else {
+        Lsn from = control->redo;
+        // No checkpoint since it was promoted itself: its timeline begins where that left the one before.
+        if (control->timeline_begun) from = begin_of_timeline(server_->data_directory, control->timeline);
+        auto dumped = co_await run_program(waldump_command(*server_, from, control->timeline), tool_timeout);
+        if (dumped.ok()) facts.last_record = last_valid_record(dumped->output);
+    }
+    auto master = co_await master_session();
+    if (!master.ok()) co_return;
+    auto history = co_await read_history(**master);
+    if (!history.ok()) co_return;
+    facts.master_answers = true;
+    facts.fork = switch_point(*history, TimelineId{control->timeline});
+    if (!facts.last_record) co_return;
+    auto there = co_await (*master)->query(
+        "SELECT count(*) FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND substr(name, 9) "
+        "= " +
+            sql_literal(wal_file_suffix(*facts.last_record, control->segment_bytes)),
+        effect_timeout);
+    facts.wal_there = there.ok() && there->text() != "0";
+}
+
+asio::awaitable<Result<std::unique_ptr<NodeConnection>>> Rejoin::master_session() {
+    ConnectTarget target{order_.master, order_.login, "pgxc_ha rejoin"};
+    auto opened = co_await NodeConnection::open(target, order_.probe_timeout);
+    if (!opened.ok()) co_return opened.error().error;
+    auto told = co_await (*opened)->query(
+        "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM "
+        "pg_catalog.pg_control_system()), CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0 ELSE ('x' || "
+        "substr("
+        "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END",
+        effect_timeout);
+    if (!told.ok()) co_return told.error().error;
+    if (told->text(0) != "f" || told->text(1) != std::to_string(order_.system_identifier) ||
+        told->text(2) != std::to_string(order_.timeline))
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        "the server at " + order_.master.to_string() + " is not the recorded master"};
+    co_return std::move(*opened);
+}
+
+asio::awaitable<Result<ProcessResult>> Rejoin::run_program(Command command, Millis time_limit) {
+    std::function<bool()> cancelled = [this] { return stopped_; };
+    co_return co_await run_process(std::move(command), time_limit, std::move(cancelled));
+}
+
+Status Rejoin::write(RejoinStage stage) {
+    journal_.stage = stage;
+    journal_.epoch = order_.epoch.value();
+    return files_.write(journal_);
+}
+
+std::string Rejoin::source_conninfo() const {
+    std::map<std::string, std::string> values;
+    values["host"] = order_.master.host;
+    values["port"] = std::to_string(order_.master.port);
+    values["user"] = order_.login.user;
+    values["dbname"] = order_.login.database;
+    values["application_name"] = "pgxc_ha rejoin";
+    auto conninfo = conninfo_with(order_.login.conninfo, values);
+    return conninfo.ok() ? *conninfo : std::string{};
+}
+
+asio::awaitable<Status> Rejoin::take(RejoinStep step) {
+    if (step == RejoinStep::Rewind || step == RejoinStep::Copy || step == RejoinStep::Prepare) {
+        Status slot = co_await make_slot();
+        if (!slot.ok()) co_return slot;
+    }
+    switch (step) {
+        case RejoinStep::Stop:
+            co_return co_await stop_it(false);
+        case RejoinStep::StopNow:
+            co_return co_await stop_it(true);
+        case RejoinStep::Rewind:
+            co_return co_await rewind();
+        case RejoinStep::Copy:
+            co_return co_await copy();
+        case RejoinStep::PutCopyInPlace:
+            co_return co_await put_copy_in_place();
+        case RejoinStep::Prepare: {
+            const std::string directory = server_->data_directory;
+            if (journal_.stage == RejoinStage::Rewound)
+                if (Status restored = files_.restore_settings(directory); !restored.ok()) co_return restored;
+            if (Status prepared = prepare(directory); !prepared.ok()) co_return prepared;
+            restarted_after_rewind_ = journal_.stage == RejoinStage::Rewound;
+            co_return write(RejoinStage::Prepared);
+        }
+        case RejoinStep::Start:
+            co_return co_await start_it();
+        case RejoinStep::Wait:
+        case RejoinStep::ByHand:
+        case RejoinStep::Done:
+            break;
+    }
+    co_return Status{};
+}
+
+asio::awaitable<Status> Rejoin::make_slot() {
+    // Without the master's lock, which is the group's: a slot harms nobody, and one too many is tidied away.
+    auto master = co_await master_session();
+    if (!master.ok()) co_return master.error();
+    auto made = co_await (*master)->query(create_slot_sql(order_.slot), effect_timeout);
+    if (!made.ok()) co_return made.error().error;
+    co_return Status{};
+}
+
+asio::awaitable<Status> Rejoin::stop_it(bool immediate) {
+    // A slave that can't stream is of no use as it is, whatever becomes of the copy.
+    if (order_.stream_failed) {
+        if (Status written = write(RejoinStage::Broken); !written.ok()) co_return written;
+        order_.stream_failed = false;
+    } else if (!server_->log_file.empty() || journal_.stage != RejoinStage::None) {
+        // Somebody started it as a master since: a rewind is undone by that, or was none.
+        const bool rewound =
+            journal_.stage == RejoinStage::Rewinding || journal_.stage == RejoinStage::Rewound;
+        const bool copied = journal_.stage == RejoinStage::Copied || journal_.stage == RejoinStage::Broken;
+        RejoinStage stage = copied ? journal_.stage : RejoinStage::None;
+        if (rewound) stage = RejoinStage::Broken;
+        if (Status written = write(stage); !written.ok()) co_return written;
+    }
+    auto session = co_await lock_session();
+    if (!session.ok()) co_return session.error();
+    co_return co_await stop_server(std::move(*session), stop_timeout, immediate);
+}
+
+asio::awaitable<Status> Rejoin::rewind() {
+    say("waits for a checkpoint of the new master, then runs pg_rewind");
+    {
+        auto master = co_await master_session();
+        if (!master.ok()) co_return master.error();
+        // pg_rewind compares timelines in the control files, and a promotion writes its own there at the
+        // first checkpoint only (F3).
+        auto done = co_await (*master)->query("CHECKPOINT", checkpoint_timeout);
+        if (!done.ok()) co_return done.error().error;
+        auto told = co_await (*master)->query("SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()",
+                                              effect_timeout);
+        if (!told.ok()) co_return told.error().error;
+        if (told->text() != std::to_string(order_.timeline))
+            co_return Error{sqlstate::object_not_in_prerequisite_state,
+                            "the new master's control file has timeline " + told->text() + ", not " +
+                                std::to_string(order_.timeline)};
+    }
+    if (Status saved = files_.save_settings(); !saved.ok()) co_return saved;
+    Status mine = co_await claim_is_newest_();
+    if (!mine.ok()) co_return mine;
+    if (Status begun = write(RejoinStage::Rewinding); !begun.ok()) co_return begun;
+    auto result = co_await run_program(rewind_command(*server_, source_conninfo()), rewind_timeout);
+    if (!result.ok()) co_return result.error();
+    if (!result->succeeded()) {
+        // What it has changed by then can't be told: the next look finds it begun and takes a copy.
+        log_warning(program_failed("pg_rewind", *result).message);
+        co_return Status{};
+    }
+    log_info("pg_rewind: " + tail_of(result->output));
+    co_return write(RejoinStage::Rewound);
+}
+
+Status Rejoin::prepare(const std::string& directory) {
+    std::map<std::string, std::string> values;
+    values["host"] = order_.master.host;
+    values["hostaddr"] = "";
+    values["port"] = std::to_string(order_.master.port);
+    // Not a name that counts: it gets one of this epoch when it is proven a beginning of this line (rule 9).
+    values["application_name"] = "pgxc_rejoin";
+    auto conninfo = conninfo_with(order_.conninfo, values);
+    if (!conninfo.ok()) return conninfo.error();
+    std::vector<std::pair<std::string, std::string>> settings{
+        {"synchronous_standby_names", order_.nobody_names},
+        {"wal_retrieve_retry_interval", "100ms"},
+        {"primary_slot_name", order_.slot},
+        {"primary_conninfo", *conninfo}};
+    const std::string config_file =
+        server_->config_file.starts_with(server_->data_directory + "/")
+            ? directory + server_->config_file.substr(server_->data_directory.size())
+            : server_->config_file;
+    auto port = locate_setting(config_file, directory + "/postgresql.auto.conf", "port");
+    if (!port.ok()) return port.error();
+    const std::string wanted = std::to_string(order_.former.address.port);
+    if ((*port ? (*port)->value : "5432") != wanted) settings.emplace_back("port", wanted);
+    return make_standby(directory, settings);
+}
+
+asio::awaitable<Status> Rejoin::copy() {
+    say("is being copied from the new master by pg_basebackup");
+    // Of settings that pg_rewind may have replaced already only the saved ones are right.
+    const bool saved = journal_.stage == RejoinStage::Rewinding || journal_.stage == RejoinStage::Rewound ||
+                       journal_.stage == RejoinStage::Broken || journal_.stage == RejoinStage::Copied;
+    if (!saved || !files_.has_saved_settings())
+        if (Status kept = files_.save_settings(); !kept.ok()) co_return kept;
+    if (Status begun = write(RejoinStage::Broken); !begun.ok()) co_return begun;
+    // Not a braced list: GCC 12 gives it no place in the coroutine's frame.
+    std::vector<std::string> leftovers;
+    leftovers.push_back(files_.copy_directory());
+    leftovers.push_back(files_.complete_directory());
+    for (const std::string& directory : leftovers) {
+        auto removed = co_await run_program(remove_command(directory), copy_timeout);
+        if (!removed.ok()) co_return removed.error();
+        if (!removed->succeeded()) co_return program_failed("rm", *removed);
+    }
+    const std::string copy = files_.copy_directory();
+    Command command = basebackup_command(*server_, copy, source_conninfo(), order_.slot);
+    auto result = co_await run_program(std::move(command), copy_timeout);
+    if (!result.ok()) co_return result.error();
+    if (!result->succeeded()) co_return program_failed("pg_basebackup", *result);
+    if (Status restored = files_.restore_settings(copy); !restored.ok()) co_return restored;
+    if (Status prepared = prepare(copy); !prepared.ok()) co_return prepared;
+    if (Status complete = files_.complete_copy(); !complete.ok()) co_return complete;
+    co_return write(RejoinStage::Copied);
+}
+
+asio::awaitable<Status> Rejoin::put_copy_in_place() {
+    if (files_.copy_is_complete()) {
+        // The directory that an earlier copy has replaced makes room for the one that this copy replaces.
+        if (server_) {
+            auto removed = co_await run_program(remove_command(files_.old_directory()), copy_timeout);
+            if (!removed.ok()) co_return removed.error();
+            if (!removed->succeeded()) co_return program_failed("rm", *removed);
+            Status mine = co_await claim_is_newest_();
+            if (!mine.ok()) co_return mine;
+        }
+        if (Status put = files_.put_copy_in_place(); !put.ok()) co_return put;
+    }
+    co_return write(RejoinStage::Prepared);
+}
+
+asio::awaitable<Status> Rejoin::start_it() {
+    ServerFiles server = *server_;
+    std::string log_file = journal_.log_file;
+    if (log_file.empty() || ::access(log_file.c_str(), W_OK) != 0 || !is_safe_in_double_quotes(log_file))
+        log_file = server.data_directory + "/pgxc_ha_server.log";
+    for (const std::string& directory : socket_directories_of(server))
+        clear_dead_socket_lock(directory, order_.former.address.port);
+    auto result =
+        co_await run_program(start_command(server, log_file, start_timeout), start_timeout + Millis(10'000));
+    if (!result.ok()) co_return result.error();
+    // A long recovery is no failure: it goes on without pg_ctl.
+    if (result->succeeded() || running_postmaster(server.data_directory)) co_return Status{};
+    if (std::exchange(restarted_after_rewind_, false))
+        if (Status broken = write(RejoinStage::Broken); !broken.ok()) co_return broken;
+    co_return Error{sqlstate::object_not_in_prerequisite_state,
+                    "it does not start as a slave; see " + log_file + ": " + tail_of(result->output)};
+}
+
+}  // namespace pgxc
