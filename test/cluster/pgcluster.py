@@ -50,9 +50,13 @@ def running_as_root():
     return os.geteuid() == 0
 
 
+#: What servers get of our environment, though it begins as libpq's variables do.
+PASSED_ON = {"PG_CONFIG", "PGXC_CRASH_POINTS"}
+
+
 def as_server_user():
     """Arguments for subprocess that run a command as the server user, free of the caller's libpq variables."""
-    arguments = {"env": {k: v for k, v in os.environ.items() if not k.startswith("PG") or k == "PG_CONFIG"}}
+    arguments = {"env": {k: v for k, v in os.environ.items() if not k.startswith("PG") or k in PASSED_ON}}
     if running_as_root():
         arguments |= {"user": "postgres", "group": "postgres", "extra_groups": []}
     return arguments

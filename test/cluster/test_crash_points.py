@@ -41,10 +41,14 @@ def wait_fired(cluster, point):
 def everybody_counts(cluster):
     return cluster.coordinator.value(
         "SELECT count(*) = 3 AND bool_and(state = 'up' AND why = '') AND bool_and(gate = 'open') FILTER (WHERE node_id = 1) "
-        "FROM pgxc_node_status WHERE node_type = 'D'") and cluster.coordinator.value(
-        "SELECT jsonb_array_length(record->'configurations') = 1 AND "
-        "jsonb_array_length(record->'configurations'->0->'slaves') = 2 AND record->'pending' IS NULL OR "
-        "record->>'pending' IS NULL FROM pgxc.node_record WHERE node_id = 1")
+        "FROM pgxc_node_status WHERE node_type = 'D'") and counting(cluster) == 2
+
+
+def counting(cluster):
+    """How many slaves count, by a record in which nothing is under way; else None."""
+    return cluster.coordinator.value(
+        "SELECT jsonb_array_length(record->'configurations'->0->'slaves') FROM pgxc.node_record WHERE node_type = 'D' "
+        "AND node_id = 1 AND record->>'pending' IS NULL AND jsonb_array_length(record->'configurations') = 1")
 
 
 def master_of(cluster):
@@ -98,10 +102,7 @@ def test_steps_of_a_change(cluster, point):
         with contextlib.suppress(psycopg2.Error):  # the statement's connection is lost with the coordinator
             cluster.coordinator.sql(f"ALTER DATANODE SLAVE 3 REPLICATION TO {mode}")
         wait_fired(cluster, point)
-        wait_for(lambda: cluster.coordinator.value(
-            "SELECT jsonb_array_length(record->'configurations') = 1 AND "
-            f"jsonb_array_length(record->'configurations'->0->'slaves') = {count} FROM pgxc.node_record "
-            "WHERE node_id = 1"), f"the change to {mode} to be finished")
+        wait_for(lambda: counting(cluster) == count, f"the change to {mode} to be finished")
         cluster.wait_status(1, state="up", gate="open", why="")
         cluster.pooler_sql(f"INSERT INTO load VALUES (-2, {count})")
 
