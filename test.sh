@@ -61,10 +61,11 @@ done
 
 export PYTHONDONTWRITEBYTECODE=1 PGXC_BUILD_DIR
 PGXC_BUILD_DIR=$(pgxc_build_dir dev)
-total_passed=0 total_failed=0 work='' table=''
+total_passed=0 total_failed=0 work='' table='' behind=''
 cleanup() {
     local status=$?
     trap - EXIT INT TERM
+    [ -z "$behind" ] || kill -- "-$behind" 2>/dev/null || true
     if [ -n "$work" ]; then
         # Workspaces of interrupted tests.
         for folder in "$work" "$work"/pgxc.*; do
@@ -99,6 +100,7 @@ build_dev() {
     [ -z "$built_dev" ] || return "$built_dev"
     built_dev=0
     pgxc_build dev "$work/build-dev.log" || built_dev=1
+    start_behind
     return $built_dev
 }
 
@@ -152,13 +154,40 @@ stage_cluster() {
     build_dev || { could_not cluster "the build (preset dev) failed" "$work/build-dev.log" && return; }
     make_tree "$work/cluster.log" || { could_not cluster "no server tree" "$work/cluster.log" && return; }
     (cd "$PGXC_ROOT/test/cluster" && TMPDIR=$work PGXC_SERVER_BIN=$server_bin \
-        /usr/bin/python3 -m pytest -q -n 2 --dist loadfile --durations 15 --junitxml "$work/cluster.xml") \
+        /usr/bin/python3 -m pytest -q -n 3 --dist loadfile --durations 15 --junitxml "$work/cluster.xml") \
         >"$work/cluster.log" 2>&1 || true
     show_if_failed "$work/cluster.log" "$(junit "$work/cluster.xml")" 200
 }
 
+# What only computes is done behind the stages that mostly wait for servers: the builds for the last two stages, then
+# the fuzz targets. In a session of its own, so that it can be ended as a whole, and yielding to everything else.
+start_behind() {
+    local part parts=() quoted
+    for part in asan fuzz; do
+        [[ " ${stages[*]} " != *" $part "* ]] || parts+=("behind_$part")
+    done
+    [ ${#parts[@]} -gt 0 ] && [ -z "$behind" ] || return 0
+    quoted=$(declare -p work fuzz_seconds && declare -f behind_asan behind_fuzz fuzz_one)
+    setsid nice -n 19 bash -c ". '$PGXC_ROOT/test/lib/common.sh'
+        set +e
+        echo 19 2>/dev/null >/proc/self/autogroup
+        $quoted
+        $(printf '%s; ' "${parts[@]}")" >"$work/behind.log" 2>&1 &
+    behind=$!
+}
+# wait_behind FILE: until what is done behind has made that file, or has ended.
+wait_behind() {
+    start_behind
+    while [ ! -e "$1" ] && kill -0 "$behind" 2>/dev/null; do sleep 0.5; done
+}
+
+behind_asan() {
+    if pgxc_build asan-ubsan "$work/build-asan.log"; then echo 0 >"$work/asan.built"; else echo 1 >"$work/asan.built"; fi
+}
+
 stage_asan() {
-    pgxc_build asan-ubsan "$work/build-asan.log" ||
+    wait_behind "$work/asan.built"
+    [ "$(cat "$work/asan.built")" = 0 ] ||
         { could_not asan "the build (preset asan-ubsan) failed" "$work/build-asan.log" && return; }
     # Of the tests with servers those that take most of the monitor's paths; the others take as long again.
     (
@@ -185,21 +214,28 @@ fuzz_one() {
     fi
 }
 
+behind_fuzz() {
+    local source program
+    if pgxc_build fuzz "$work/build-fuzz.log"; then
+        for source in "$PGXC_ROOT"/test/fuzz/*_fuzz.cpp; do
+            program=$(pgxc_build_dir fuzz)/test/fuzz/$(basename "$source" .cpp)
+            while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
+            fuzz_one "$program" &
+        done
+        wait
+        echo 0 >"$work/fuzz.done"
+    else
+        echo 1 >"$work/fuzz.done"
+    fi
+}
+
 stage_fuzz() {
-    pgxc_build fuzz "$work/build-fuzz.log" ||
+    wait_behind "$work/fuzz.done"
+    [ "$(cat "$work/fuzz.done")" = 0 ] ||
         { could_not fuzz "the build (preset fuzz) failed" "$work/build-fuzz.log" && return; }
-    local program name programs=() passed=0 failed=0 source
+    local name passed=0 failed=0 source
     for source in "$PGXC_ROOT"/test/fuzz/*_fuzz.cpp; do
-        [ -e "$source" ] || continue
-        programs+=("$(pgxc_build_dir fuzz)/test/fuzz/$(basename "$source" .cpp)")
-    done
-    for program in "${programs[@]}"; do
-        while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n || true; done
-        fuzz_one "$program" &
-    done
-    wait
-    for program in "${programs[@]}"; do
-        name=$(basename "$program")
+        name=$(basename "$source" .cpp)
         if [ "$(tail -n 1 "$work/$name.log")" = OK ]; then
             passed=$((passed + 1))
         else

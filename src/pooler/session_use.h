@@ -17,8 +17,8 @@ struct SessionUse {
         CallsSetConfig = 16,
         Unreadable = 32,  // longer than what is looked at
         Keeps = 64,       // LISTEN, LOAD, PREPARE, DISCARD, RESET, DO, CALL as first word
-        Calls = 128,      // CALL of somebody else's procedure: ours (and our statements, whose tag is CALL too)
-                          // leave nothing behind
+        Calls = 128,  // CALL of somebody else's procedure: ours (and our statements, whose tag is CALL too)
+                      // leave nothing behind
     };
     std::uint8_t bits = 0;
     [[nodiscard]] bool has(Bit bit) const { return (bits & bit) != 0; }
