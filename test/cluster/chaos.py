@@ -42,7 +42,7 @@ STRAY_S = 4.0
 #: The same where the extension says that it brings the server back by itself.
 REJOINING_S = 90.0
 #: A registered slave that doesn't become whole in this time is rebuilt.
-STALE_S = 40.0
+STALE_S = 20.0
 
 TABLE = """
     CREATE TABLE appended (
