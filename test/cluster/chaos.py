@@ -3,7 +3,7 @@
 
 One coordinator, a master and three synchronous slaves of which two must acknowledge. Clients append rows through the
 pooler and remember every answer; a seeded generator kills, freezes, restarts and promotes; an administrator (a thread)
-starts what is down and brings replaced masters back. In the end every answer is compared with what is there.
+starts what is down. In the end every answer is compared with what is there.
 
 The seed decides the faults, their order and their gaps, not what they meet: two runs of one seed are alike, not equal.
 """
@@ -37,9 +37,7 @@ PROBE_TIMEOUT_S = 1.0
 DETECTION_S = 2 * PROBE_TIMEOUT_S
 #: How long anything may be without a writable master once nothing is broken on purpose any more.
 STUCK_S = 120.0
-#: A former master that runs is left alone for so long, with clients that try to write to it, until it is rebuilt.
-STRAY_S = 4.0
-#: The same where the extension says that it brings the server back by itself.
+#: How long a replaced master may take until the extension has made a slave of it, pg_basebackup included.
 REJOINING_S = 90.0
 #: A registered slave that doesn't become whole in this time is rebuilt.
 STALE_S = 20.0
@@ -244,7 +242,6 @@ class Member:
         self.held = None  # who works on it: "fault" or "administrator"
         self.emptied = False  # its data directory is gone: only a rebuild helps
         self.start_at = None  # it is down, and will be started then
-        self.stray_since = None  # it runs, and isn't in the catalog
         self.stale_since = None  # it runs, is registered, and not what it should be
         self.witnesses = []
 
@@ -262,7 +259,7 @@ class Administrator(threading.Thread):
         self._random = random.Random(seed)
         self._stop_wanted = threading.Event()
         self.hurry = False  # no more faults: start everything at once
-        self.rebuilt = collections.Counter()  # why -> how often
+        self.rebuilt = 0
         self.trouble = None
 
     def stop(self):
@@ -290,13 +287,12 @@ class Administrator(threading.Thread):
         now = time.monotonic()
         server = member.server
         if member.emptied:
-            self._rebuild(member, "replaced")
+            self._rebuild(member)
             return
         if server.postmaster_pid() is None:
             if member.start_at is None:
                 member.start_at = now + (0 if self.hurry else self._random.choice((0, 0.3, 1, 3, 6)))
-            elif now >= member.start_at and not self._rejoining(server):
-                server.wait_gone()
+            elif now >= member.start_at and server.gone() and not self._rejoining(server):
                 server.start(check=False)
                 member.start_at = None
             return
@@ -306,12 +302,9 @@ class Administrator(threading.Thread):
             return
         row = next((node for node in nodes if node["node_port"] == server.port), None)
         if row is None or row["state"] == "rejoining":
-            member.stray_since = member.stray_since or now
+            member.stale_since = None
             self._chaos.watch_former_master(member)
-            if now - member.stray_since > (REJOINING_S if row else STRAY_S):
-                self._rebuild(member, "replaced")
             return
-        member.stray_since = None
         self._chaos.end_witnesses(member)
         if row["node_master_id"] == 0 or (row["state"] == "up" and not row["why"]):
             member.stale_since = None
@@ -320,16 +313,16 @@ class Administrator(threading.Thread):
             if now - member.stale_since > STALE_S:
                 self._chaos.say(f"{member.name} is {row['state']} for too long: {row['why']}")
                 self._chaos.later_diagnosis(member)
-                self._rebuild(member, "stale")
+                self._rebuild(member)
 
     def _rejoining(self, server):
-        """The extension works on its files; True for at most REJOINING_S."""
-        rows = self._chaos.nodes() or []
-        return any(row["node_port"] == server.port and row["state"] == "rejoining" for row in rows)
+        """The extension makes a slave of it: its files are no business of the administrator."""
+        rows = self._chaos.nodes()
+        return rows is None or any(row["node_port"] == server.port and row["state"] == "rejoining" for row in rows)
 
-    def _rebuild(self, member, why):
-        """Makes the server a new slave of the present master, by the means that docs/failover.md tells. All that the
-        extension doesn't do by itself is in here."""
+    def _rebuild(self, member):
+        """Makes a slave anew that has WAL which its master lacks, as docs/failover.md tells: the extension does that
+        by itself for replaced masters only."""
         chaos, server = self._chaos, member.server
         nodes = chaos.nodes()
         master = chaos.master(nodes)
@@ -354,8 +347,8 @@ class Administrator(threading.Thread):
             free_id = next(n for n in range(2, 100) if n not in {row["node_id"] for row in chaos.nodes() or nodes})
             chaos.coordinator.sql(f"REGISTER DATANODE SLAVE IDENTIFIED BY ID {free_id} WITH CONNECTION "
                                   f"('{server.address}') ON MASTER 1 REPLICATION TO SYNCHRONOUS")
-            self.rebuilt[why] += 1
-            member.stray_since = member.stale_since = None
+            self.rebuilt += 1
+            member.stale_since = None
         except (psycopg2.Error, AssertionError) as error:
             # Another fault has come between. It will be found as it is now, and tried again.
             chaos.say(f"bringing {member.name} back has to wait: {str(error).strip().splitlines()[0]}")
@@ -432,12 +425,15 @@ class Chaos:
     def epoch(self):
         return self.coordinator.value("SELECT coalesce(max(epoch), 0) FROM pgxc.failover_history")
 
-    def broken(self, nodes=None):
-        """The members that are not what they should be; all while the coordinator doesn't answer."""
-        nodes = nodes or self.nodes()
+    def broken(self, master_may_miss_slaves=False):
+        """The members that are not what they should be; all while the coordinator doesn't answer. With
+        `master_may_miss_slaves` a master that lets transactions in is whole though it misses slaves."""
+        self.check_threads()
+        nodes = self.nodes()
         if nodes is None:
             return list(self.members)
-        whole = {row["node_port"] for row in nodes if row["state"] == "up" and not row["why"]}
+        whole = {row["node_port"] for row in nodes if row["state"] == "up"
+                 and (not row["why"] or master_may_miss_slaves and row["gate"] == "open")}
         return [member for member in self.members if member.held == "fault" or member.server.port not in whole]
 
     # Witnesses
@@ -660,8 +656,9 @@ class Chaos:
             if self._random.random() < 0.6:
                 self.wait_writable(time.monotonic())
             self.pause(2)
-            # With more than one broken server a fault may need an administrator; and this one is to have his turn.
-            wait_for(lambda: len(self.broken()) <= 1, "all servers but one to be whole", STUCK_S + REJOINING_S)
+            # With more broken servers nothing would be left to break.
+            wait_for(lambda: len(self.broken(master_may_miss_slaves=True)) <= 1, "all servers but one to be whole",
+                     STUCK_S + REJOINING_S)
             self.check_threads()
         self.heal()
 
@@ -675,11 +672,9 @@ class Chaos:
         self.say(f"{fault.kind} {fault.victim} {fault.note}")
 
     def check_threads(self):
-        if self.administrator.trouble:
-            raise self.administrator.trouble
-        for client in self.clients:
-            if client.trouble:
-                raise client.trouble
+        for thread in (self.administrator, *self.clients):
+            if thread.trouble:
+                raise AssertionError(f"{thread}: {thread.trouble!r}")
 
     def wait_writable(self, since):
         wait_for(lambda: all(client.last_acked_sent > since for client in self.clients),
@@ -814,7 +809,7 @@ class Chaos:
             "slave_reads": sum(client.slave_reads for client in self.clients),
             "direct": {"sent": sum(w.sent for w in self._witnesses), "acknowledged": direct["acked"],
                        "writers": len(self._witnesses)},
-            "rebuilt": dict(self.administrator.rebuilt),
+            "rebuilt": self.administrator.rebuilt,
             "without_master_ms": {
                 kind: {"times": len(faults), "promotions": sum(promotions[id(f)] for f in faults),
                        "median": round(statistics.median(f.gap_ms for f in faults)),
