@@ -265,7 +265,11 @@ WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey g
                     wanted.to_prepare.push_back(*slave);
                 continue;
             }
-            wanted.why = slave->key.to_string() + " has had no stream from its master for " +
+            const StreamSeen* stands = master_facts != nullptr ? master_facts->find_standby(name) : nullptr;
+            wanted.why = slave->key.to_string() +
+                         (stands != nullptr && stands->state == "streaming"
+                              ? " has flushed nothing of its master's WAL for "
+                              : " has had no stream from its master for ") +
                          ms(since(missing->second, now)) + ": it does not count until it streams again";
             continue;
         }
@@ -283,6 +287,8 @@ WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey g
             wanted.why = slave->key.to_string() + " is being prepared to count";
         } else if (stream == nullptr || stream->state != "streaming") {
             wanted.why = slave->key.to_string() + " doesn't count yet: it doesn't stream under its name";
+        } else if (missing_since.contains(slave->address)) {
+            wanted.why = slave->key.to_string() + " doesn't count yet: its stream stands still";
         } else {
             wanted.configuration.slaves.push_back({name, slave->address});
         }

@@ -91,7 +91,8 @@ struct WantedSync {
     std::vector<Node> to_prepare;
     std::string why;  // what keeps the configuration from being what the catalog says; empty = it is
 };
-/// `missing_since`: for a slave that counts, since when the master hasn't had its stream.
+/// `missing_since`: for a slave that counts, since when the master hasn't had its stream; for any, since when
+/// its stream stands still.
 [[nodiscard]] WantedSync wanted_sync(const Record& record, const Topology& topology, NodeKey group,
                                      const std::map<HostPort, Observation>& seen,
                                      const std::map<HostPort, TimePoint>& missing_since,

@@ -253,7 +253,10 @@ asio::awaitable<void> NodeGroup::step() {
     const auto master = seen.find(record_->master);
     note_judgement(judgement);
     // Streams are missed only while the master itself answers.
-    if (judgement.verdict != Verdict::Alive) missing_since_.clear();
+    if (judgement.verdict != Verdict::Alive) {
+        missing_since_.clear();
+        progress_.clear();
+    }
     switch (judgement.verdict) {
         case Verdict::Dead: {
             if (gate_ == Gate::Open) hold(judgement.reason);
@@ -397,19 +400,34 @@ asio::awaitable<Result<LockSession*>> NodeGroup::session(HostPort address) {
 // ---------------------------------------------------------------------------------------------------
 
 void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen) {
-    const auto master = seen.find(record_->master);
+    const Observation& master = seen.at(record_->master);
     const auto now = Clock::now();
-    std::set<HostPort> counting;
-    for (const Member& member : record_->wanted().slaves) {
-        counting.insert(member.address);
-        const StreamSeen* stream = master->second.facts->find_standby(member.name);
+    // Between two answers nothing can be seen to move.
+    const bool new_answer = master.answered_at != streams_read_at_;
+    streams_read_at_ = master.answered_at;
+    std::map<HostPort, std::string> names;
+    for (const Node* slave : surroundings_.topology().slaves_of(key_))
+        if (slave->replication == Replication::Synchronous)
+            names[slave->address] = standby_name(slave->key, record_->epoch);
+    for (const Member& member : record_->wanted().slaves) names[member.address] = member.name;
+    for (const auto& [address, name] : names) {
+        const StreamSeen* stream = master.facts->find_standby(name);
         const bool streams = stream != nullptr && stream->state == "streaming";
-        if (streams)
-            missing_since_.erase(member.address);
+        StreamProgress& progress = progress_[address];
+        if (!streams)
+            progress = StreamProgress{};
+        else if (new_answer && master.answered_at)
+            progress.answered(stream->flush, master.facts->flushed, *master.answered_at);
+        if (const auto stands = progress.stands_since())
+            missing_since_.try_emplace(address, *stands);
+        else if (!streams && record_->wanted().find(address) != nullptr)
+            missing_since_.try_emplace(address, now);
         else
-            missing_since_.try_emplace(member.address, now);
+            missing_since_.erase(address);
     }
-    std::erase_if(missing_since_, [&](const auto& entry) { return !counting.contains(entry.first); });
+    const auto is_none_of_them = [&](const auto& entry) { return !names.contains(entry.first); };
+    std::erase_if(missing_since_, is_none_of_them);
+    std::erase_if(progress_, is_none_of_them);
 }
 
 asio::awaitable<Status> NodeGroup::open_gate() {

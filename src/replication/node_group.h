@@ -192,8 +192,10 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
     std::map<HostPort, TimePoint>
-        missing_since_;       // slaves that count and whose stream the master doesn't have
-    Millis look_after_{200};  // how long run() may sleep now
+        missing_since_;  // slaves that count and whose stream the master doesn't have, or whose stream stands
+    std::map<HostPort, StreamProgress> progress_;  // of synchronous slaves' streams
+    std::optional<TimePoint> streams_read_at_;     // the master's answer that is in there
+    Millis look_after_{200};                       // how long run() may sleep now
     std::optional<TimePoint> retry_at_;
     std::optional<TimePoint> gate_tried_;
     std::optional<TimePoint> sync_tried_;

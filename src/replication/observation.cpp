@@ -57,6 +57,19 @@ std::string text_in(const nlohmann::json& row, const char* key) {
 
 }  // namespace
 
+void StreamProgress::answered(Lsn flush, Lsn master_flushed, TimePoint at) {
+    const bool moves = !flush_ || flush != *flush_ || flush >= master_flushed;
+    flush_ = flush;
+    if (moves) {
+        first_.reset();
+        stands_since_.reset();
+    } else if (!first_) {
+        first_ = at;
+    } else {
+        stands_since_ = first_;
+    }
+}
+
 const StreamSeen* ServerFacts::find_standby(const std::string& name) const {
     const auto at = std::find_if(standbys.begin(), standbys.end(),
                                  [&](const StreamSeen& standby) { return standby.name == name; });

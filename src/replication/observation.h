@@ -20,6 +20,22 @@ struct StreamSeen {
     friend bool operator==(const StreamSeen&, const StreamSeen&) = default;
 };
 
+/// Whether a stream moves, from one answer of the master to the next. A slave that hangs, or a line that is
+/// cut without a word, stays "streaming" until wal_sender_timeout, a minute, and commits may wait for it as
+/// long.
+class StreamProgress {
+  public:
+    void answered(Lsn flush, Lsn master_flushed, TimePoint at);
+    /// Since when the slave has flushed nothing though the master had more: seen in two answers in a row,
+    /// since the first one may just have been early.
+    [[nodiscard]] std::optional<TimePoint> stands_since() const { return stands_since_; }
+
+  private:
+    std::optional<Lsn> flush_;
+    std::optional<TimePoint> first_;
+    std::optional<TimePoint> stands_since_;
+};
+
 /// What a server says of itself: one answer to probe_sql().
 struct ServerFacts {
     bool in_recovery = false;

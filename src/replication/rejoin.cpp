@@ -319,11 +319,14 @@ asio::awaitable<void> Rejoin::look_at_stopped(RejoinFacts& facts) {
     if (!history.ok()) co_return;
     facts.master_answers = true;
     facts.fork = switch_point(*history, TimelineId{control->timeline});
-    if (!facts.last_record) co_return;
+    // What it will ask for first: rewound, it replays its own WAL up to the fork.
+    std::optional<Lsn> first = facts.last_record;
+    if (facts.fork && (!first || *facts.fork < *first)) first = facts.fork;
+    if (!first) co_return;
     auto there = co_await (*master)->query(
         "SELECT count(*) FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND substr(name, 9) "
         "= " +
-            sql_literal(wal_file_suffix(*facts.last_record, control->segment_bytes)),
+            sql_literal(wal_file_suffix(*first, control->segment_bytes)),
         effect_timeout);
     facts.wal_there = there.ok() && there->text() != "0";
 }

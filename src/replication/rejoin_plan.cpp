@@ -73,6 +73,11 @@ RejoinDecision plan_by_line(const RejoinFacts& facts) {
                                       ", behind the new master's line, which left at " +
                                       facts.fork->to_string()
                                 : "the end of its WAL can't be told";
+    // pg_rewind doesn't miss it, the slave that comes of it would wait for it for ever: a master that is
+    // itself a recent copy has none.
+    if (facts.fork && !facts.wal_there)
+        return copy(facts,
+                    why + "; the new master has no WAL any more from " + facts.fork->to_string() + " on");
     if (facts.can_rewind) return {RejoinStep::Rewind, why, false};
     return copy(facts, why + "; pg_rewind needs wal_log_hints or data checksums, and its program");
 }

@@ -51,7 +51,8 @@ struct RejoinFacts {
     std::uint32_t recorded_timeline = 0;  // that it wrote as the master; 0 = not known
     std::optional<Lsn> last_record;       // where its last valid record begins; nothing: can't be told
     std::optional<Lsn> fork;  // where the new master's line left that timeline; nothing: it didn't
-    bool wal_there = false;   // the new master still has WAL from last_record on
+    bool wal_there =
+        false;  // the new master still has WAL from last_record or the fork on, whichever is lower
     bool can_rewind = false;  // wal_log_hints or checksums, and the program
     std::string copy_impossible_because;
 };

@@ -235,8 +235,11 @@ class Server:
     def wait_gone(self):
         """Waits until no process of the server is left (children of a killed postmaster notice by themselves), and until
         the killed one is reaped: a zombie's pid in postmaster.pid keeps the server from starting again."""
-        wait_for(lambda: not self.pids() and not (self.killed and os.path.exists(f"/proc/{self.killed}")),
-                 f"the processes of {self.name} to be gone")
+        wait_for(self.gone, f"the processes of {self.name} to be gone")
+
+    def gone(self):
+        """No process of the server is left, and it could be started."""
+        return not self.pids() and not (self.killed and os.path.exists(f"/proc/{self.killed}"))
 
     def dsn(self, **options):
         merged = {"host": HOST, "port": self.port, "user": "postgres", "dbname": "postgres", "connect_timeout": 10,

@@ -219,6 +219,23 @@ def test_restart_of_the_master_is_no_reason(make_cluster):
     assert history(cluster) == []
 
 
+def test_frozen_slave_holds_up_commits_for_the_detection_time_only(make_cluster):
+    """To its master it streams for wal_sender_timeout, a minute; that it flushes nothing is what counts."""
+    cluster = make_cluster(slaves=2, sync_slaves=2, probe_timeout="500ms")
+    frozen = cluster.slaves[3]
+    load = start_load(cluster)
+    began = time.monotonic()
+    frozen.freeze()
+    wait_for(lambda: load.acked_after(began + 0.1) == CLIENTS, "every client to write again", 20)
+    names = "SELECT current_setting('synchronous_standby_names')"
+    assert cluster.masters[1].value(names) == "ANY 1 (pgxc_d_2_e0)"
+    assert cluster.masters[1].value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 2
+    frozen.thaw()
+    wait_for(lambda: cluster.masters[1].value(names) == "ANY 2 (pgxc_d_2_e0, pgxc_d_3_e0)", "it to count again")
+    finish_load(load, time.monotonic(), cluster.masters[1])
+    assert history(cluster) == []
+
+
 def test_old_master_that_returns_is_not_routed_to(make_cluster):
     cluster = make_cluster(rejoin="off")
     old, slave = cluster.masters[1], cluster.slaves[2]

@@ -610,6 +610,23 @@ TEST_F(WantedSyncTest, WhoCountsStaysThroughAShortGap) {
     EXPECT_NE(wanted(2'000).why, "");
 }
 
+TEST_F(WantedSyncTest, AStreamThatStandsIsNone) {
+    add(2);
+    add(3);
+    counts({2, 3}, 2);
+    settings.sync_slaves = 2;
+    missing_since[at(3)] = after(0);  // though its master still says "streaming"
+    EXPECT_EQ(wanted(1'999).configuration, configuration({2, 3}, 2));
+    EXPECT_EQ(wanted(2'000).configuration, configuration({2}, 1));
+    EXPECT_NE(wanted(2'000).why.find("flushed nothing"), std::string::npos) << wanted(2'000).why;
+    // Nor does it count again before it moves, whatever it answers itself.
+    counts({2}, 1);
+    EXPECT_EQ(wanted(2'100).configuration, configuration({2}, 1));
+    EXPECT_NE(wanted(2'100).why, "");
+    missing_since.clear();
+    EXPECT_EQ(wanted(2'200).configuration, configuration({2, 3}, 2));
+}
+
 TEST_F(WantedSyncTest, WhoCountsStaysWhileNobodyAsked) {
     // The monitor has just started: the record says that it counts, and nothing says that it doesn't.
     add(2);

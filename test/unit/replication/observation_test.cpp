@@ -175,6 +175,35 @@ TEST(FactsFrom, NumbersInJsonThatDontFit) {
     EXPECT_EQ(socket->sender_port, 0);
 }
 
+TEST(StreamProgress, StandsWhileTheMasterHasMore) {
+    const auto at = [](int ms) { return TimePoint{std::chrono::hours(1)} + Millis(ms); };
+    StreamProgress stream;
+    stream.answered(Lsn{100}, Lsn{100}, at(0));
+    stream.answered(Lsn{100}, Lsn{100}, at(200));
+    EXPECT_FALSE(stream.stands_since()) << "there is nothing to send";
+    stream.answered(Lsn{100}, Lsn{150}, at(400));
+    EXPECT_FALSE(stream.stands_since()) << "it may be on its way";
+    stream.answered(Lsn{100}, Lsn{150}, at(600));
+    EXPECT_EQ(stream.stands_since(), at(400));
+    stream.answered(Lsn{100}, Lsn{300}, at(60'000));
+    EXPECT_EQ(stream.stands_since(), at(400));
+    stream.answered(Lsn{120}, Lsn{400}, at(60'200));
+    EXPECT_FALSE(stream.stands_since()) << "behind, and on the move";
+    stream.answered(Lsn{140}, Lsn{600}, at(60'400));
+    stream.answered(Lsn{160}, Lsn{800}, at(60'600));
+    EXPECT_FALSE(stream.stands_since());
+}
+
+TEST(StreamProgress, ANewStreamHasTheTimeOfTwoAnswers) {
+    const auto at = [](int ms) { return TimePoint{std::chrono::hours(1)} + Millis(ms); };
+    StreamProgress stream;
+    stream.answered(Lsn{}, Lsn{100}, at(0));
+    stream.answered(Lsn{}, Lsn{100}, at(200));
+    EXPECT_FALSE(stream.stands_since());
+    stream.answered(Lsn{}, Lsn{100}, at(400));
+    EXPECT_EQ(stream.stands_since(), at(200));
+}
+
 TEST(ProbeSql, IsOneStatement) {
     EXPECT_EQ(probe_sql().find(';'), std::string::npos);
 }

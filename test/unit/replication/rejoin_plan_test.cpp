@@ -73,6 +73,13 @@ std::vector<Case> cases() {
                   f.copy_impossible_because = "it has tablespaces";
               }),
          RejoinStep::ByHand, "tablespaces"},
+        {"the WAL to replay after a rewind is gone",
+         with(stopped(),
+              [](F f) {
+                  f.last_record = f.fork;
+                  f.wal_there = false;
+              }),
+         RejoinStep::Copy, "no WAL"},
         {"the WAL is gone", with(stopped(), [](F f) { f.wal_there = false; }), RejoinStep::Copy,
          "no WAL any more"},
         {"promoted by somebody", with(stopped(), [](F f) { f.timeline = 2; }), RejoinStep::Copy, "promoted"},

@@ -1,0 +1,19 @@
+"""A minute of random faults; chaos.py says which, and what must hold. Longer: test/cluster/chaos.py --seconds 600."""
+
+import os
+import random
+
+import pytest
+
+import chaos
+
+SECONDS = float(os.environ.get("PGXC_CHAOS_SECONDS", "60"))
+
+
+@pytest.mark.timeout(int(SECONDS) + 900)
+def test_nothing_acknowledged_is_lost(workspace):
+    seed = int(os.environ.get("PGXC_CHAOS_SEED", random.SystemRandom().randrange(1_000_000)))
+    print(f"seed {seed}")
+    summary = chaos.run(workspace, seed, SECONDS)
+    print(chaos.tell(summary))
+    assert summary["wrong"] == []
