@@ -107,6 +107,10 @@ if [ -z "$peers$scenarios" ]; then
 else
     measure=("$PGXC_ROOT/bench/peers/measure.py" "--scenario=${scenarios:-kill}")
     chosen=''
+    # A fresh machine has no lists of packages to look in.
+    if [ -n "$peers" ] && is_root && [ -z "$(apt-cache policy patroni 2>/dev/null)" ]; then
+        apt-get -qq -o DPkg::Lock::Timeout=900 update >"$work/apt.log" 2>&1 || die "apt-get update: $(tail -n 5 "$work/apt.log")"
+    fi
     for peer in ${peers//,/ }; do
         packages=$(peer_packages "$peer") || die "--peers knows no $peer; see --help"
         absent=''
