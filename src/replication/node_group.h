@@ -72,6 +72,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// A replaced master on its way back.
     struct Returning {
         std::shared_ptr<Rejoin> work;  // on its files; one at a time in a group
+        Epoch epoch;                   // of the master that it was last sent for to follow
         std::string why;
         TimePoint next_look;
         Millis patience{250};

@@ -18,6 +18,8 @@ constexpr Millis first_patience{250};
 constexpr Millis longest_patience{5'000};
 /// A slave that was started has this long to find its stream.
 constexpr Millis stream_patience{15'000};
+/// And this long to replay what makes it consistent, while nothing tells that it can't.
+constexpr Millis starting_patience{600'000};
 
 asio::awaitable<Status> claim_stands(Arbiter* arbiter, NodeKey group, std::uint64_t claim,
                                      std::string owner) {
@@ -146,6 +148,7 @@ void NodeGroup::send_for(const FormerMaster& former, bool stream_failed) {
         if (const auto self = weak.lock()) self->wake();
     };
     Returning& back = returning_[former.address];
+    back.epoch = record_->epoch;
     back.work = std::make_shared<Rejoin>(executor_, std::move(order), std::move(newest), std::move(changed));
     back.work->start();
 }
@@ -215,11 +218,18 @@ asio::awaitable<Status> NodeGroup::take_back_one(FormerMaster former) {
         if (!another_works(former.address)) send_for(former, true);
         co_return Status{};
     }
-    back.no_stream_since.reset();
     if (server != nullptr && server->starting && back.keeps_slot) {
         back.why = "it starts as a slave: " + server->error;
+        if (!back.no_stream_since) back.no_stream_since = now;
+        // One that was pointed at a master which has been replaced since can't be told so before it is
+        // consistent, and may never be.
+        const Millis patience = back.epoch == record_->epoch ? starting_patience : stream_patience;
+        if (now - *back.no_stream_since < patience || now < back.next_look) co_return Status{};
+        back.no_stream_since.reset();
+        if (!another_works(former.address)) send_for(former, true);
         co_return Status{};
     }
+    back.no_stream_since.reset();
     // One that runs as a master is not left waiting.
     const bool appeared = ours && !std::exchange(back.was_there, true);
     if (!ours) back.was_there = false;
