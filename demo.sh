@@ -230,6 +230,17 @@ claim "every transaction is there as a whole or not at all" [ "$balance" = "$row
 claim "only transactions without an answer may be there beyond the acknowledged" \
     [ $((rows - acknowledged)) -ge 0 -a $((rows - acknowledged)) -le "$aborted" ]
 claim "no WAL was lost" [ "$lost_wal" = 0 ]
+
+step "9. And the old master?"
+wait_until 60 "the old master to be back as slave 3" "SELECT count(*) = 2 AND bool_and(state = 'up' AND why = '')
+    FROM pgxc_node_status WHERE node_type = 'D' AND node_id IN (1, 3)"
+sql "SELECT node_type, node_id, node_port, node_master_id, state, role_seen, timeline, lag_bytes FROM pgxc_node_status;"
+sql "SELECT decision, reason FROM pgxc.failover_evidence WHERE node_id = 1 ORDER BY evidence_id;"
+claim "it was made a synchronous slave of the new one, by itself" wait_until 10 "it to count" \
+    "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'quorum' AND application_name = 'pgxc_d_3_e1'" "$slave3"
+claim "its port is the old one" [ "$(ask "$coordinator" \
+    "SELECT node_port FROM pgxc_nodes WHERE node_type = 'D' AND node_id = 3")" = "$datanode1" ]
+
 [ $claims_failed -eq 0 ] || die "$claims_failed of the story's claims are not true"
 finished=yes
 say

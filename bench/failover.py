@@ -17,6 +17,8 @@ import pgcluster  # noqa: E402
 from pgcluster import wait_for  # noqa: E402
 from writer import Writer  # noqa: E402
 
+pgcluster.DURABLE = True
+
 PHASES = ("detect_ms", "decide_ms", "fence_ms", "promote_ms", "publish_ms", "outage_ms")
 
 

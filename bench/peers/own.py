@@ -7,6 +7,8 @@ from client import PeerWriter
 from peer import Peer
 from pgcluster import wait_for
 
+pgcluster.DURABLE = True
+
 
 class Own(Peer):
     title = "pgxc_ha"

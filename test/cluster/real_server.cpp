@@ -156,6 +156,7 @@ void RealServer::write_configuration(const std::string& settings) const {
                                              << "listen_addresses = '127.0.0.1'\n"
                                                 "unix_socket_directories = ''\n"
                                                 "fsync = off\n"
+                                                "dynamic_shared_memory_type = mmap\n"
                                                 "wal_log_hints = on\n"
                                                 "autovacuum = off\n"
                                                 "shared_buffers = 16MB\n"

@@ -32,11 +32,12 @@ def wait_for_slave(cluster, old, new, node_id=2, replication="s"):
         epoch = cluster.coordinator.value("SELECT node_epoch FROM pgxc_nodes WHERE node_type = 'D' AND node_id = 1")
         name = f"pgxc_d_{node_id}_e{epoch}"
         wait_for(lambda: new.value("SHOW synchronous_standby_names") == f"ANY 1 ({name})", f"{name} to count")
-        assert new.value("SELECT sync_state FROM pg_stat_replication WHERE application_name = %s", (name,)) == "quorum"
-        assert new.sql("SELECT slot_name FROM pg_replication_slots") == [(name,)]
+        wait_for(lambda: new.value("SELECT sync_state FROM pg_stat_replication WHERE application_name = %s",
+                                   (name,)) == "quorum", f"the sender of {name} to know that it counts")
+        wait_for(lambda: new.sql("SELECT slot_name FROM pg_replication_slots") == [(name,)], "the right slots")
     assert old.value("SHOW synchronous_standby_names").startswith("ANY 1 (pgxc_nobody_")
-    assert old.sql("SELECT slot_name FROM pg_replication_slots") == []
-    assert not list(old.data.parent.glob(f"{old.data.name}.pgxc_rejoin"))
+    wait_for(lambda: old.sql("SELECT slot_name FROM pg_replication_slots") == [], "the old master's slots to go")
+    wait_for(lambda: not list(old.data.parent.glob(f"{old.data.name}.pgxc_rejoin")), "the journal to go")
     row = -time.monotonic_ns()
     cluster.pooler_sql("INSERT INTO load VALUES (-5, %s)", (row,))
     wait_for(lambda: old.value("SELECT count(*) FROM load WHERE seq = %s", (row,)) == 1, "a new row at the old master")

@@ -180,7 +180,8 @@ pgxc_make_server() {
     as_server "$bin/initdb" -D "$work/$name" -U postgres -A trust -E UTF8 --locale=C --no-sync \
         >"$work/$name.initdb.log" 2>&1 ||
         die "initdb failed: $(tail -n 5 "$work/$name.initdb.log")"
-    printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" "$@" \
+    printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$work'" \
+        "dynamic_shared_memory_type = mmap" "$@" \
         >>"$work/$name/postgresql.conf"
     pgxc_start_server "$bin" "$work" "$name"
 }
