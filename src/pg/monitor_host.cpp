@@ -109,6 +109,8 @@ class Host : public MonitorEnvironment {
         if (!published) log_warning("the monitor can't publish what it sees: " + published.error().message);
     }
 
+    bool view_taken() override { return newest_view_taken(); }
+
     Status publish_promotion(const HistoryRow& row) override {
         return in_transaction([&]() -> Status {
             const CatalogWrite write;

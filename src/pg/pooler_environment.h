@@ -30,6 +30,7 @@ class PoolerEnvironment final : public pooler::Environment {
     [[nodiscard]] std::vector<std::pair<std::string, std::string>> default_parameters() override;
 
     [[nodiscard]] std::shared_ptr<const ClusterView> current() override { return view_.current(); }
+    void view_taken(Generation generation) override { note_view_taken(worker_, generation); }
     void report(NodeKey node, Epoch epoch, TrafficFailure failure) override {
         report_traffic_failure(node, epoch, failure);
     }

@@ -27,7 +27,7 @@ extern "C" {
 ///   traffic_lock   traffic_count, traffic[]
 ///   rows_lock      all PoolerAreas
 ///   leave_lock     leave_*
-///   (none)         catalog_generation: atomic
+///   (none)         catalog_generation, view_taken: atomic
 ///
 /// Nothing that can fail runs under a lock but memory allocation in C++, whose exception releases it.
 namespace pgxc::shm {
@@ -149,6 +149,7 @@ struct SharedState {
 
     pg_atomic_uint64 view_generation;
     pg_atomic_uint64 catalog_generation;
+    pg_atomic_uint64 view_taken[limits::max_pooler_workers];  // the view_generation that each pooler goes by
 
     std::uint32_t view_count;
     SharedNode view[limits::max_nodes];

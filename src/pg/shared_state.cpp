@@ -90,6 +90,7 @@ extern "C" void pgxc_shmem_startup() {
         shared->rows_lock = &locks[3].lock;
         shared->leave_lock = &locks[4].lock;
         pg_atomic_init_u64(&shared->view_generation, 0);
+        for (auto& taken : shared->view_taken) pg_atomic_init_u64(&taken, 0);
         pg_atomic_init_u64(&shared->catalog_generation, 1);
         for (RequestSlot& slot : shared->requests) ConditionVariableInit(&slot.answered);
         ConditionVariableInit(&shared->left);
@@ -222,6 +223,18 @@ Status publish_cluster_view(const ClusterView& view) {
     }
     wake_poolers();
     return {};
+}
+
+void note_view_taken(int worker, Generation generation) noexcept {
+    if (shared != nullptr) pg_atomic_write_u64(&shared->view_taken[worker], generation.value());
+}
+
+bool newest_view_taken() noexcept {
+    if (shared == nullptr) return true;
+    const std::uint64_t newest = pg_atomic_read_u64(&shared->view_generation);
+    for (int worker = 0; worker < shared->pooler_workers; ++worker)
+        if (pg_atomic_read_u64(&shared->view_taken[worker]) < newest) return false;
+    return true;
 }
 
 SharedClusterView::SharedClusterView() : cached_(std::make_shared<const ClusterView>()) {}

@@ -33,6 +33,10 @@ void request_shared_state();
 /// Nodes beyond limits::max_nodes are an error (53400). Only the monitor calls it.
 [[nodiscard]] Status publish_cluster_view(const ClusterView& view);
 
+/// A pooler says which view it goes by from now on; the monitor asks whether all of them go by the newest.
+void note_view_taken(int worker, Generation generation) noexcept;
+[[nodiscard]] bool newest_view_taken() noexcept;
+
 /// Reads the view; keeps the last copy until the generation changes.
 class SharedClusterView : public ClusterViewSource {
   public:

@@ -113,6 +113,8 @@ class Environment : public ClusterViewSource, public TrafficFailureSink, public 
     /// 0 .. settings().workers - 1, different for each pooler process. Number 0 listens on the unix sockets;
     /// every one listens on TCP (SO_REUSEPORT).
     [[nodiscard]] virtual int worker_index() const { return 0; }
+    /// Nothing begins any more that a view before this one permitted.
+    virtual void view_taken(Generation /*generation*/) {}
     /// The first line of the coordinator's pg_hba.conf that matches.
     [[nodiscard]] virtual AuthRule match_hba(const ClientAddress& from, const std::string& database,
                                              const std::string& user) = 0;

@@ -170,6 +170,8 @@ void Pooler::Impl::refresh() {
     context.view = context.environment.current();
     context.observe_positions();
     context.pools->refresh();
+    // From here on nothing begins that this view forbids.
+    context.environment.view_taken(context.view->generation);
 }
 
 void Pooler::Impl::publish() {

@@ -64,6 +64,8 @@ class MonitorEnvironment {
     [[nodiscard]] virtual Arbiter& arbiter() = 0;
     /// Tells the poolers and the views.
     virtual void publish_view(const ClusterView& view) = 0;
+    /// Do all poolers go by what was published last?
+    [[nodiscard]] virtual bool view_taken() = 0;
     /// Brings a promotion into the catalog: the topology, the history row, the notification, in one
     /// transaction. Does nothing where the catalog has this epoch already.
     [[nodiscard]] virtual Status publish_promotion(const HistoryRow& row) = 0;

@@ -513,6 +513,8 @@ asio::awaitable<Status> drop_stale_slots(LockSession& master, std::vector<std::s
 
 asio::awaitable<Status> wait_for_transactions(LockSession& master, Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
+    constexpr int looks_until_calm = 5;
+    int calm_looks = 0;
     for (;;) {
         auto running = co_await master.run(
             "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND "
@@ -520,7 +522,9 @@ asio::awaitable<Status> wait_for_transactions(LockSession& master, Millis timeou
             "NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND application_name NOT LIKE 'pgxc\\_ha%'",
             effect_timeout);
         if (!running.ok()) co_return running.error();
-        if (running->text() == "0" || Clock::now() >= deadline) co_return Status{};
+        // What a pooler sent a moment ago may not have begun at the server yet.
+        calm_looks = running->text() == "0" ? calm_looks + 1 : 0;
+        if (calm_looks > looks_until_calm || Clock::now() >= deadline) co_return Status{};
         co_await look_again_soon();
     }
 }

@@ -133,6 +133,9 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Points slaves that stream from elsewhere (a former master, another parent) at the server they belong
     /// to.
     asio::awaitable<Status> follow();
+    /// Waits, bounded, until no pooler begins anything that the view forbids: those that run are counted
+    /// after that.
+    asio::awaitable<void> view_in_force();
     /// Waits for an answer of the node that was asked for after this call.
     asio::awaitable<void> observe_anew(HostPort address);
     void note_missing_streams(const std::map<HostPort, Observation>& seen);

@@ -236,6 +236,12 @@ asio::awaitable<Status> NodeGroup::make_way() {
     co_return co_await stop_server(std::move(owned), promote_timeout, false);
 }
 
+asio::awaitable<void> NodeGroup::view_in_force() {
+    const TimePoint deadline = Clock::now() + drain_timeout;
+    while (!stopped_ && !environment_.view_taken() && Clock::now() < deadline)
+        co_await wait_for_event(Millis(1));
+}
+
 asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
     for (const Member& member : wanted.slaves) {
         auto follower = co_await session(member.address);
@@ -497,6 +503,7 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     hold("a promotion of " + task.node.to_string() + " was asked for by " + task.user);
     std::optional<Lsn> end_of_master;
     if (master_alive) {
+        co_await view_in_force();
         auto old = co_await session(record_->master);
         if (old.ok()) {
             (void)co_await wait_for_transactions(**old, drain_timeout);

@@ -115,6 +115,8 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     Arbiter& arbiter() override { return memory_arbiter; }
     void publish_view(const ClusterView& published) override { view = published; }
 
+    bool view_taken() override { return true; }
+
     Status publish_promotion(const HistoryRow& row) override {
         const Node* master = store_.topology.find(row.node);
         if (master != nullptr && master->epoch < row.epoch) {
