@@ -175,10 +175,10 @@ start_behind() {
         $(printf '%s; ' "${parts[@]}")" >"$work/behind.log" 2>&1 &
     behind=$!
 }
-# wait_behind FILE: until what is done behind has made that file, or has ended.
+# wait_behind: until all that is done behind has ended.
 wait_behind() {
     start_behind
-    while [ ! -e "$1" ] && kill -0 "$behind" 2>/dev/null; do sleep 0.5; done
+    wait "$behind" || true
 }
 
 behind_asan() {
@@ -186,7 +186,7 @@ behind_asan() {
 }
 
 stage_asan() {
-    wait_behind "$work/asan.built"
+    wait_behind
     [ "$(cat "$work/asan.built")" = 0 ] ||
         { could_not asan "the build (preset asan-ubsan) failed" "$work/build-asan.log" && return; }
     (
@@ -230,7 +230,7 @@ behind_fuzz() {
 }
 
 stage_fuzz() {
-    wait_behind "$work/fuzz.done"
+    wait_behind
     [ "$(cat "$work/fuzz.done")" = 0 ] ||
         { could_not fuzz "the build (preset fuzz) failed" "$work/build-fuzz.log" && return; }
     local name passed=0 failed=0 source

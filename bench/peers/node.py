@@ -11,7 +11,7 @@ import time
 
 import psycopg2
 
-from pgcluster import HOST, running_as_root, wait_for
+from pgcluster import HOST, postmaster_pid_in, running_as_root, wait_for
 
 #: Debian's own programs: the peers' packages are built for this server, whatever PG_CONFIG says.
 BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
@@ -104,11 +104,7 @@ class Node:
         return pids_in(self.folder)
 
     def postmaster_pid(self):
-        try:
-            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
-        except (FileNotFoundError, ValueError):
-            return None
-        return pid if pid in self.pids() else None
+        return postmaster_pid_in(self.data, self.pids())
 
     def supervisor_pids(self):
         """Every process of the node that is not PostgreSQL's."""

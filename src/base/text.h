@@ -1,6 +1,8 @@
 #pragma once
 
+#include <charconv>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,5 +15,14 @@ namespace pgxc {
 
 /// Two lower-case digits for each byte.
 [[nodiscard]] std::string to_hex(std::span<const std::uint8_t> bytes);
+
+/// The decimal number that the whole text is; nothing else before or behind it, and within the type's range.
+template <class Number>
+[[nodiscard]] std::optional<Number> to_number(std::string_view text) {
+    Number value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+    return value;
+}
 
 }  // namespace pgxc

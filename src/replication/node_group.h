@@ -59,6 +59,9 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     [[nodiscard]] std::string why_not_back(const FormerMaster& former) const;
 
   private:
+    /// After an effect failed, the next attempt waits this long: the node's own state has to change first.
+    static constexpr Millis retry_interval{500};
+
     struct Timing {
         TimePoint silent_since;
         TimePoint judged;
@@ -150,7 +153,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     static constexpr const char* decision_synchronous = "synchronous";
     /// Takes a decision down where it is another one than the last; needs the record.
     void note(const char* decision, const std::string& reason);
-    void note_judgement(const Judgement& judgement);
+    void note_judgement(const Judgement& judgement, const std::map<HostPort, Observation>& seen);
     /// Writes down what was noted: after what was decided is done, because it takes a transaction.
     void keep_evidence();
 

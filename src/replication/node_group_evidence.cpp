@@ -19,8 +19,7 @@ void NodeGroup::note(const char* decision, const std::string& reason) {
     evidence_.push_back(std::move(evidence));
 }
 
-void NodeGroup::note_judgement(const Judgement& judgement) {
-    const auto seen = surroundings_.observations();
+void NodeGroup::note_judgement(const Judgement& judgement, const std::map<HostPort, Observation>& seen) {
     const auto master = seen.find(record_->master);
     switch (judgement.verdict) {
         case Verdict::Alive:

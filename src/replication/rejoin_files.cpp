@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "replication/durable_file.h"
 #include "replication/settings_file.h"
 
@@ -42,14 +42,6 @@ std::string_view line_value(std::string_view text, std::string_view label) {
         text.remove_prefix(std::min(text.size(), line.size() + 1));
     }
     return {};
-}
-
-template <class Number>
-std::optional<Number> to_number(std::string_view text) {
-    Number value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-    return value;
 }
 
 /// Is a file at the top of a data directory the administrator's: settings, keys, certificates? Everything

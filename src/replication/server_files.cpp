@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -16,6 +15,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "base/text.h"
 #include "replication/durable_file.h"
 #include "replication/settings_file.h"
 
@@ -39,14 +39,6 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
         text.remove_prefix(end + 1);
     }
     return parts;
-}
-
-template <class Number>
-std::optional<Number> to_number(std::string_view text) {
-    Number value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-    return value;
 }
 
 std::string_view trimmed(std::string_view line) {

@@ -64,6 +64,15 @@ def as_server_user():
     return arguments
 
 
+def postmaster_pid_in(data, living):
+    """The pid in that data directory's postmaster.pid if it is one of those processes, else None."""
+    try:
+        pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if pid in living else None
+
+
 class Workspace:
     """A temporary folder, the private server in it, and all servers made from it."""
 
@@ -193,11 +202,7 @@ class Server:
 
     def postmaster_pid(self):
         """The pid in postmaster.pid if that process lives in this data directory, else None."""
-        try:
-            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
-        except (FileNotFoundError, ValueError):
-            return None
-        return pid if pid in self.pids() else None
+        return postmaster_pid_in(self.data, self.pids())
 
     def pids(self):
         """Every process of this server: each has the data directory as its current folder."""

@@ -32,6 +32,15 @@ class SessionTest : public ::testing::Test {
     static NodeView slave_at(const Server& at, int id = 2) {
         return FakeEnvironment::slave(id, 1, "127.0.0.1", static_cast<std::uint16_t>(at.port));
     }
+    /// A new answer of the master, at position 1000, beside what is known of the replica.
+    void show_answer(const NodeView& replica) {
+        NodeView master = master_at(*server);
+        master.position = Lsn{1000};
+        master.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
+        environment.show({master, replica});
+        pooler->view_changed();
+        settle();
+    }
     void start() {
         auto made = Pooler::start(loop, environment);
         ASSERT_TRUE(made.ok()) << made.error().message;
@@ -710,14 +719,7 @@ TEST_F(SessionTest, AReadGoesToASlaveOnlyWhenThePositionOfTheLastCommitIsKnown) 
     Server slave{loop};
     NodeView replica = slave_at(slave);
     replica.position = Lsn{1000};
-    const auto answer = [&] {
-        NodeView master = master_at(*server);
-        master.position = Lsn{1000};
-        master.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
-        environment.show({master, replica});
-        pooler->view_changed();
-        settle();
-    };
+    const auto answer = [&] { show_answer(replica); };
     const auto read_server = [&](Client& client) {
         const std::size_t before = slave.queries().size();
         for (const char* sql : {"begin read only", "select 1", "commit"}) run(client, sql);
@@ -752,14 +754,7 @@ TEST_F(SessionTest, AReadOnlyTransactionThatIsMadeToWriteIsACommit) {
     Server slave{loop};
     NodeView replica = slave_at(slave);
     replica.position = Lsn{1000};
-    const auto answer = [&] {
-        NodeView master = master_at(*server);
-        master.position = Lsn{1000};
-        master.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
-        environment.show({master, replica});
-        pooler->view_changed();
-        settle();
-    };
+    const auto answer = [&] { show_answer(replica); };
     start();
     auto client = login();
     // At the master, since the position isn't known yet.
