@@ -26,7 +26,7 @@ import pgcluster
 from chaos_administrator import Administrator, Member
 from chaos_faults import PROBE_TIMEOUT_S, STUCK_S, Fault, Faults
 from chaos_load import TABLE, Appender, Witness
-from chaos_proof import Proof, tell
+from chaos_proof import Proof, one_line, tell
 from pgcluster import Timeout, wait_for
 
 SLAVES = 3

@@ -22,7 +22,23 @@ TABLE = """
 APPEND = """INSERT INTO appended (client, seq, seen)
             SELECT {client}, {seq}, coalesce(max(seq), 0) FROM appended WHERE client = {client} RETURNING line"""
 
+#: All clients only read for so long at a time: while others write, the pooler can't know what a slave's answer may lack.
+LULL_S = 1.5
+LULL_EVERY_S = 12.0
+
 Answer = collections.namedtuple("Answer", "seq result sent at code line")
+
+
+def in_lull(now):
+    return now % LULL_EVERY_S < LULL_S
+
+
+def without_lulls(began, ended):
+    """How much of that time is outside of lulls."""
+    def until(moment):
+        periods, rest = divmod(moment, LULL_EVERY_S)
+        return periods * (LULL_EVERY_S - LULL_S) + max(rest - LULL_S, 0)
+    return until(ended) - until(began)
 
 
 class Appender:
@@ -64,7 +80,7 @@ class Appender:
                     connection = self._connect()
                     continue
                 choice = self._random.random()
-                if choice < 0.1:
+                if choice < 0.1 or in_lull(time.monotonic()):
                     self._read(connection)
                 elif choice < 0.3:
                     self._append(connection, [seq + 1, seq + 2])

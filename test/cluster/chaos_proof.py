@@ -12,6 +12,7 @@ import time
 
 import psycopg2
 
+from chaos_load import without_lulls
 from pgcluster import Timeout, wait_for
 
     # The proof
@@ -97,7 +98,7 @@ class Proof:
         return wrong
 
     def _measure(self):
-        """Finds for each fault the longest time in which no client had an acknowledgement. A time without belongs to
+        """Finds for each fault the longest time in which no client had an acknowledgement, lulls apart. A time without belongs to
         the first fault that was done in it, or else to the last one before it."""
         times = sorted(a.at for client in self.clients for a in client.answers if a.result == "acked")
         starts = [fault.at for fault in self.faults] + [float("inf")]
@@ -110,7 +111,7 @@ class Proof:
             target = number
             if starts[number] <= earlier and starts[number + 1] < later and starts[number + 1] - earlier < 0.05:
                 target = number + 1
-            self.faults[target].gap_ms = max(self.faults[target].gap_ms, (later - earlier) * 1000)
+            self.faults[target].gap_ms = max(self.faults[target].gap_ms, without_lulls(earlier, later) * 1000)
         # And the longest that one client waited for one answer, by the fault before which it was sent or within.
         waits = [(a.sent, a.at) for client in self.clients for a in client.answers]
         waits += [times for client in self.clients for times in client.read_times]
@@ -191,6 +192,14 @@ class Proof:
             with open(kept / f"client{client.client}.txt", "w", encoding="utf-8") as answers:
                 answers.writelines(f"{a.at - self._began:.3f} {a}\n" for a in client.answers)
         return kept
+
+
+def one_line(summary):
+    """The summary's end."""
+    if summary["wrong"]:
+        return f"FAILED: {summary['wrong'][0]}"
+    return (f"{summary['faults']} faults, {summary['promotions']} promotions; {summary['acknowledged']} acknowledged, "
+            "0 lost, 0 duplicated, 0 second masters")
 
 
 def tell(summary):
