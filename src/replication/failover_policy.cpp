@@ -21,6 +21,12 @@ Millis since(TimePoint start, TimePoint now) {
     return std::chrono::duration_cast<Millis>(now - start);
 }
 
+/// Has a slave received WAL that its master sent since then, within the last `lately`?
+bool has_received(const Observation& slave, TimePoint then, Millis lately, TimePoint now) {
+    return slave.new_wal_at && slave.new_wal_after && *slave.new_wal_after > then &&
+           since(*slave.new_wal_at, now) < lately;
+}
+
 }  // namespace
 
 StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings,
@@ -109,7 +115,9 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             break;
     }
 
-    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody.
+    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody. Behind a
+    // closed port only what comes now counts; a silence lasts long enough for the pauses of those who write.
+    const bool closed = master->silence == Silence::Refused;
     const Configuration& wanted = record.wanted();
     const bool nobody_counts = wanted.slaves.empty();
     std::vector<HostPort> witnesses;
@@ -137,12 +145,14 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             continue;
         }
         ++fresh;
-        if (slave->receives_new_wal) ++receiving;
+        if (slave->receives_new_wal ||
+            (!closed && has_received(*slave, silent_since, settings.probe_timeout, now)))
+            ++receiving;
     }
     if (receiving > 0 && receiving >= wanted.k) {
         judgement.reason =
             cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
-        judgement.ask = witnesses;
+        if (closed) judgement.ask = witnesses;
         return judgement;
     }
     if (!witnesses.empty() && fresh < answers_needed) {
