@@ -58,7 +58,8 @@ StateAndReason classify(const Node& node, const Observation& seen, const PolicyS
 }
 
 Judgement judge_master(const Record& record, const std::map<HostPort, Observation>& seen,
-                       const PolicySettings& settings, TimePoint now) {
+                       const PolicySettings& settings, TimePoint now,
+                       const std::vector<HostPort>& asynchronous) {
     const Observation* master = find(seen, record.master);
     if (master == nullptr) return {Verdict::Wait, "the master has not been asked yet", {}};
 
@@ -118,16 +119,21 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     // closed port only what comes now counts; a silence lasts long enough for the pauses of those who write.
     const bool closed = master->silence == Silence::Refused;
     const Configuration& wanted = record.wanted();
+    const bool nobody_counts = wanted.slaves.empty();
+    std::vector<HostPort> witnesses;
+    for (const Member& member : wanted.slaves) witnesses.push_back(member.address);
+    if (nobody_counts) witnesses = asynchronous;
+    const std::size_t answers_needed = nobody_counts ? 1 : wanted.fences_needed();
     Judgement judgement{Verdict::Wait, {}, {}};
     std::size_t fresh = 0;
     std::size_t heard_long = 0;
     int receiving = 0;
-    for (const Member& member : wanted.slaves) {
-        const Observation* slave = find(seen, member.address);
+    for (const HostPort& address : witnesses) {
+        const Observation* slave = find(seen, address);
         if (slave == nullptr || slave->silence != Silence::None || !slave->facts || !slave->answered_at)
             continue;
         if (*slave->answered_at <= silent_since) {
-            judgement.ask.push_back(member.address);
+            judgement.ask.push_back(address);
             continue;
         }
         // Whoever was silent, too, until a moment ago tells of our own isolation or pause: the master may
@@ -140,7 +146,7 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
         }
         // The receiver holds a connection: only two answers since the silence tell whether WAL still comes.
         if (!slave->previous_answer_at || *slave->previous_answer_at <= silent_since) {
-            judgement.ask.push_back(member.address);
+            judgement.ask.push_back(address);
             continue;
         }
         ++fresh;
@@ -151,13 +157,13 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     if (receiving > 0 && receiving >= wanted.k) {
         judgement.reason =
             cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
-        if (closed)
-            for (const Member& member : wanted.slaves) judgement.ask.push_back(member.address);
+        if (closed) judgement.ask = witnesses;
         return judgement;
     }
-    if (!wanted.slaves.empty() && fresh < wanted.fences_needed()) {
-        judgement.reason = cause + "; waiting for an answer of " + std::to_string(wanted.fences_needed()) +
-                           " synchronous slaves, have " + std::to_string(fresh);
+    if (!witnesses.empty() && fresh < answers_needed) {
+        judgement.reason = cause + "; waiting for an answer of " + std::to_string(answers_needed) +
+                           (nobody_counts ? " asynchronous" : " synchronous") + " slaves, have " +
+                           std::to_string(fresh);
         return judgement;
     }
     if (!wanted.slaves.empty() && heard_long < wanted.fences_needed()) {
@@ -199,6 +205,77 @@ const FencedPosition* choose(const std::vector<FencedPosition>& fenced) {
     return best != fenced.end() ? &*best : nullptr;
 }
 
+Status asynchronous_failover_allowed(const Record& record, const PolicySettings& settings) {
+    // That it was caught up when it was last looked at is no bound: with 0 never (FAILOVER_PROTOCOL, traps).
+    if (settings.max_lost_wal_bytes == 0)
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     "pgxc.max_lost_wal is 0: an asynchronous slave is never promoted by itself",
+                     "Promote a slave by hand with FORCE if losing commits is acceptable, or set "
+                     "pgxc.max_lost_wal."};
+    for (const Configuration& configuration : record.configurations)
+        if (!configuration.slaves.empty())
+            return Error{sqlstate::object_not_in_prerequisite_state,
+                         "the configuration of epoch " + std::to_string(configuration.epoch.value()) +
+                             " lists synchronous slaves: an asynchronous one is not promoted past them",
+                         "Bring its synchronous slaves back, or promote by hand with FORCE."};
+    return {};
+}
+
+std::vector<Node> asynchronous_candidates(const Record& record, const Topology& topology, NodeKey group) {
+    std::vector<Node> candidates;
+    for (const Node* slave : topology.slaves_of(group))
+        if (slave->replication == Replication::Asynchronous &&
+            record.line_of(slave->address) == record.epoch.value())
+            candidates.push_back(*slave);
+    return candidates;
+}
+
+Result<Lsn> last_known_end(const Record& record, const std::map<HostPort, Observation>& seen,
+                           const PolicySettings& settings, TimePoint silent_since) {
+    const auto unknown = [&](const std::string& why) {
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     "what an asynchronous slave lacks can't be told: " + why,
+                     "Promote a slave by hand with FORCE if losing commits is acceptable."};
+    };
+    const Observation* master = find(seen, record.master);
+    if (master == nullptr || !master->facts || !master->answered_at)
+        return unknown("the master at " + record.master.to_string() + " has not answered this monitor once");
+    const ServerFacts& facts = *master->facts;
+    if (facts.in_recovery || facts.system_identifier != record.system_identifier ||
+        facts.timeline.value() != record.timeline || !facts.flushed.known())
+        return unknown("what answered last at " + record.master.to_string() + " was not the recorded master");
+    // After a pause of our own, or of the network, the last answer tells nothing of the end.
+    const Millis oldest = settings.probe_interval * 2 + settings.probe_timeout;
+    const Millis age = since(*master->answered_at, silent_since);
+    if (age > oldest)
+        return unknown("the master's last answer was " + ms(age) + " old when the silence began");
+    return facts.flushed;
+}
+
+Result<AsynchronousChoice> choose_asynchronous(const Record& record,
+                                               const std::vector<FencedPosition>& fenced, Lsn master_end,
+                                               const PolicySettings& settings) {
+    std::vector<FencedPosition> on_line;
+    for (const FencedPosition& slave : fenced)
+        if (slave.line == record.epoch.value() && slave.position.known()) on_line.push_back(slave);
+    const FencedPosition* best = choose(on_line);
+    if (best == nullptr)
+        return Error{
+            sqlstate::object_not_in_prerequisite_state,
+            "no asynchronous slave of the master could be cut off from it and asked for its position",
+            "See the coordinator's log for the reason."};
+    AsynchronousChoice choice{*best, 0};
+    if (master_end > best->position) choice.missing_bytes = master_end.bytes() - best->position.bytes();
+    if (choice.missing_bytes > settings.max_lost_wal_bytes)
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     "the furthest asynchronous slave, " + best->address.to_string() + " at " +
+                         best->position.to_string() + ", lacks " + std::to_string(choice.missing_bytes) +
+                         " bytes up to the master's last known position " + master_end.to_string() +
+                         ": more than pgxc.max_lost_wal",
+                     "Promote it by hand with FORCE if losing commits is acceptable."};
+    return choice;
+}
+
 Result<Configuration> configuration_after(const Record& record, const HostPort& chosen,
                                           const std::vector<FencedPosition>& fenced, const Topology& topology,
                                           const PolicySettings& settings) {
@@ -215,7 +292,9 @@ Result<Configuration> configuration_after(const Record& record, const HostPort& 
         next.slaves.push_back({standby_name(node->key, epoch), slave.address});
     }
     next.k = std::min(std::max(record.wanted().k, 1), static_cast<int>(next.slaves.size()));
-    if (next.slaves.empty() && !settings.sync_degrade)
+    // Where nobody counted there is nothing to degrade.
+    const bool degrades = next.slaves.empty() && !record.wanted().slaves.empty();
+    if (degrades && !settings.sync_degrade)
         return Error{
             sqlstate::object_not_in_prerequisite_state,
             "no synchronous slave would be left for " + chosen.to_string() + " and pgxc.sync_degrade is off",

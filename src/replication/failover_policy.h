@@ -47,8 +47,11 @@ struct Judgement {
     /// Which slaves should be asked again at once, because the judgement waits for them.
     std::vector<HostPort> ask;
 };
+/// `asynchronous`: where nobody counts, the slaves that pgxc.max_lost_wal allows to be promoted; their
+/// receivers are heard in place of those that count.
 [[nodiscard]] Judgement judge_master(const Record& record, const std::map<HostPort, Observation>& seen,
-                                     const PolicySettings& settings, TimePoint now);
+                                     const PolicySettings& settings, TimePoint now,
+                                     const std::vector<HostPort>& asynchronous = {});
 
 /// May a failover go on with these servers fenced? Rules 3 of FAILOVER_PROTOCOL: for every listed
 /// configuration |S| - k + 1 of its slaves; an empty S forbids it. The error names the configuration that
@@ -65,8 +68,31 @@ struct FencedPosition {
 /// same.
 [[nodiscard]] const FencedPosition* choose(const std::vector<FencedPosition>& fenced);
 
+/// May an asynchronous slave be promoted by itself? Only with pgxc.max_lost_wal above 0, and only where no
+/// listed configuration has a synchronous slave: rule 3 stays as it is wherever somebody was promised
+/// anything.
+[[nodiscard]] Status asynchronous_failover_allowed(const Record& record, const PolicySettings& settings);
+/// The slaves that it may choose from: registered as asynchronous, directly below the master, and not known
+/// to belong to a line that ended.
+[[nodiscard]] std::vector<Node> asynchronous_candidates(const Record& record, const Topology& topology,
+                                                        NodeKey group);
+/// What is known of the end of the dead master's WAL: the position it had flushed when it answered last. What
+/// it wrote after that nobody knows, so an answer that is older than a probe should take is no bound. The
+/// error says what is missing.
+[[nodiscard]] Result<Lsn> last_known_end(const Record& record, const std::map<HostPort, Observation>& seen,
+                                         const PolicySettings& settings, TimePoint silent_since);
+/// The furthest of the fenced ones on the master's line, if it lacks no more than pgxc.max_lost_wal of what
+/// is known of the master's WAL.
+struct AsynchronousChoice {
+    FencedPosition chosen;
+    std::uint64_t missing_bytes = 0;  // known to be missing; what the master wrote unseen comes on top
+};
+[[nodiscard]] Result<AsynchronousChoice> choose_asynchronous(const Record& record,
+                                                             const std::vector<FencedPosition>& fenced,
+                                                             Lsn master_end, const PolicySettings& settings);
+
 /// The configuration that epoch e+1 begins with: the other fenced slaves, k not above what it was. With
-/// nobody left: S' = {} where degrading is allowed, else an error (rule 8).
+/// nobody left: S' = {} where degrading is allowed or nobody counted before, else an error (rule 8).
 [[nodiscard]] Result<Configuration> configuration_after(const Record& record, const HostPort& chosen,
                                                         const std::vector<FencedPosition>& fenced,
                                                         const Topology& topology,

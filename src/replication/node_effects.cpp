@@ -215,7 +215,7 @@ asio::awaitable<Result<EndOfWal>> end_of_wal(LockSession& slave) {
 asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::string> expected_names,
                                            std::uint64_t system_identifier,
                                            std::function<Status(const std::string&)> save_conninfo,
-                                           Millis timeout) {
+                                           Millis timeout, std::function<void()> on_cut) {
     const TimePoint deadline = Clock::now() + timeout;
     if (slave.server_version() < 130000)
         co_return Error{sqlstate::feature_not_supported,
@@ -256,6 +256,7 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         settings.emplace_back("restore_command", "");
     }
     if (Status cut = co_await alter_system(slave, settings); !cut.ok()) co_return cut.error();
+    if (on_cut) on_cut();
     if (before->text(5) == "t") {
         auto resumed = co_await slave.run("SELECT pg_catalog.pg_wal_replay_resume()", effect_timeout);
         if (!resumed.ok()) co_return resumed.error();
@@ -278,6 +279,10 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         if (state->text(0) == "RecoveryRetrieveRetryInterval" && state->text(1) == "f") {
             auto end = co_await end_of_wal(slave);
             if (!end.ok()) co_return end.error();
+            // One whose position isn't known must not be counted and then passed over (rule 5).
+            if (!end->position.known())
+                co_return Error{sqlstate::object_not_in_prerequisite_state,
+                                at(slave) + " doesn't tell where its WAL ends"};
             result.end = *end;
             co_return result;
         }

@@ -33,10 +33,12 @@ struct FenceResult {
 /// Cuts a slave's WAL stream and proves that it is cut (rule 4, F9): cleared primary_conninfo durable; a
 /// session begun later sees it; the startup process has read it and waits for WAL; no WAL receiver exists.
 /// `expected_names`: the slave must know itself by one of them (empty: any), so that two addresses never
-/// count as two servers. `save_conninfo` is called, and must succeed, before the setting is overwritten.
+/// count as two servers. `save_conninfo` is called, and must succeed, before the setting is overwritten;
+/// `on_cut`, where given, once it is, before anything is proven.
 [[nodiscard]] asio::awaitable<Result<FenceResult>> fence(
     LockSession& slave, std::vector<std::string> expected_names, std::uint64_t system_identifier,
-    std::function<Status(const std::string&)> save_conninfo, Millis timeout);
+    std::function<Status(const std::string&)> save_conninfo, Millis timeout,
+    std::function<void()> on_cut = {});
 
 /// Undoes a fence: the slave streams again, from where `conninfo` says.
 [[nodiscard]] asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,

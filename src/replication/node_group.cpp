@@ -200,6 +200,7 @@ asio::awaitable<void> NodeGroup::step() {
             answer_tasks(finished);
             if (Status degraded = co_await degrade_promotion(); !degraded.ok())
                 set_why(degraded.error().message);
+            co_await fail_over_pending();
             retry_later();
         }
         co_return;
@@ -220,8 +221,9 @@ asio::awaitable<void> NodeGroup::step() {
 
     const auto seen = surroundings_.observations();
     const auto now = Clock::now();
-    const Judgement judgement = judge_master(*record_, seen, policy(), now);
+    const Judgement judgement = judge_master(*record_, seen, policy(), now, asynchronous_heirs());
     const auto master = seen.find(record_->master);
+    note_positions(seen);
     note_judgement(judgement, seen);
     // Streams are missed only while the master itself answers.
     if (judgement.verdict != Verdict::Alive) {
@@ -283,12 +285,28 @@ asio::awaitable<void> NodeGroup::step() {
             if (settled.ok() && gate_ == Gate::Held) settled = co_await open_gate();
             if (settled.ok()) settled = co_await follow();
             if (settled.ok()) co_await tidy_slots();
-            if (settled.ok() && gate_ == Gate::Open) set_why(sync_why_.empty() ? follow_why_ : sync_why_);
+            if (settled.ok()) co_await audit(*observation.facts);
+            if (settled.ok() && gate_ == Gate::Open) set_why(calm_why());
             co_await take_back();
             answer_tasks(settled);
             break;
         }
     }
+}
+
+std::string NodeGroup::calm_why() const {
+    for (const std::string* why :
+         {&second_streams_why_, &sync_why_, &follow_why_, &settings_why_, &prepared_why_})
+        if (!why->empty()) return *why;
+    return {};
+}
+
+std::vector<HostPort> NodeGroup::asynchronous_heirs() {
+    std::vector<HostPort> heirs;
+    if (!asynchronous_failover_allowed(*record_, policy()).ok()) return heirs;
+    for (const Node& slave : asynchronous_candidates(*record_, surroundings_.topology(), key_))
+        heirs.push_back(slave.address);
+    return heirs;
 }
 
 std::optional<std::string> NodeGroup::why_not_master(const ServerFacts& facts) const {

@@ -98,7 +98,20 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Result<LockSession*>> session(HostPort address);
 
     // Failover
-    asio::awaitable<Status> fail_over(std::string cause, TimePoint silent_since);
+    /// `unfinished`: go past the promotion of that epoch, which is recorded and whose chosen is lost.
+    asio::awaitable<Status> fail_over(std::string cause, TimePoint silent_since,
+                                      std::optional<Epoch> unfinished = {});
+    /// A chosen that dies while it is being promoted is replaced in its turn, where enough can be fenced for
+    /// every configuration that is listed by then.
+    asio::awaitable<void> fail_over_pending();
+    Status publish_unfinished();
+    [[nodiscard]] HistoryRow history_row() const;
+    /// The same where nobody counts and pgxc.max_lost_wal lets an asynchronous slave be promoted.
+    asio::awaitable<Status> fail_over_asynchronous(std::string cause, Timing timing);
+    asio::awaitable<Status> promote_chosen(const std::vector<Candidate>& fenced, HostPort best,
+                                           std::string cause, Timing timing, std::int64_t lost_wal_bytes);
+    /// Those that may be promoted by themselves though they don't count; nobody where that isn't allowed.
+    [[nodiscard]] std::vector<HostPort> asynchronous_heirs();
     asio::awaitable<Status> promote_by_hand(MonitorTask task);
     asio::awaitable<void> carry_out(MonitorTask task);
     /// Takes the oldest promotion that is asked for and still waited for.
@@ -143,6 +156,19 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<void> observe_anew(HostPort address);
     void note_missing_streams(const std::map<HostPort, Observation>& seen);
 
+    // What is watched besides (node_group_audit.cpp)
+    /// How far each slave that counts is known to have replayed: one that is less far has forgotten what it
+    /// acknowledged, whatever its name says.
+    void note_positions(const std::map<HostPort, Observation>& seen);
+    [[nodiscard]] bool has_forgotten(const HostPort& address, Lsn position) const;
+    /// Looks for what breaks the promise without any failure, and says so in audit_why_.
+    asio::awaitable<void> audit(const ServerFacts& master);
+    asio::awaitable<void> end_second_streams(const ServerFacts& master);
+    asio::awaitable<void> look_at_settings(LockSession& master);
+    /// Takes down which prepared transactions the new master has: they hold their locks until somebody ends
+    /// them.
+    asio::awaitable<void> note_prepared();
+
     // Why: pgxc.failover_evidence
     static constexpr const char* decision_alive = "alive";
     static constexpr const char* decision_wait = "wait";
@@ -151,9 +177,13 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     static constexpr const char* decision_promoted = "promoted";
     static constexpr const char* decision_refused = "refused";
     static constexpr const char* decision_synchronous = "synchronous";
+    static constexpr const char* decision_alarm = "alarm";
     /// Takes a decision down where it is another one than the last; needs the record.
     void note(const char* decision, const std::string& reason);
     void note_judgement(const Judgement& judgement, const std::map<HostPort, Observation>& seen);
+    /// A failover for that cause was found impossible just before: it is tried again and again, which is told
+    /// once.
+    [[nodiscard]] bool refused_before(const std::string& cause) const;
     /// Writes down what was noted: after what was decided is done, because it takes a transaction.
     void keep_evidence();
 
@@ -175,6 +205,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     [[nodiscard]] bool too_soon();
     void retry_later();
     void hold(std::string why);
+    /// What there is to say of a group that works.
+    [[nodiscard]] std::string calm_why() const;
     void set_why(std::string why);
     void answer_tasks(const Status& settled);
     [[nodiscard]] std::optional<std::string> settle_blocker() const;
@@ -195,6 +227,16 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::string why_;
     std::string sync_why_;
     std::string follow_why_;
+    std::string second_streams_why_;
+    std::string settings_why_;
+    std::string prepared_why_;
+    std::vector<std::string> prepared_;  // gids that the newest promotion found
+    std::optional<TimePoint> audited_at_;
+    struct Replayed {
+        Epoch epoch;
+        Lsn position;
+    };
+    std::map<HostPort, Replayed> replayed_;
     std::vector<Evidence> evidence_;  // noted, not yet written
     std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;

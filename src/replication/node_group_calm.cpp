@@ -106,6 +106,7 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         next.timeline = proven->value();
         if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
     }
+    environment_.crash_point("master proven");
     proven_start_ = facts.started_at;
     if (facts.standby_names != expected.names) co_await observe_anew(record_->master);
     co_await note_place();
@@ -213,6 +214,7 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
         Status prefix = co_await prove_prefix(**on_master, cut->end);
         if (!prefix.ok()) co_return prefix;
         eased = cut->changed;
+        environment_.crash_point("prefix proven");
     }
     StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
                     nobody_standby_names(record_->cluster_id)};
@@ -279,6 +281,7 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
     for (const Member& member : next_configuration.slaves)
         next.lines[member.address.to_string()] = record_->epoch.value();
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) co_return recorded;
+    environment_.crash_point("older ones left");
     log_info(key_.to_string() + ": synchronous_standby_names = '" + expected.names + "' is in force");
     note(decision_synchronous,
          "'" + expected.names + "' is in force" + (sync_why_.empty() ? "" : ": " + sync_why_));

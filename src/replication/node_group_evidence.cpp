@@ -19,6 +19,12 @@ void NodeGroup::note(const char* decision, const std::string& reason) {
     evidence_.push_back(std::move(evidence));
 }
 
+bool NodeGroup::refused_before(const std::string& cause) const {
+    if (!last_evidence_ || last_evidence_->decision != decision_no_failover) return false;
+    const std::string& told = last_evidence_->reason;
+    return told.size() > cause.size() && same_but_for_figures(told.substr(0, told.find(';')), cause);
+}
+
 void NodeGroup::note_judgement(const Judgement& judgement, const std::map<HostPort, Observation>& seen) {
     const auto master = seen.find(record_->master);
     switch (judgement.verdict) {
@@ -36,7 +42,7 @@ void NodeGroup::note_judgement(const Judgement& judgement, const std::map<HostPo
         case Verdict::Dead:
             if (!policy().failover)
                 note(decision_no_failover, judgement.reason + "; pgxc.failover is off");
-            else
+            else if (!refused_before(judgement.reason))
                 note(decision_fail_over, judgement.reason);
             return;
     }

@@ -6,6 +6,7 @@
 #include "net/host_lookup.h"
 #include "replication/conninfo.h"
 #include "replication/node_group.h"
+#include "replication/phases.h"
 #include "replication/server_restart.h"
 #include "replication/sync_standbys.h"
 
@@ -15,19 +16,6 @@ namespace {
 using replication::PromotionMethod;
 
 constexpr Millis promote_timeout{30'000};
-/// How long a planned promotion waits for running transactions before it ends them.
-constexpr Millis drain_timeout{5'000};
-
-double ms_between(TimePoint from, TimePoint to) {
-    return std::chrono::duration<double, std::milli>(to - from).count();
-}
-
-std::int64_t wall_us(TimePoint then) {
-    const auto ago = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - then);
-    const auto now =
-        std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
-    return (now.time_since_epoch() - ago).count();
-}
 
 }  // namespace
 
@@ -45,8 +33,11 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
         // twice.
         std::function<Status(const std::string&)> save =
             [this, address = member.address](const std::string& conninfo) {
-                return environment_.store_conninfo(address, conninfo);
+                Status kept = environment_.store_conninfo(address, conninfo);
+                environment_.crash_point("conninfo stored");
+                return kept;
             };
+        std::function<void()> cut = [this] { environment_.crash_point("stream cut"); };
         // Any name that is recorded for this address, and the catalog's: ALTER ... ID TO renames before it
         // records.
         std::vector<std::string> names;
@@ -57,7 +48,7 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
                 names.push_back(standby_name(node->key, record_->epoch));
         }
         auto result = co_await fence(**slave, std::move(names), record_->system_identifier, std::move(save),
-                                     fence_timeout);
+                                     fence_timeout, std::move(cut));
         if (!result.ok()) {
             log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
                         result.error().message);
@@ -66,6 +57,7 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
         log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
                  result->end.position.to_string() + " of timeline " +
                  std::to_string(result->end.timeline.value()));
+        if (!member.name.empty() && has_forgotten(member.address, result->end.position)) continue;
         fenced.push_back({member, *result});
         environment_.crash_point("one fenced");
     }
@@ -91,13 +83,18 @@ asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fence
         if (Status undone = co_await unfence(**slave, *target, candidate.result.changed); !undone.ok())
             log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
                         " stays fenced: " + undone.error().message);
+        environment_.crash_point("one unfenced");
     }
 }
 
-asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent_since) {
+asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent_since,
+                                             std::optional<Epoch> unfinished) {
     Timing timing{silent_since, Clock::now(), {}, {}};
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
-    if (record_->pending) co_return Status{};  // somebody's decision stands: finish that
+    // Somebody's decision stands: finish that.
+    if (record_->pending && unfinished != record_->epoch) co_return Status{};
+    if (asynchronous_failover_allowed(*record_, policy()).ok())
+        co_return co_await fail_over_asynchronous(std::move(cause), timing);
     const Epoch epoch = record_->epoch;
     const std::vector<Member> members = record_->all_members();
 
@@ -131,30 +128,94 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
         co_return enough;
     }
     timing.fenced = Clock::now();
-    const FencedPosition* best = choose(positions);
-    const Node* node = surroundings_.topology().find(best->address);
+    const HostPort best = choose(positions)->address;
+    co_return co_await promote_chosen(fenced, best, std::move(cause), timing, 0);
+}
+
+asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Timing timing) {
+    const Epoch epoch = record_->epoch;
+    auto end = last_known_end(*record_, surroundings_.observations(), policy(), timing.silent_since);
+    if (!end.ok()) co_return end.error();
+    // Before the first cut: somebody must be there, and near enough by what is known of it.
+    const Topology topology = surroundings_.topology();
+    const auto seen = surroundings_.observations();
+    std::vector<Member> members;
+    std::vector<FencedPosition> expected;
+    for (const Node& slave : asynchronous_candidates(*record_, topology, key_)) {
+        auto reached = co_await session(slave.address);
+        const auto known = seen.find(slave.address);
+        if (!reached.ok() || known == seen.end() || !known->second.facts) continue;
+        members.push_back({"", slave.address});
+        expected.push_back(
+            {slave.address, record_->line_of(slave.address), known->second.facts->end_of_wal()});
+    }
+    auto likely = choose_asynchronous(*record_, expected, *end, policy());
+    if (!likely.ok()) co_return likely.error();
+    auto after =
+        configuration_after(*record_, likely->chosen.address, expected, surroundings_.topology(), policy());
+    if (!after.ok()) co_return after.error();
+    timing.claimed = Clock::now();
+    environment_.crash_point("failover decided");
+
+    const std::vector<Candidate> fenced = co_await fence_members(members);
+    std::vector<FencedPosition> positions;
+    for (const Candidate& candidate : fenced) {
+        // It may have come along a timeline that the master has never written.
+        if (candidate.result.end.timeline.value() != record_->timeline) continue;
+        positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
+                             candidate.result.end.position});
+    }
+    timing.fenced = Clock::now();
+    auto choice = choose_asynchronous(*record_, positions, *end, policy());
+    if (!choice.ok()) {
+        co_await undo_fences(fenced, epoch);
+        co_return choice.error();
+    }
+    const std::string missing = std::to_string(choice->missing_bytes);
+    cause += "; nobody counts, and pgxc.max_lost_wal allows the asynchronous slave at " +
+             choice->chosen.address.to_string() + ", which lacks " + missing +
+             " bytes up to the last known position " + end->to_string() + " of the master";
+    note(decision_fail_over, cause);
+    // Where nothing is known to be missing, what the master wrote unseen may be: not known, rather than 0.
+    const auto lost =
+        choice->missing_bytes > 0 ? static_cast<std::int64_t>(choice->missing_bytes) : std::int64_t{-1};
+    co_return co_await promote_chosen(fenced, choice->chosen.address, std::move(cause), timing, lost);
+}
+
+asio::awaitable<Status> NodeGroup::promote_chosen(const std::vector<Candidate>& fenced, HostPort best,
+                                                  std::string cause, Timing timing,
+                                                  std::int64_t lost_wal_bytes) {
+    const Epoch epoch = record_->epoch;
+    if (record_->pending) {
+        if (Status told = publish_unfinished(); !told.ok()) {
+            co_await undo_fences(fenced, epoch);
+            co_return told;
+        }
+    }
+    const Node* node = surroundings_.topology().find(best);
     if (node == nullptr) {
         co_await undo_fences(fenced, epoch);
         co_return Error{sqlstate::undefined_object,
-                        "the slave at " + best->address.to_string() + " is not in the catalog any more"};
+                        "the slave at " + best.to_string() + " is not in the catalog any more"};
     }
     PendingPromotion pending;
     pending.promoted_id = node->key.id;
-    pending.listens_at = best->address;
+    pending.listens_at = best;
     pending.old_master = record_->master;
-    pending.cause = cause;
+    pending.cause = std::move(cause);
     pending.decided_by = "coordinator " + std::to_string(environment_.settings().own_id.value());
-    pending.started_at_us = wall_us(silent_since);
-    pending.detect_ms = ms_between(silent_since, timing.judged);
+    pending.started_at_us = wall_us(timing.silent_since);
+    pending.detect_ms = ms_between(timing.silent_since, timing.judged);
     pending.decide_ms = ms_between(timing.judged, timing.claimed);
     pending.fence_ms = ms_between(timing.claimed, timing.fenced);
-    HostPort new_address = best->address;
+    pending.lost_wal_bytes = lost_wal_bytes;
+    HostPort new_address = best;
     if (policy().promotion == PromotionMethod::Restart) {
-        auto slave = co_await session(best->address);
+        auto slave = co_await session(best);
         if (slave.ok()) {
             // The classic way: on one host the new master takes the dead one's port.
-            const bool same_host = best->address.host == record_->master.host;
-            const std::uint16_t port = same_host ? record_->master.port : best->address.port;
+            const bool same_host = best.host == record_->master.host;
+            const std::uint16_t port = same_host ? record_->master.port : best.port;
             auto can = co_await can_restart(**slave, port);
             pending.by_restart = can.ok();
             if (can.ok()) {
@@ -167,7 +228,7 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
         }
     }
     timing_ = timing;
-    co_return co_await record_and_promote(fenced, best->address, pending, new_address);
+    co_return co_await record_and_promote(fenced, best, pending, new_address);
 }
 
 asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
@@ -205,6 +266,60 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
     co_return co_await finish_promotion();
 }
 
+HistoryRow NodeGroup::history_row() const {
+    const PendingPromotion& pending = *record_->pending;
+    HistoryRow row;
+    row.node = key_;
+    row.epoch = record_->epoch;
+    row.old_address = pending.old_master;
+    row.listened_at = pending.listens_at;
+    row.new_address = record_->master;
+    row.promoted_from = pending.promoted_id;
+    row.cause = pending.cause;
+    row.decided_by = pending.decided_by;
+    row.method = pending.by_restart ? "restart" : "promote";
+    row.started_at_us = pending.started_at_us;
+    row.detect_ms = pending.detect_ms;
+    row.decide_ms = pending.decide_ms;
+    row.fence_ms = pending.fence_ms;
+    row.lost_wal_bytes = pending.lost_wal_bytes;
+    return row;
+}
+
+Status NodeGroup::publish_unfinished() {
+    // The catalog follows the record: it must have seen this epoch, or the next one's publishing would take
+    // the wrong row for the master that is replaced.
+    HistoryRow row = history_row();
+    row.cause += "; the chosen was lost before its promotion was finished";
+    row.outage_ms = static_cast<double>(wall_us(Clock::now()) - row.started_at_us) / 1000.0;
+    if (Status published = environment_.publish_promotion(row); !published.ok()) return published;
+    environment_.crash_point("unfinished published");
+    surroundings_.reload_topology();
+    return {};
+}
+
+asio::awaitable<void> NodeGroup::fail_over_pending() {
+    // Where files were to be rewritten it may be down because of that, and is started from its files.
+    if (!policy().failover || !claimed_ || !record_->pending || record_->pending->by_restart) co_return;
+    const auto seen = surroundings_.observations();
+    const TimePoint now = Clock::now();
+    const Judgement judgement = judge_master(*record_, seen, policy(), now);
+    for (const HostPort& address : judgement.ask) surroundings_.kick(address);
+    if (judgement.verdict != Verdict::Dead) co_return;
+    const auto chosen = seen.find(record_->master);
+    const TimePoint since =
+        chosen->second.silent_since.value_or(chosen->second.going_down_since.value_or(now));
+    const std::string lost = record_->master.to_string() + " was lost while it was being promoted: ";
+    note(decision_fail_over, lost + judgement.reason);
+    if (gate_ == Gate::Open) hold(lost + judgement.reason);
+    const Epoch unfinished = record_->epoch;
+    Status done = co_await fail_over(lost + judgement.reason, since, unfinished);
+    if (done.ok()) co_return;
+    set_why("the recorded promotion of " + record_->master.to_string() + " isn't finished: " + lost +
+            judgement.reason + "; no failover past it: " + done.error().message);
+    note(decision_no_failover, why_);
+}
+
 asio::awaitable<Status> NodeGroup::restart_as_new_master() {
     const PendingPromotion pending = *record_->pending;
     RestartRequest request;
@@ -234,12 +349,6 @@ asio::awaitable<Status> NodeGroup::make_way() {
     std::unique_ptr<LockSession> owned = std::move(sessions_[pending.old_master]);
     sessions_.erase(pending.old_master);
     co_return co_await stop_server(std::move(owned), promote_timeout, false);
-}
-
-asio::awaitable<void> NodeGroup::view_in_force() {
-    const TimePoint deadline = Clock::now() + drain_timeout;
-    while (!stopped_ && !environment_.view_taken() && Clock::now() < deadline)
-        co_await wait_for_event(Millis(1));
 }
 
 asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
@@ -314,6 +423,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         if (record_->pending->by_restart && at == record_->pending->listens_at && !restarted_) {
             Status restarted = co_await restart_as_new_master();
             restarted_ = restarted.ok();
+            environment_.crash_point("server restarted");
             if (!restarted.ok()) {
                 auto again = co_await session(at);
                 if (!again.ok()) co_return restarted;
@@ -370,25 +480,11 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     const TimePoint promoted = promoted_at_;
     const Configuration wanted = record_->wanted();
     const PendingPromotion pending = *record_->pending;
-    HistoryRow row;
-    row.node = key_;
-    row.epoch = record_->epoch;
-    row.old_address = pending.old_master;
-    row.listened_at = pending.listens_at;
-    row.new_address = record_->master;
-    row.promoted_from = pending.promoted_id;
-    row.cause = pending.cause;
-    row.decided_by = pending.decided_by;
-    row.method = pending.by_restart ? "restart" : "promote";
-    row.started_at_us = pending.started_at_us;
-    row.detect_ms = pending.detect_ms;
-    row.decide_ms = pending.decide_ms;
-    row.fence_ms = pending.fence_ms;
+    HistoryRow row = history_row();
     row.promote_ms = ms_between(timing_ ? timing.fenced : began, promoted);
     row.publish_ms = ms_between(promoted, Clock::now());
     row.outage_ms = timing_ ? ms_between(timing.silent_since, promoted)
                             : static_cast<double>(wall_us(promoted) - pending.started_at_us) / 1000.0;
-    row.lost_wal_bytes = pending.lost_wal_bytes;
     if (Status published = environment_.publish_promotion(row); !published.ok()) co_return published;
     environment_.crash_point("promotion published");
     surroundings_.reload_topology();
@@ -406,6 +502,7 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
                                 " is the master in place of " + pending.old_master.to_string());
     timing_.reset();
     restarted_ = false;
+    co_await note_prepared();
     // At once: the less the old master writes before it is stopped, the sooner it is a slave.
     co_await take_back();
     co_await note_place();
@@ -429,192 +526,6 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     if (master != seen.end() && master->second.facts) proven_start_ = master->second.facts->started_at;
     retry_at_.reset();
     co_return Status{};
-}
-
-asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
-    const TimePoint asked = Clock::now();
-    const Topology topology = surroundings_.topology();
-    const Node* slave = topology.find(task.node);
-    if (slave == nullptr || slave->is_master())
-        co_return Error{sqlstate::undefined_object, task.node.to_string() + " is not a registered slave"};
-    Result<HostPort> new_address = slave->address;
-    if (!task.address.empty()) new_address = promotion_address(slave->address, task.address);
-    if (!new_address.ok()) co_return new_address.error();
-    if (new_address->host != slave->address.host) {
-        const auto there = co_await net::resolve_host(new_address->host);
-        const auto here = co_await net::resolve_host(slave->address.host);
-        if (!there.ok() || !here.ok() || *there != *here)
-            co_return Error{sqlstate::invalid_parameter_value,
-                            "host \"" + new_address->host + "\" does not lead to " + task.node.to_string() +
-                                " at " + slave->address.to_string(),
-                            "Give a name of the slave's own host, or only the port: ':5432'."};
-    }
-    const Epoch epoch = record_->epoch;
-    const Member* counts = record_->wanted().find(slave->address);
-    if (counts == nullptr && !task.force)
-        co_return Error{
-            sqlstate::object_not_in_prerequisite_state,
-            task.node.to_string() + " is not a synchronous slave in force: it may lack acknowledged commits",
-            "Promote a synchronous slave, or add FORCE and accept the loss."};
-    if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
-
-    const bool restart = task.with_restart || policy().promotion == PromotionMethod::Restart ||
-                         new_address->port != slave->address.port;
-    auto chosen = co_await session(slave->address);
-    if (!chosen.ok()) co_return chosen.error();
-    const bool takes_over = *new_address == record_->master;
-
-    const auto seen = surroundings_.observations();
-    const auto master = seen.find(record_->master);
-    const auto lives = [this] {
-        const auto now_seen = surroundings_.observations();
-        const auto found = now_seen.find(record_->master);
-        return found != now_seen.end() && found->second.silence == Silence::None;
-    };
-    bool master_alive = lives();
-    ServerPlace place;
-    if (restart) {
-        const bool port_in_use_now = master_alive && takes_over;
-        auto can = co_await can_restart(**chosen, port_in_use_now ? slave->address.port : new_address->port);
-        if (!can.ok()) {
-            Error refused = can.error();
-            refused.detail += (refused.detail.empty() ? "" : " ") + std::string("Nothing was changed.");
-            co_return refused;
-        }
-        place = *can;
-    }
-    std::vector<Member> members = record_->all_members();
-    if (counts == nullptr) members.push_back({"", slave->address});
-
-    if (!task.force) {
-        // What would be refused after the master was silenced is refused before.
-        std::vector<FencedPosition> expected;
-        std::vector<HostPort> reachable;
-        for (const Member& member : members) {
-            auto reached = co_await session(member.address);
-            if (!reached.ok()) continue;
-            reachable.push_back(member.address);
-            expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
-        }
-        if (Status enough = enough_fenced(*record_, reachable); !enough.ok()) co_return enough;
-        auto after = configuration_after(*record_, slave->address, expected, topology, policy());
-        if (!after.ok()) co_return after.error();
-    }
-    hold("a promotion of " + task.node.to_string() + " was asked for by " + task.user);
-    std::optional<Lsn> end_of_master;
-    if (master_alive) {
-        co_await view_in_force();
-        auto old = co_await session(record_->master);
-        if (old.ok()) {
-            (void)co_await wait_for_transactions(**old, drain_timeout);
-            old = co_await session(record_->master);
-        }
-        // Branches, not conditional expressions: GCC 12 miscompiles a co_await inside those.
-        Status silent;
-        if (!old.ok())
-            silent = old.error();
-        else
-            silent = co_await silence_master(**old, nobody_standby_names(record_->cluster_id));
-        if (silent.ok()) {
-            auto end = co_await (*old)->run("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
-            if (end.ok()) end_of_master = Lsn::parse(end->text());
-            chosen = co_await session(slave->address);
-            Status caught_up;
-            if (chosen.ok())
-                caught_up = co_await wait_for_slave(**old, **chosen, drain_timeout);
-            else
-                caught_up = chosen.error();
-            // With FORCE what it lacks is lost, and told.
-            if (!caught_up.ok() && !task.force) silent = caught_up;
-        }
-        if (!silent.ok()) {
-            // It may have died since it was last seen: then there is nothing to silence.
-            co_await observe_anew(record_->master);
-            master_alive = lives();
-        }
-        if (!silent.ok() && master_alive) {
-            // Nothing is recorded yet: the master goes on as it was, proven anew by the gate.
-            co_return Error{
-                silent.error().sqlstate,
-                "the master of " + key_.to_string() +
-                    " lives, but could not be stopped from acknowledging: " + silent.error().message,
-                "Stop it for certain, then promote again."};
-        }
-    }
-    const TimePoint claimed = Clock::now();
-    const std::vector<Candidate> fenced = co_await fence_members(members);
-    std::vector<HostPort> addresses;
-    const Candidate* candidate = nullptr;
-    std::vector<FencedPosition> positions;
-    for (const Candidate& each : fenced) {
-        addresses.push_back(each.member.address);
-        positions.push_back(
-            {each.member.address, record_->line_of(each.member.address), each.result.end.position});
-        if (each.member.address == slave->address) candidate = &each;
-    }
-    Status refused;
-    if (candidate == nullptr) {
-        refused =
-            Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
-                  "See the coordinator's log for the reason."};
-    } else if (!task.force) {
-        refused = enough_fenced(*record_, addresses);
-        const FencedPosition* best = choose(positions);
-        if (refused.ok() && best->address != slave->address &&
-            (best->line != record_->line_of(slave->address) ||
-             best->position != candidate->result.end.position))
-            refused = Error{
-                sqlstate::object_not_in_prerequisite_state,
-                task.node.to_string() + " is not caught up: " + best->address.to_string() + " is further",
-                "Promote that one, or add FORCE and accept the loss."};
-    }
-    if (!refused.ok()) {
-        co_await undo_fences(fenced, epoch);
-        co_return refused;
-    }
-    PendingPromotion pending;
-    pending.promoted_id = task.node.id;
-    pending.listens_at = slave->address;
-    pending.old_master = record_->master;
-    pending.by_restart = restart;
-    pending.data_directory = place.data_directory;
-    pending.config_file = place.config_file;
-    pending.former_alive = master_alive;
-    pending.cause = std::string(task.force ? "promotion by hand with FORCE" : "promotion by hand");
-    pending.decided_by = task.user;
-    pending.started_at_us = wall_us(asked);
-    pending.decide_ms = ms_between(asked, claimed);
-    const TimePoint fences_done = Clock::now();
-    pending.fence_ms = ms_between(claimed, fences_done);
-    if (counts == nullptr) {
-        // Without the slave's acknowledgements only the master's last known end of WAL bounds the loss.
-        if (!end_of_master && master != seen.end() && master->second.facts)
-            end_of_master = master->second.facts->flushed;
-        pending.lost_wal_bytes = -1;
-        if (end_of_master && (master_alive || *end_of_master > candidate->result.end.position))
-            pending.lost_wal_bytes = *end_of_master > candidate->result.end.position
-                                         ? static_cast<std::int64_t>(end_of_master->bytes() -
-                                                                     candidate->result.end.position.bytes())
-                                         : 0;
-    }
-    timing_ = Timing{asked, asked, claimed, fences_done};
-    restart_error_.reset();
-    Status done = co_await record_and_promote(fenced, slave->address, pending, *new_address);
-    if (done.ok() && restart_error_) {
-        Error told = *restart_error_;
-        told.message =
-            key_.to_string() +
-            " is promoted, but without the restart and the address that were asked for: " + told.message;
-        co_return told;
-    }
-    if (!done.ok() && record_->pending) {
-        Error told = done.error();
-        told.message = "the promotion of " + task.node.to_string() +
-                       " is decided and will be finished, but not yet: " + told.message;
-        told.hint = "It goes on by itself: see pgxc_node_status.";
-        co_return told;
-    }
-    co_return done;
 }
 
 }  // namespace pgxc

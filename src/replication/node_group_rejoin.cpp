@@ -51,8 +51,7 @@ void NodeGroup::note_former(Record& next, const PendingPromotion& pending) const
     former.timeline = record_->timeline;
     if (pending.lost_wal_bytes != 0)
         former.keep_because =
-            "it may have commits that the promotion with FORCE left behind: look at them before it is "
-            "rewound";
+            "it may have commits that the slave which replaced it lacks: look at them before it is rewound";
     std::erase_if(next.formers, [&](const FormerMaster& other) {
         return other.address == former.address || other.address == next.master ||
                other.address == pending.listens_at || other.id == former.id;
@@ -111,6 +110,7 @@ asio::awaitable<Status> NodeGroup::register_former(FormerMaster former) {
     slave.master = key_.id;
     slave.replication = former.replication;
     if (Status published = environment_.publish_rejoin(slave); !published.ok()) co_return published;
+    environment_.crash_point("former registered");
     surroundings_.reload_topology();
     log_info(key_.to_string() + ": the former master at " + former.address.to_string() + " is its slave " +
              std::to_string(former.id.value()) + " now");

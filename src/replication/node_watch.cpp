@@ -1,5 +1,6 @@
 #include "replication/node_watch.h"
 
+#include <algorithm>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/redirect_error.hpp>
@@ -12,6 +13,9 @@ namespace {
 
 /// How soon to ask again a server that says it is starting: its first good answer ends an outage.
 constexpr Millis starting_interval{50};
+
+/// So much later than it was due: then it was this process that stood still, and everybody seemed silent.
+constexpr Millis own_pause{500};
 
 bool says_going_down(const std::string& state) {
     return state == sqlstate::admin_shutdown || state == "57P02" || state == sqlstate::cannot_connect_now;
@@ -96,6 +100,14 @@ void NodeWatch::failed(const NodeError& error, TimePoint began) {
         // Any answer is life.
         seen_.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
         seen_.silent_since.reset();
+        seen_.failed_attempts = 0;
+        return;
+    }
+    const bool paused = error.silence == Silence::Timeout &&
+                        now - began > std::max(timing_.probe_timeout * 2, timing_.probe_timeout + own_pause);
+    if (paused) {
+        // What was measured by this loop's clock is worth nothing: the silence is measured from here.
+        seen_.silent_since = now;
         seen_.failed_attempts = 0;
         return;
     }

@@ -190,8 +190,10 @@ void RealServer::clone(const RealServer& master, const std::string& settings) {
     start();
 }
 
-void RealServer::start() {
-    run_program("pg_ctl", {"start", "-D", data_, "-l", log_, "-w"});
+void RealServer::start(const std::string& options) {
+    std::vector<std::string> arguments{"start", "-D", data_, "-l", log_, "-w"};
+    if (!options.empty()) arguments.insert(arguments.end(), {"-o", options});
+    run_program("pg_ctl", std::move(arguments));
 }
 
 void RealServer::stop(const std::string& mode) {
@@ -227,6 +229,21 @@ void RealServer::freeze() {
     ::kill(pid, SIGSTOP);
     for (const pid_t child : children(pid)) ::kill(child, SIGSTOP);
     frozen_ = true;
+}
+
+void RealServer::freeze_postmaster() {
+    ::kill(postmaster(), SIGSTOP);
+    frozen_ = true;
+}
+
+void RealServer::keep_copy() const {
+    fs::copy(data_, data_.string() + ".copy", fs::copy_options::recursive);
+}
+
+void RealServer::restore_copy() const {
+    fs::remove_all(data_);
+    fs::copy(data_.string() + ".copy", data_, fs::copy_options::recursive);
+    fs::permissions(data_, fs::perms::owner_all);
 }
 
 void RealServer::thaw() {

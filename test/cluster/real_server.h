@@ -46,7 +46,8 @@ class RealServer {
     /// A started slave, as "pg_basebackup -R" leaves it.
     void clone(const RealServer& master, const std::string& settings = {});
 
-    void start();
+    /// `options` are for the postmaster's command line.
+    void start(const std::string& options = {});
     /// pg_ctl stop or restart with a mode; waits for it.
     void stop(const std::string& mode);
     void restart(const std::string& mode);
@@ -54,7 +55,12 @@ class RealServer {
     void kill9();
     /// SIGSTOP to all its processes, and back.
     void freeze();
+    /// The postmaster alone: who is connected goes on, nobody else is let in.
+    void freeze_postmaster();
     void thaw();
+    /// Copies the data directory of a stopped server, and puts that copy in its place again.
+    void keep_copy() const;
+    void restore_copy() const;
 
     [[nodiscard]] HostPort address() const { return {"127.0.0.1", port}; }
     [[nodiscard]] bool running() const;

@@ -151,7 +151,10 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
         evidence.insert(evidence.end(), kept.begin(), kept.end());
     }
 
-    void crash_point(const char* name) override { crash_points.insert(name); }
+    void crash_point(const char* name) override {
+        crash_points.insert(name);
+        if (on_crash_point) on_crash_point(name);
+    }
 
     bool task_abandoned(int ticket) override { return abandoned.contains(ticket); }
 
@@ -166,6 +169,7 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     std::set<int> abandoned;
     std::vector<Evidence> evidence;
     std::set<std::string> crash_points;  // that were passed
+    std::function<void(const std::string&)> on_crash_point;
 
   private:
     MemoryStore& store_;

@@ -1,0 +1,278 @@
+// Any number of slaves and any k, and none that counts: who is promoted, and who isn't. docs/testing.md lists
+// which rule's test each is.
+#include "monitor_fixture.h"
+
+namespace pgxc::test {
+namespace {
+
+constexpr std::uint64_t mega = 1024ULL * 1024;
+
+/// Many slaves, and any k.
+class Quorum : public MonitorTest {
+  protected:
+    void make_cluster(int count, int k) {
+        settings.policy.sync_slaves = k;
+        // A slave that dies with its master is still listed when the failover begins.
+        settings.policy.probe_timeout = Millis(2'000);
+        make_master();
+        std::vector<const RealServer*> all;
+        for (int id = 2; id < 2 + count; ++id) all.push_back(&make_slave(id, synchronous));
+        start_coordinator();
+        wait_counting(all, k);
+    }
+    RealServer& heir() {
+        for (auto& slave : slaves)
+            if (slave->address() == record().master) return *slave;
+        throw std::logic_error("the master is no slave of before");
+    }
+};
+
+TEST_F(Quorum, KOfThreeOfFiveSurvivesTheMasterAndTwoSlavesAtOnce) {
+    make_cluster(5, 3);
+    if (HasFatalFailure()) return;
+    expect_master(master, 1, names(3, {2, 3, 4, 5, 6}, 0));
+    ASSERT_TRUE(commits(master.port, 1));
+    slaves[0]->kill9();
+    slaves[3]->kill9();
+    master.kill9();
+    wait_history(1);
+    wait_until("the two that are left to count", [&] {
+        return !record().pending && record().configurations.size() == 1 &&
+               record().wanted().slaves.size() == 2 && record().wanted().k == 2;
+    });
+    EXPECT_TRUE(commits(heir().port, 2));
+    EXPECT_EQ(values(heir()), "1,2");
+    EXPECT_EQ(store.history[0].lost_wal_bytes, 0);
+}
+
+TEST_F(Quorum, KOfAllNeedsOneFence) {
+    make_cluster(5, 5);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    for (int each = 0; each < 4; ++each) slaves[static_cast<std::size_t>(each)]->kill9();
+    master.kill9();
+    wait_history(1);
+    expect_master(*slaves[4], 2, "");
+    EXPECT_EQ(values(*slaves[4]), "1");
+}
+
+TEST_F(Quorum, KOfOneNeedsEverybodyFenced) {
+    make_cluster(4, 1);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    slaves[2]->kill9();
+    master.kill9();
+    wait_until("the refusal", [&] { return why().find("waiting for an answer of 4") != std::string::npos; });
+    coordinator->run_for(Millis(1'000));
+    EXPECT_TRUE(store.history.empty()) << "the one that is missing may be the only one that has the commit";
+    slaves[2]->start();
+    wait_history(1);
+    EXPECT_EQ(values(heir()), "1");
+}
+
+TEST_F(Quorum, AChosenThatDiesWhileItIsPromotedIsReplacedInItsTurn) {
+    make_cluster(3, 2);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    std::optional<HostPort> first;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "names in force" || first) return;
+        first = record().master;
+        heir().kill9();
+    };
+    master.kill9();
+    wait_history(2);
+    ASSERT_TRUE(first.has_value());
+    EXPECT_NE(record().master, *first);
+    EXPECT_EQ(record().epoch, Epoch{2});
+    EXPECT_EQ(store.history[0].epoch, Epoch{1});
+    EXPECT_NE(store.history[0].cause.find("lost before its promotion was finished"), std::string::npos);
+    EXPECT_EQ(store.history[1].old_address, *first);
+    EXPECT_EQ(store.history[1].lost_wal_bytes, 0);
+    EXPECT_TRUE(commits(heir().port, 2));
+    EXPECT_EQ(values(heir()), "1,2");
+    EXPECT_EQ(store.topology.find(group)->address, record().master);
+    EXPECT_EQ(record().formers.size(), 2U) << "both masters that were replaced are waited for";
+}
+
+TEST_F(Quorum, APromotedOneThatDiesBeforeItsFollowersCaughtUpIsReplaced) {
+    make_cluster(3, 2);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    std::optional<HostPort> first;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "server promoted" || first) return;
+        first = record().master;
+        heir().kill9();
+    };
+    master.kill9();
+    wait_history(2);
+    ASSERT_TRUE(first.has_value());
+    EXPECT_NE(record().master, *first);
+    EXPECT_TRUE(commits(heir().port, 2));
+    EXPECT_EQ(values(heir()), "1,2");
+}
+
+TEST_F(Quorum, ACascadingSlaveFollowsWhoeverItsMasterFollows) {
+    make_cluster(2, 1);
+    if (HasFatalFailure()) return;
+    RealServer& below = clone_master(4);
+    std::vector<Node> nodes = store.topology.nodes();
+    Node cascading = slave_node(4, below, asynchronous);
+    cascading.master_id = NodeId{2};
+    nodes.push_back(cascading);
+    store.topology = Topology(std::move(nodes));
+    coordinator->monitor->catalog_changed();
+    wait_until("the cascade", [&] {
+        return sql(*slaves[0], "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1";
+    });
+    ASSERT_TRUE(commits(master.port, 1));
+    master.kill9();
+    wait_history(1);
+    wait_until("everybody but the heir to follow", [&] {
+        return values(below) == "1" && record().wanted().slaves.size() == 1 && gate() == Gate::Open;
+    });
+    ASSERT_TRUE(commits(heir().port, 2));
+    wait_until("the row below", [&] { return values(below) == "1,2"; });
+    EXPECT_EQ(record().wanted().find(below.address()), nullptr) << "a cascading slave never counts";
+}
+
+/// Nobody counts; pgxc.max_lost_wal.
+class Asynchronous : public MonitorTest {
+  protected:
+    void cut(const RealServer& slave) {
+        const std::string before = sql(master, "SELECT count(*) FROM pg_stat_replication");
+        (void)sql(slave, "ALTER SYSTEM SET primary_conninfo = ''");
+        (void)sql(slave, "SELECT pg_reload_conf()");
+        wait_until("the cut",
+                   [&] { return sql(master, "SELECT count(*) FROM pg_stat_replication") != before; });
+    }
+    /// Writes about so many bytes, and waits until the monitor has seen the master's new position.
+    void write_unseen_by_slaves(int kilobytes) {
+        (void)sql(master, "SELECT pg_logical_emit_message(true, 'test', repeat('x', " +
+                              std::to_string(kilobytes) + " * 1024))");
+        const auto end = Lsn::parse(sql(master, "SELECT pg_current_wal_flush_lsn()"));
+        wait_until("the monitor to see it", [&] {
+            const NodeView* shown = coordinator->environment.view.find(group);
+            return shown != nullptr && shown->position >= *end;
+        });
+    }
+};
+
+TEST_F(Asynchronous, IsPromotedByItselfWhereMaxLostWalAllowsIt) {
+    settings.policy.max_lost_wal_bytes = mega;
+    settings.policy.sync_degrade = false;  // nobody counted: nothing is degraded
+    make_master();
+    RealServer& first = make_slave(2, asynchronous);
+    RealServer& second = make_slave(3, asynchronous);
+    start_coordinator();
+    wait_counting({}, 0);
+    ASSERT_TRUE(commits(master.port, 1));
+    wait_until("the row", [&] { return values(first) == "1" && values(second) == "1"; });
+    master.kill9();
+    wait_history(1);
+    RealServer& heir = record().master == first.address() ? first : second;
+    RealServer& rest = &heir == &first ? second : first;
+    expect_master(heir, 2, "");
+    EXPECT_EQ(values(heir), "1");
+    EXPECT_EQ(store.history[0].lost_wal_bytes, -1)
+        << "nothing is known to be lost, and what nobody saw is not known: never 0";
+    EXPECT_NE(store.history[0].cause.find("pgxc.max_lost_wal"), std::string::npos);
+    const auto told = std::find_if(
+        coordinator->environment.evidence.begin(), coordinator->environment.evidence.end(),
+        [](const Evidence& each) { return each.reason.find("max_lost_wal allows") != std::string::npos; });
+    EXPECT_NE(told, coordinator->environment.evidence.end());
+    ASSERT_TRUE(commits(heir.port, 2));
+    wait_until("the other one to follow", [&] { return values(rest) == "1,2"; });
+}
+
+TEST_F(Asynchronous, WhatIsKnownToBeLostIsTold) {
+    settings.policy.max_lost_wal_bytes = mega;
+    make_master();
+    RealServer& slave = make_slave(2, asynchronous);
+    start_coordinator();
+    wait_counting({}, 0);
+    cut(slave);
+    write_unseen_by_slaves(200);
+    master.kill9();
+    wait_history(1);
+    EXPECT_GE(store.history[0].lost_wal_bytes, 200 * 1024);
+    EXPECT_LE(store.history[0].lost_wal_bytes, static_cast<std::int64_t>(mega));
+    ASSERT_EQ(record().formers.size(), 1U);
+    EXPECT_NE(record().formers[0].keep_because, "") << "it has what its successor lacks";
+}
+
+TEST_F(Asynchronous, IsNotPromotedWhereItLacksMore) {
+    settings.policy.max_lost_wal_bytes = mega;
+    make_master();
+    RealServer& slave = make_slave(2, asynchronous);
+    start_coordinator();
+    wait_counting({}, 0);
+    cut(slave);
+    write_unseen_by_slaves(1'200);
+    master.kill9();
+    wait_until("the refusal", [&] { return why().find("more than pgxc.max_lost_wal") != std::string::npos; });
+    coordinator->run_for(Millis(1'000));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_EQ(sql(slave, "SELECT pg_is_in_recovery()"), "t");
+    EXPECT_EQ(log_text().find(": fenced "), std::string::npos) << "refused before anything was cut";
+    const auto& evidence = coordinator->environment.evidence;
+    EXPECT_EQ(std::count_if(evidence.begin(), evidence.end(),
+                            [](const Evidence& each) { return each.decision == "no failover"; }),
+              1)
+        << "it is tried twice a second, and told once";
+    EXPECT_NE(evidence.back().reason.find("more than pgxc.max_lost_wal"), std::string::npos);
+}
+
+TEST_F(Asynchronous, LagZeroIsNoBoundWithMaxLostWalZero) {
+    make_master();
+    RealServer& slave = make_slave(2, asynchronous);
+    start_coordinator();
+    wait_counting({}, 0);
+    ASSERT_TRUE(commits(master.port, 1));
+    wait_until("the row", [&] { return values(slave) == "1"; });
+    master.kill9();
+    wait_until("the refusal", [&] { return why().find("no failover") != std::string::npos; });
+    coordinator->run_for(Millis(1'000));
+    EXPECT_TRUE(store.history.empty());
+}
+
+TEST_F(Asynchronous, IsNeverPromotedPastSynchronousSlaves) {
+    settings.policy.max_lost_wal_bytes = 1024 * mega;
+    settings.policy.probe_timeout = Millis(2'000);
+    make_master();
+    RealServer& counts = make_slave(2, synchronous);
+    RealServer& other = make_slave(3, asynchronous);
+    start_coordinator();
+    wait_counting({&counts}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    counts.kill9();
+    master.kill9();
+    coordinator->run_for(Millis(4'000));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_EQ(sql(other, "SELECT pg_is_in_recovery()"), "t");
+    counts.start();
+    wait_history(1);
+    EXPECT_EQ(record().master, counts.address());
+    EXPECT_EQ(store.history[0].lost_wal_bytes, 0);
+}
+
+TEST_F(Asynchronous, IsNotPromotedByAMonitorThatHasNeverSeenTheMaster) {
+    settings.policy.max_lost_wal_bytes = mega;
+    settings.policy.restart_grace = Millis(500);
+    make_master();
+    const RealServer& slave = make_slave(2, asynchronous);
+    start_coordinator();
+    wait_counting({}, 0);
+    coordinator.reset();
+    master.kill9();
+    start_coordinator();
+    wait_until("the refusal",
+               [&] { return why().find("has not answered this monitor") != std::string::npos; });
+    coordinator->run_for(Millis(500));
+    EXPECT_TRUE(store.history.empty());
+    EXPECT_EQ(sql(slave, "SELECT pg_is_in_recovery()"), "t");
+}
+
+}  // namespace
+}  // namespace pgxc::test
