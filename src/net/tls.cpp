@@ -240,6 +240,7 @@ void TlsSession::shut_down() {
 
 TlsInfo TlsSession::info() const {
     TlsInfo info;
+    info.verifies_peer = context_->verifies_peer();
     info.protocol = SSL_get_version(ssl_);
     if (const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl_)) {
         info.cipher = SSL_CIPHER_get_name(cipher);

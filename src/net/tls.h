@@ -74,6 +74,7 @@ struct TlsInfo {
     std::string protocol;  // "TLSv1.3"
     std::string cipher;
     int bits = 0;
+    bool verifies_peer = false;      // as the context
     bool peer_certificate = false;   // sent, and verified if the context verifies
     std::string common_name;         // of the peer's certificate
     std::string distinguished_name;  // RFC 2253
