@@ -39,14 +39,16 @@ Result<std::vector<SocketAddress>> look_up_host(const std::string& host, std::ui
 
 class Resolver::Request final : public Handle::Target {
   public:
-    Request(std::string name, std::uint16_t to_port, Callback on_answer)
-        : host(std::move(name)), port(to_port), callback(std::move(on_answer)) {}
-    void cancel() override { callback = nullptr; }
+    Request(std::function<void()> to_do, std::function<void()> when_done)
+        : job(std::move(to_do)), done(std::move(when_done)) {}
+    void cancel() override { done = nullptr; }
+    /// From the loop, once.
+    void finish() {
+        if (done) std::exchange(done, nullptr)();
+    }
 
-    const std::string host;
-    const std::uint16_t port;
-    Callback callback;             // the loop's thread only
-    std::optional<Answer> answer;  // the lookup thread writes it before it puts the request on `done`
+    std::function<void()> job;   // the thread's, once it has been asked
+    std::function<void()> done;  // the loop's thread only
 };
 
 class Resolver::Queue {
@@ -80,7 +82,8 @@ class Resolver::Queue {
             auto request = std::move(asked_.front());
             asked_.pop_front();
             lock.unlock();
-            request->answer.emplace(look_up_host(request->host, request->port));
+            request->job();
+            request->job = nullptr;  // what it holds is destroyed here, not in the loop's thread
             lock.lock();
             if (closed_) return;
             done_.push_back(std::move(request));
@@ -112,22 +115,28 @@ std::optional<SocketAddress> Resolver::without_lookup(const std::string& host, s
 }
 
 Handle Resolver::resolve(const std::string& host, std::uint16_t port, Callback callback) {
-    auto request = std::make_shared<Request>(host, port, std::move(callback));
-    const auto known = without_lookup(host, port);
-    const auto answer_later = [&](Answer answer) {
-        request->answer.emplace(std::move(answer));
-        loop_.post([request] {
-            if (request->callback) std::exchange(request->callback, nullptr)(std::move(*request->answer));
+    if (const auto known = without_lookup(host, port)) {
+        auto request = std::make_shared<Request>(nullptr, [callback = std::move(callback), known] {
+            callback(std::vector<SocketAddress>{*known});
         });
-    };
-    if (known) {
-        answer_later(std::vector<SocketAddress>{*known});
+        loop_.post([request] { request->finish(); });
         return Handle{std::move(request)};
     }
+    auto answer = std::make_shared<std::optional<Answer>>();
+    return run([host, port, answer] { answer->emplace(look_up_host(host, port)); },
+               [callback = std::move(callback), answer] { callback(std::move(**answer)); });
+}
+
+Handle Resolver::run(std::function<void()> job, std::function<void()> done) {
+    auto request = std::make_shared<Request>(std::move(job), std::move(done));
     if (!queue_->started) {
         auto watch = loop_.watch_readable(queue_->wake_fd(), [this] { collect(); });
         if (!watch) {
-            answer_later(watch.error());
+            // Without descriptors nothing else goes on either: late is better than never.
+            loop_.post([request] {
+                request->job();
+                request->finish();
+            });
             return Handle{std::move(request)};
         }
         watch_ = std::move(*watch);
@@ -144,9 +153,7 @@ Handle Resolver::resolve(const std::string& host, std::uint16_t port, Callback c
 }
 
 void Resolver::collect() {
-    for (const auto& request : queue_->take_done()) {
-        if (request->callback) std::exchange(request->callback, nullptr)(std::move(*request->answer));
-    }
+    for (const auto& request : queue_->take_done()) request->finish();
 }
 
 }  // namespace pgxc::net

@@ -35,6 +35,9 @@ class Resolver {
     /// Calls back from the loop; not after the handle is gone. The answer isn't empty unless it is an error
     /// (08001).
     [[nodiscard]] Handle resolve(const std::string& host, std::uint16_t port, Callback callback);
+    /// Runs `job` in that thread, then `done` from the loop; not after the handle is gone, when `job` may
+    /// still be running. One at a time, in order.
+    [[nodiscard]] Handle run(std::function<void()> job, std::function<void()> done);
 
   private:
     class Queue;

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 namespace pgxc::net {
 
@@ -33,7 +34,7 @@ struct IoResult {
     };
     Outcome outcome = Outcome::WouldBlock;
     std::size_t bytes = 0;
-    int error = 0;
+    int error = 0;  // EPROTO: TLS has failed, tls()->error() says how
 };
 
 /// A connected (or connecting) stream socket that tells when it is ready and leaves reading and writing to
@@ -65,6 +66,15 @@ class Stream {
     [[nodiscard]] IoResult read(std::span<char> into);
     [[nodiscard]] IoResult write(std::span<const iovec> from);
     [[nodiscard]] IoResult write(std::string_view from);
+
+    /// From here on everything goes through TLS. The handshake is made by read(), which says WouldBlock until
+    /// it is over: a client begins it at once, so call read() when on_readable() comes. Nothing may be
+    /// written before secured().
+    [[nodiscard]] Status start_tls(std::shared_ptr<const TlsContext> context,
+                                   const std::string& server_name = {});
+    [[nodiscard]] bool secured() const;
+    /// nullptr without TLS.
+    [[nodiscard]] const TlsSession* tls() const;
 
   private:
     struct State;

@@ -13,6 +13,9 @@ namespace pgxc {
 /// gone). One bad line is an error for the whole file, as in the server.
 [[nodiscard]] Result<std::vector<pooler::HbaRule>> read_hba_file();
 
+/// Reads pg_ident.conf in the same way; its lines' regular expressions are compiled.
+[[nodiscard]] Result<std::vector<pooler::IdentRule>> read_ident_file();
+
 /// What matching asks of the server: role membership in a transaction, interfaces from the system.
 [[nodiscard]] pooler::HbaFacts server_hba_facts();
 

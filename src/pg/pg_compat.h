@@ -112,4 +112,9 @@ inline bool is_regular_expression(const AuthToken* token) {
 #endif
 }
 
+/// From 16 on the role of a line in pg_ident.conf may be "all", "+role" or a regular expression.
+inline constexpr bool ident_role_may_be_keyword() {
+    return PG_VERSION_NUM >= 160000;
+}
+
 }  // namespace pgxc::compat

@@ -7,6 +7,7 @@
 #include "pg/boundary.h"
 #include "pg/guc.h"
 #include "pg/hba.h"
+#include "pg/tls_settings.h"
 #include "pg/worker_host.h"
 
 extern "C" {
@@ -158,19 +159,48 @@ void PoolerEnvironment::read_settings() {
     fresh.login_timeout = std::chrono::seconds{AuthenticationTimeout};
     fresh.connect_timeout = guc::probe_timeout();
     fresh.unix_socket_group = Unix_socket_group != nullptr ? Unix_socket_group : "";
+    // A word since long, a list of what is logged from 18 on.
+    const std::string logged = server_setting("log_connections");
+    fresh.log_connections = !logged.empty() && logged != "off";
     fresh.unix_socket_permissions = static_cast<unsigned>(Unix_socket_permissions);
     settings_ = std::move(fresh);
 }
 
 void PoolerEnvironment::reload() {
     read_settings();
-    auto rules = read_hba_file();
-    if (rules) {
+    read_rules();
+    read_tls();
+    started_ = true;
+}
+
+void PoolerEnvironment::read_rules() {
+    if (auto rules = read_hba_file()) {
         rules_ = std::move(rules).value();
-        return;
+    } else {
+        log_warning(rules.error().message + (rules_.empty() ? ": the pooler lets nobody in until it is mended"
+                                                            : ": the pooler goes on with the rules it had"));
     }
-    log_warning(rules.error().message + (rules_.empty() ? ": the pooler lets nobody in until it is mended"
-                                                        : ": the pooler goes on with the rules it had"));
+    if (auto rules = read_ident_file()) {
+        ident_rules_ = std::move(rules).value();
+    } else {
+        log_warning(rules.error().message + ": the pooler goes on with the maps it had");
+    }
+}
+
+void PoolerEnvironment::read_tls() {
+    node_tls_ = read_node_tls(guc::node_conninfo());
+    if (auto made = read_server_tls(!started_)) {
+        tls_ = std::move(made).value();
+    } else {
+        log_warning("pooler: " + made.error().message +
+                    (tls_ ? ": SSL configuration was not reloaded, the old one stays in force"
+                          : ": clients are offered no SSL"));
+    }
+}
+
+bool PoolerEnvironment::maps_to(const std::string& map, const std::string& system_user,
+                                const std::string& user) {
+    return pooler::ident_matches(ident_rules_, map, system_user, user, facts_);
 }
 
 pooler::AuthRule PoolerEnvironment::match_hba(const pooler::ClientAddress& from, const std::string& database,
@@ -182,6 +212,9 @@ Result<pooler::RoleInfo> PoolerEnvironment::role(const std::string& user) {
     struct Found {
         bool exists;
         bool can_login;
+        bool superuser;
+        bool expired;
+        int connection_limit;
         const char* password;  // in the transaction's memory
     };
     pooler::RoleInfo info;
@@ -192,19 +225,25 @@ Result<pooler::RoleInfo> PoolerEnvironment::role(const std::string& user) {
             HeapTuple const row = SearchSysCache1(AUTHNAME, PointerGetDatum(name));
             if (!HeapTupleIsValid(row)) return role;
             role.exists = true;
-            role.can_login = reinterpret_cast<Form_pg_authid>(GETSTRUCT(row))->rolcanlogin;
+            const auto* form = reinterpret_cast<Form_pg_authid>(GETSTRUCT(row));
+            role.can_login = form->rolcanlogin;
+            role.superuser = form->rolsuper;
+            role.connection_limit = form->rolconnlimit;
             bool no_password = false;
             bool no_end = false;
             const Datum password = SysCacheGetAttr(AUTHNAME, row, Anum_pg_authid_rolpassword, &no_password);
             const Datum end = SysCacheGetAttr(AUTHNAME, row, Anum_pg_authid_rolvaliduntil, &no_end);
-            const bool expired = !no_end && DatumGetTimestampTz(end) < GetCurrentTimestamp();
-            if (!no_password && !expired) role.password = TextDatumGetCString(password);
+            role.expired = !no_end && DatumGetTimestampTz(end) < GetCurrentTimestamp();
+            if (!no_password && !role.expired) role.password = TextDatumGetCString(password);
             ReleaseSysCache(row);
             return role;
         });
         if (!found) return Status{found.error()};
         info.exists = found->exists;
         info.can_login = found->can_login;
+        info.superuser = found->superuser;
+        info.password_expired = found->expired;
+        info.connection_limit = found->exists ? found->connection_limit : -1;
         if (found->password != nullptr) info.stored_password = found->password;
         return Status{};
     });

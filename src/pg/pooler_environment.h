@@ -16,13 +16,18 @@ class PoolerEnvironment final : public pooler::Environment {
   public:
     explicit PoolerEnvironment(int worker);
 
-    /// Reads settings and pg_hba.conf again. A pg_hba.conf with an error leaves the old rules in force.
+    /// Reads settings, pg_hba.conf, pg_ident.conf and the certificates again. Where one of the files has an
+    /// error, what was read of it before stays in force.
     void reload();
 
     [[nodiscard]] const pooler::Settings& settings() const override { return settings_; }
     [[nodiscard]] int worker_index() const override { return worker_; }
     [[nodiscard]] pooler::AuthRule match_hba(const pooler::ClientAddress& from, const std::string& database,
                                              const std::string& user) override;
+    [[nodiscard]] bool maps_to(const std::string& map, const std::string& system_user,
+                               const std::string& user) override;
+    [[nodiscard]] std::shared_ptr<const net::TlsContext> tls() override { return tls_; }
+    [[nodiscard]] pooler::NodeTls node_tls() override { return node_tls_; }
     [[nodiscard]] Result<pooler::RoleInfo> role(const std::string& user) override;
     [[nodiscard]] std::string mock_nonce() override;
     [[nodiscard]] bool strong_random(std::uint8_t* out, std::size_t bytes) override;
@@ -41,11 +46,17 @@ class PoolerEnvironment final : public pooler::Environment {
 
   private:
     void read_settings();
+    void read_rules();
+    void read_tls();
 
     int worker_;
     int most_clients_;  // pgxc.max_client_connections, less where the limit of open files is too low for it
     pooler::Settings settings_;
     std::vector<pooler::HbaRule> rules_;
+    std::vector<pooler::IdentRule> ident_rules_;
+    std::shared_ptr<const net::TlsContext> tls_;
+    pooler::NodeTls node_tls_;
+    bool started_ = false;
     pooler::HbaFacts facts_;
     SharedClusterView view_;
     std::string encoding_;  // of pgxc.database: what a client is told before its first server connection

@@ -15,7 +15,13 @@ class Backend::CancelConnection final : private net::StreamEvents,
                                         public std::enable_shared_from_this<Backend::CancelConnection> {
   public:
     CancelConnection(Context& context, Backend& backend)
-        : context_(context), backend_(&backend), backend_alive_(backend.alive_), key_(backend.key_) {}
+        : context_(context),
+          backend_(&backend),
+          backend_alive_(backend.alive_),
+          key_(backend.key_),
+          node_tls_(backend.node_tls_),
+          host_(backend.address_.host),
+          use_tls_(backend.use_tls_) {}
 
     void start(const net::SocketAddress& address) {
         self_ = shared_from_this();
@@ -36,18 +42,36 @@ class Backend::CancelConnection final : private net::StreamEvents,
 
   private:
     void on_writable() override {
-        if (!sent_) {
-            sent_ = true;
-            wire::put_cancel_request(connection_.out(), key_);
+        if (!connected_) {
+            connected_ = true;
             if (net::socket_error(connection_.stream().fd()) != 0) {
                 finish();
                 return;
             }
-            connection_.stream().want_readable(true);
+            // The key that it carries is as secret as the connection that it was told over.
+            if (use_tls_) {
+                opening_ = std::make_unique<TlsOpening>();
+                if (!opening_->begin(connection_, node_tls_, host_)) finish();
+                return;
+            }
+            send();
+            return;
         }
         if (!connection_.flush()) finish();
     }
+    void send() {
+        wire::put_cancel_request(connection_.out(), key_);
+        connection_.stream().want_readable(true);
+        if (!connection_.flush()) finish();
+    }
     void on_readable() override {
+        if (opening_) {
+            const auto step = opening_->readable(connection_);
+            if (step == TlsOpening::Step::Wait) return;
+            opening_.reset();
+            step == TlsOpening::Step::Secured ? send() : finish();
+            return;
+        }
         char ignored[64];
         const auto result = connection_.stream().read(ignored);
         if (result.outcome != net::IoResult::Outcome::WouldBlock) finish();
@@ -67,7 +91,11 @@ class Backend::CancelConnection final : private net::StreamEvents,
     wire::CancelRequest key_;
     Connection connection_;
     net::Handle deadline_;
-    bool sent_ = false;
+    NodeTls node_tls_;
+    std::string host_;
+    bool use_tls_;
+    bool connected_ = false;
+    std::unique_ptr<TlsOpening> opening_;
     std::shared_ptr<CancelConnection> self_;
 };
 
@@ -108,6 +136,10 @@ void Backend::cancel() {
 }
 
 void Backend::on_readable() {
+    if (phase_ == Phase::OpeningTls) {
+        open_tls();
+        return;
+    }
     wire::Bytes input;
     const auto result = context_.read(connection_, kept_, input);
     switch (result.outcome) {
@@ -117,13 +149,15 @@ void Backend::on_readable() {
             lost("server closed the connection unexpectedly");
             return;
         case net::IoResult::Outcome::Failed:
-            lost(std::strerror(result.error));
+            lost(result.error == EPROTO ? "SSL error: " + connection_.stream().tls()->error()
+                                        : std::strerror(result.error));
             return;
         case net::IoResult::Outcome::Done:
             break;
     }
     if (phase_ == Phase::Login) {
         login_input(input);
+        if (phase_ == Phase::Connecting) return;  // once more, on a new socket
     } else if (session_ != nullptr) {
         session_->server_input(input);
         // What is left when the session has let go of the connection is for nobody.

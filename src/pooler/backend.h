@@ -10,6 +10,8 @@
 #include "pooler/context.h"
 #include "pooler/pool.h"
 #include "pooler/setting_set.h"
+#include "pooler/tls_opening.h"
+#include "wire/messages.h"
 #include "wire/scram.h"
 #include "wire/startup.h"
 #include "wire/transaction_tracker.h"
@@ -72,11 +74,18 @@ class Backend final : public Member, private net::StreamEvents {
     // backend_login.cpp
     void connect_next();
     void connected();
+    void begin_startup();
+    void open_tls();
+    /// Tries the same address once more, with TLS or without: true if that was begun.
+    [[nodiscard]] bool retry_with(bool tls);
+    [[nodiscard]] bool may_fall_back() const;
     void login_input(wire::Bytes& input);
     void authenticate(wire::Bytes body);
-    void answer_sasl(wire::Bytes mechanisms);
+    void answer_sasl(const wire::AuthenticationRequest& request);
     void send_password(bool md5, wire::Bytes salt);
     [[nodiscard]] std::optional<std::string> password();
+    [[nodiscard]] BackendFailure no_password(const std::string& what) const;
+    void keys_refused();
     void ready();
     void fail(const BackendFailure& failure);
     void fail_connect(int error_number);
@@ -89,6 +98,7 @@ class Backend final : public Member, private net::StreamEvents {
     enum class Phase : std::uint8_t {
         Resolving,
         Connecting,
+        OpeningTls,
         Login,
         Ready,  // lent or idle: the pool's list says
         Ended,  // the pool has been told; nothing comes any more
@@ -114,7 +124,13 @@ class Backend final : public Member, private net::StreamEvents {
     net::Handle resolving_;
     net::Handle deadline_;
     std::unique_ptr<wire::ScramClientExchange> scram_;
-    bool password_used_ = false;
+    std::shared_ptr<PassKey> pass_key_;  // that scram_ may use
+    NodeTls node_tls_;
+    bool use_tls_ = false;
+    bool tried_both_ = false;  // with TLS and without
+    std::unique_ptr<TlsOpening> opening_;
+    bool authenticated_ = false;
+    bool channel_bound_ = false;
 };
 
 }  // namespace pgxc::pooler

@@ -59,6 +59,10 @@ std::string Backend::where() const {
 
 void Backend::start(const HostPort& address) {
     address_ = address;
+    node_tls_ = context_.environment.node_tls();
+    // As libpq: a unix socket needs none.
+    if (address.host.starts_with('/')) node_tls_.mode = SslMode::Disable;
+    use_tls_ = node_tls_.mode >= SslMode::Prefer;
     phase_ = Phase::Resolving;
     deadline_ = context_.loop.call_after(context_.settings().connect_timeout, [this] {
         fail({phase_ == Phase::Resolving ? std::nullopt : std::optional{TrafficFailure::ConnectTimeout},
@@ -124,6 +128,65 @@ void Backend::connected() {
         fail({std::nullopt, true, status.error()});
         return;
     }
+    if (!use_tls_) {
+        begin_startup();
+        return;
+    }
+    phase_ = Phase::OpeningTls;
+    opening_ = std::make_unique<TlsOpening>();
+    if (!opening_->begin(connection_, node_tls_, address_.host)) lost(std::strerror(connection_.error()));
+}
+
+void Backend::open_tls() {
+    const auto step = opening_->readable(connection_);
+    switch (step) {
+        case TlsOpening::Step::Wait:
+            return;
+        case TlsOpening::Step::Refused:
+            use_tls_ = false;
+            tried_both_ = true;
+            begin_startup();
+            return;
+        case TlsOpening::Step::Secured:
+            begin_startup();
+            return;
+        case TlsOpening::Step::Failed:
+            break;
+    }
+    const Error error = opening_->error();
+    if (opening_->connection_lost()) {
+        lost(error.message);
+        return;
+    }
+    if (may_fall_back() && retry_with(false)) return;
+    // A certificate that isn't right doesn't become so by waiting.
+    fail({std::nullopt,
+          false,
+          {error.sqlstate, "could not connect to " + where() + ": " + error.message, error.hint,
+           error.detail}});
+}
+
+/// libpq's sslmode "prefer" would rather have no TLS than no connection, "allow" the other way round.
+bool Backend::may_fall_back() const {
+    if (tried_both_ || authenticated_ || node_tls_.must_bind_channel) return false;
+    return use_tls_ ? node_tls_.mode == SslMode::Prefer : node_tls_.mode == SslMode::Allow;
+}
+
+bool Backend::retry_with(bool tls) {
+    tried_both_ = true;
+    use_tls_ = tls;
+    scram_.reset();
+    opening_.reset();
+    reported_.clear();
+    kept_.clear();
+    connection_.close();
+    candidates_.push_back(connected_to_);
+    connect_next();
+    return true;
+}
+
+void Backend::begin_startup() {
+    opening_.reset();
     phase_ = Phase::Login;
     // Above the role's own setting: the warning that a commit isn't on a synchronous slave must come (F19).
     static const std::array<wire::Setting, 1> settings{wire::Setting{"client_min_messages", "notice"}};
@@ -161,6 +224,10 @@ void Backend::login_input(wire::Bytes& input) {
                 break;
             case wire::BackendMessage::ErrorResponse: {
                 const auto fields = wire::parse_error_fields(body);
+                // pg_hba.conf there may have a line for the other kind.
+                if (fields && fields->sqlstate.starts_with("28") && may_fall_back() && retry_with(!use_tls_))
+                    return;
+                if (fields && fields->sqlstate == sqlstate::invalid_password) keys_refused();
                 refuse(fields ? fields->to_error() : fields.error());
                 return;
             }
@@ -191,6 +258,19 @@ void Backend::authenticate(wire::Bytes body) {
     }
     switch (request->kind) {
         case wire::AuthenticationKind::Ok:
+            // A server that begins with SCRAM must show that it knows the secret, too.
+            if ((scram_ && !scram_->finished()) || (node_tls_.must_bind_channel && !channel_bound_)) {
+                fail({std::nullopt,
+                      false,
+                      {sqlstate::invalid_authorization,
+                       where() +
+                           (scram_ && !scram_->finished()
+                                ? " has not proven that it knows the secret of user \""
+                                : " has not bound the channel that it authenticated user \"") +
+                           pool_.key().user + "\""}});
+                return;
+            }
+            authenticated_ = true;
             return;
         case wire::AuthenticationKind::Cleartext:
             send_password(false, {});
@@ -199,15 +279,20 @@ void Backend::authenticate(wire::Bytes body) {
             send_password(true, request->data);
             return;
         case wire::AuthenticationKind::Sasl:
-            if (!request->offers(wire::scram_sha_256)) break;
-            answer_sasl({});
+            if (!request->offers(wire::scram_sha_256) && !request->offers(wire::scram_sha_256_plus)) break;
+            answer_sasl(*request);
             return;
         case wire::AuthenticationKind::SaslContinue: {
             auto answer = scram_
                               ? scram_->server_first(request->data)
                               : Result<std::string>{Error{sqlstate::protocol_violation, "SASL out of turn"}};
             if (!answer) {
-                fail({std::nullopt, false, std::move(answer).error()});
+                if (answer.error().sqlstate == sqlstate::invalid_password) {
+                    fail(no_password("has another secret for user \"" + pool_.key().user +
+                                     "\" than this coordinator"));
+                } else {
+                    fail({std::nullopt, false, std::move(answer).error()});
+                }
                 return;
             }
             wire::put_sasl_response(connection_.out(), *answer);
@@ -235,40 +320,74 @@ void Backend::authenticate(wire::Bytes body) {
 }
 
 std::optional<std::string> Backend::password() {
-    // Where the passfile tells nothing, the message must say where it was looked for.
-    auto found =
-        wire::find_password(read_passfile(), address_.host.starts_with('/') ? "localhost" : address_.host,
-                            address_.port, pool_.key().database, pool_.key().user);
-    if (!found) {
-        fail({std::nullopt,
-              false,
-              {sqlstate::invalid_password,
-               where() + " asks the pooler for the password of user \"" + pool_.key().user +
-                   "\", which it doesn't know",
-               "Add a line to the password file (.pgpass) of the operating system user that runs this "
-               "server, or let "
-               "pg_hba.conf there trust this host."}});
-    }
-    return found;
+    return wire::find_password(read_passfile(), address_.host.starts_with('/') ? "localhost" : address_.host,
+                               address_.port, pool_.key().database, pool_.key().user);
 }
 
-void Backend::answer_sasl(wire::Bytes) {
-    const auto known = password();
-    if (!known) return;
+BackendFailure Backend::no_password(const std::string& what) const {
+    return {
+        std::nullopt,
+        false,
+        {sqlstate::invalid_password, where() + " " + what,
+         "Give the role the same scram-sha-256 secret there as here (the text in pg_authid.rolpassword) and "
+         "let it log in here with it, add a line to the password file (.pgpass) of the operating system "
+         "user that runs this server, or let pg_hba.conf there trust this host."}};
+}
+
+void Backend::keys_refused() {
+    if (scram_ && scram_->used_pass_through() && pass_key_) pass_key_->refused_by(pool_.key().node);
+}
+
+void Backend::answer_sasl(const wire::AuthenticationRequest& request) {
+    wire::ScramClientExchange::Credentials credentials;
+    pass_key_ = context_.pass_keys.find(pool_.key().user);
+    if (pass_key_ && !pass_key_->serves(pool_.key().node)) pass_key_.reset();
+    if (pass_key_) credentials.pass_through = pass_key_->pass_through();
+    if (const auto known = password())
+        credentials.password = context_.environment.saslprep(*known).value_or(*known);
+    if (!credentials.pass_through && !credentials.password) {
+        fail(no_password("asks the pooler for the password of user \"" + pool_.key().user +
+                         "\", which it doesn't know"));
+        return;
+    }
     std::array<std::uint8_t, wire::scram_raw_nonce_bytes> random{};
     if (!context_.environment.strong_random(random.data(), random.size())) {
         fail({std::nullopt, true, {sqlstate::internal_error, "could not generate nonce"}});
         return;
     }
-    const auto prepared = context_.environment.saslprep(*known);
-    scram_ = std::make_unique<wire::ScramClientExchange>(prepared.value_or(*known), random);
-    wire::put_sasl_initial_response(connection_.out(), wire::scram_sha_256, scram_->first());
+    scram_ = std::make_unique<wire::ScramClientExchange>(std::move(credentials), random);
+    std::string_view mechanism = wire::scram_sha_256;
+    if (connection_.stream().secured() && node_tls_.bind_channel) {
+        std::string end_point = connection_.stream().tls()->info().server_end_point;
+        channel_bound_ = !end_point.empty() && request.offers(wire::scram_sha_256_plus);
+        if (channel_bound_) mechanism = wire::scram_sha_256_plus;
+        scram_->bind_channel(std::move(end_point), channel_bound_);
+    }
+    if (node_tls_.must_bind_channel && !channel_bound_) {
+        fail({std::nullopt,
+              false,
+              {sqlstate::unable_to_connect,
+               "channel binding required, but not supported by " + where() + "'s authentication request"}});
+        return;
+    }
+    wire::put_sasl_initial_response(connection_.out(), mechanism, scram_->first());
     if (!connection_.flush()) lost(std::strerror(connection_.error()));
 }
 
 void Backend::send_password(bool md5, wire::Bytes salt) {
+    if (node_tls_.must_bind_channel) {
+        fail({std::nullopt,
+              false,
+              {sqlstate::unable_to_connect,
+               "channel binding required, but not supported by " + where() + "'s authentication request"}});
+        return;
+    }
     const auto known = password();
-    if (!known) return;
+    if (!known) {
+        fail(no_password("asks the pooler for the password of user \"" + pool_.key().user +
+                         "\", which it doesn't know"));
+        return;
+    }
     if (md5) {
         std::array<std::uint8_t, 4> bytes{};
         std::memcpy(bytes.data(), salt.data(), std::min(bytes.size(), salt.size()));
@@ -293,6 +412,7 @@ void Backend::ready() {
     phase_ = Phase::Ready;
     deadline_.reset();
     scram_.reset();
+    pass_key_.reset();
     candidates_ = {};
     pool_.backend_ready(*this);
 }

@@ -1,15 +1,49 @@
 #include "pooler/client_login.h"
 
-#include <array>
+#include <pwd.h>
 
-#include "base/log.h"
+#include <array>
+#include <vector>
+
+#include "net/host_names.h"
 #include "wire/framing.h"
 #include "wire/messages.h"
 
 namespace pgxc::pooler {
 
+/// What a job has found out, of whichever kind it was.
+struct ClientLogin::JobResult {
+    std::optional<ClientHostName> host;
+    std::optional<std::string> system_user;
+    std::optional<bool> password_right;
+};
+
+namespace {
+
+std::optional<std::string> user_name_of(uid_t uid) {
+    passwd entry{};
+    passwd* found = nullptr;
+    std::vector<char> buffer(16384);
+    if (::getpwuid_r(uid, &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr)
+        return std::nullopt;
+    return std::string{found->pw_name};
+}
+
+/// Overwrites a password that isn't needed any more.
+void wipe(std::string& secret) {
+    volatile char* at = secret.data();
+    for (std::size_t i = 0; i < secret.size(); ++i) at[i] = '\0';
+    secret.clear();
+}
+
+}  // namespace
+
 ClientLogin::ClientLogin(Environment& environment, ClientAddress from)
     : environment_(environment), from_(std::move(from)) {}
+
+ClientLogin::~ClientLogin() {
+    if (pass_through_) wire::forget(pass_through_->keys);
+}
 
 ClientLogin::Step ClientLogin::take(wire::Bytes& input, wire::Buffer& out) {
     Step step = Step::NeedMore;
@@ -17,6 +51,16 @@ ClientLogin::Step ClientLogin::take(wire::Bytes& input, wire::Buffer& out) {
         const std::size_t before = input.size();
         step = phase_ == Phase::Startup ? take_startup(input, out) : take_answer(input, out);
         if (input.size() == before) break;
+    }
+    // Plain bytes behind the request could be passed off as sent under the protection of TLS
+    // (CVE-2021-23214).
+    if (step == Step::StartTls && !input.empty()) {
+        input = {};
+        return refuse({sqlstate::protocol_violation,
+                       "received unencrypted data after SSL request",
+                       {},
+                       "This could be either a client-software bug or evidence of an attempted "
+                       "man-in-the-middle attack."});
     }
     return step;
 }
@@ -32,20 +76,30 @@ ClientLogin::Step ClientLogin::take_startup(wire::Bytes& input, wire::Buffer& ou
         cancel_ = *cancel;
         return Step::Cancel;
     }
-    // Each may be asked once, as in the server; more is not our protocol.
+    // Each may be asked once, and neither within TLS, as in the server; more is not our protocol.
     if (std::holds_alternative<wire::SslRequest>(*packet)) {
-        if (std::exchange(ssl_asked_, true)) return Step::CloseSilently;
-        out.push_back(wire::encryption_refused);
-        return Step::NeedMore;
+        if (tls_started_ || std::exchange(ssl_asked_, true)) return Step::CloseSilently;
+        if (from_.is_unix || environment_.tls() == nullptr) {
+            out.push_back(wire::encryption_refused);
+            return Step::NeedMore;
+        }
+        out.push_back(wire::ssl_accepted);
+        tls_started_ = true;
+        return Step::StartTls;
     }
     if (std::holds_alternative<wire::GssEncRequest>(*packet)) {
-        if (std::exchange(gssenc_asked_, true)) return Step::CloseSilently;
+        if (tls_started_ || std::exchange(gssenc_asked_, true)) return Step::CloseSilently;
         out.push_back(wire::encryption_refused);
         return Step::NeedMore;
     }
     startup_ = std::get<wire::StartupMessage>(std::move(*packet));
     if (startup_->wants_negotiation()) wire::put_negotiate_protocol_version(out, *startup_);
     return begin_authentication(out);
+}
+
+void ClientLogin::secured(net::TlsInfo info) {
+    from_.tls = true;
+    tls_ = std::move(info);
 }
 
 ClientLogin::Step ClientLogin::begin_authentication(wire::Buffer& out) {
@@ -56,31 +110,96 @@ ClientLogin::Step ClientLogin::begin_authentication(wire::Buffer& out) {
                        "replication connections are not possible through the pooler",
                        "Connect to the node itself."});
     }
-    const AuthRule rule = environment_.match_hba(from_, startup_->database, startup_->user);
-    switch (rule.method) {
+    rule_ = environment_.match_hba(from_, startup_->database, startup_->user);
+    if (auto status = check_client_cert(); !status) return refuse(status.error());
+    switch (rule_.method) {
+        case AuthMethod::NeedsHostName:
+            return look_up_host();
         case AuthMethod::Trust:
-            return check_role();
+        case AuthMethod::Cert:
+            return authenticated();
         case AuthMethod::Reject:
-            if (rule.where.starts_with("no line")) {
+            if (rule_.where.starts_with("no line")) {
                 return refuse({sqlstate::invalid_authorization, "no pg_hba.conf entry for " + where});
             }
             return refuse({sqlstate::invalid_authorization, "pg_hba.conf rejects connection for " + where});
         case AuthMethod::ScramSha256:
         case AuthMethod::Md5:
-            return begin_password(rule.method, out);
+        case AuthMethod::Password:
+            return begin_password(out);
+        case AuthMethod::Peer:
+            return begin_peer();
         case AuthMethod::Unsupported:
             break;
     }
     return refuse({sqlstate::feature_not_supported,
-                   "authentication method \"" + rule.method_name + "\" (" + rule.where +
+                   "authentication method \"" + rule_.method_name + "\" (" + rule_.where +
                        ") is not supported by the pooler",
-                   "Use trust, scram-sha-256 or md5 there, or connect to the server itself."});
+                   "Use trust, scram-sha-256, md5, password, cert or peer there, or connect to the server "
+                   "itself."});
 }
 
-ClientLogin::Step ClientLogin::begin_password(AuthMethod method, wire::Buffer& out) {
+/// ClientAuthentication(): before the method, whichever it is.
+Status ClientLogin::check_client_cert() const {
+    if (rule_.client_cert == ClientCert::NotAsked && rule_.method != AuthMethod::Cert) return {};
+    if (!tls_.verifies_peer) {
+        return Error{sqlstate::config_file_error,
+                     "client certificates can only be checked if a root certificate store is available"};
+    }
+    if (!tls_.peer_certificate) {
+        return Error{sqlstate::invalid_authorization, "connection requires a valid client certificate"};
+    }
+    return {};
+}
+
+ClientLogin::Step ClientLogin::look_up_host() {
+    job_result_ = std::make_shared<JobResult>();
+    job_ = [result = job_result_, address = from_.address] {
+        auto found = net::look_up_confirmed_name(address);
+        result->host = ClientHostName{std::move(found.name), found.confirmed};
+    };
+    return Step::Work;
+}
+
+ClientLogin::Step ClientLogin::begin_peer() {
+    if (!from_.is_unix || !from_.peer_uid) {
+        return refuse({sqlstate::invalid_authorization, "peer authentication is not supported here"});
+    }
+    job_result_ = std::make_shared<JobResult>();
+    job_ = [result = job_result_, uid = *from_.peer_uid] { result->system_user = user_name_of(uid); };
+    return Step::Work;
+}
+
+ClientLogin::Step ClientLogin::job_done(wire::Buffer& out) {
+    const std::shared_ptr<JobResult> result = std::move(job_result_);
+    if (!result) return Step::NeedMore;
+    if (result->host) {
+        from_.host_name = std::move(*result->host);
+        return begin_authentication(out);
+    }
+    if (result->password_right) {
+        return *result->password_right ? authenticated() : refuse_by_method("The password does not match.");
+    }
+    if (!result->system_user) {
+        return refuse_by_method("The user id " + std::to_string(from_.peer_uid.value_or(0)) +
+                                " has no name.");
+    }
+    return check_identity(std::move(*result->system_user));
+}
+
+std::string ClientLogin::stored_password() {
+    return role_->exists ? role_->stored_password.value_or("") : "";
+}
+
+ClientLogin::Step ClientLogin::begin_password(wire::Buffer& out) {
     if (auto status = look_up_role(); !status) return refuse(status.error());
-    const std::string stored = role_->exists ? role_->stored_password.value_or("") : "";
-    if (method == AuthMethod::Md5 && wire::is_md5_secret(stored)) {
+    const std::string stored = stored_password();
+    if (rule_.method == AuthMethod::Password) {
+        phase_ = Phase::Password;
+        wire::put_authentication_cleartext(out);
+        return Step::NeedMore;
+    }
+    if (rule_.method == AuthMethod::Md5 && wire::is_md5_secret(stored)) {
         if (!environment_.strong_random(md5_salt_.data(), md5_salt_.size())) {
             return refuse({sqlstate::internal_error, "could not generate random MD5 salt"});
         }
@@ -100,15 +219,18 @@ ClientLogin::Step ClientLogin::begin_scram(wire::Buffer& out, std::optional<wire
     const bool doomed = !secret.has_value();
     if (doomed) secret = wire::mock_scram_secret(startup_->user, environment_.mock_nonce());
     scram_ = std::make_unique<wire::ScramServerExchange>(std::move(*secret), doomed, random);
-    static constexpr std::array mechanisms{wire::scram_sha_256};
-    wire::put_authentication_sasl(out, mechanisms);
+    // The better one first, as the server does.
+    static constexpr std::array mechanisms{wire::scram_sha_256_plus, wire::scram_sha_256};
+    const std::span<const std::string_view> offered{mechanisms};
+    wire::put_authentication_sasl(out, tls_.server_end_point.empty() ? offered.subspan(1) : offered);
     phase_ = Phase::SaslInitial;
     return Step::NeedMore;
 }
 
 ClientLogin::Step ClientLogin::take_answer(wire::Bytes& input, wire::Buffer& out) {
-    const auto phase = phase_ == Phase::Md5 ? wire::FrontendPhase::Password : wire::FrontendPhase::Sasl;
-    const auto header = wire::read_frontend_header(input, phase);
+    const bool plain = phase_ == Phase::Md5 || phase_ == Phase::Password;
+    const auto header =
+        wire::read_frontend_header(input, plain ? wire::FrontendPhase::Password : wire::FrontendPhase::Sasl);
     if (header.violation()) {
         // A client that hangs up politely instead of answering.
         if (input[0] == static_cast<char>(wire::FrontendMessage::Terminate)) return Step::CloseSilently;
@@ -120,6 +242,8 @@ ClientLogin::Step ClientLogin::take_answer(wire::Bytes& input, wire::Buffer& out
     switch (phase_) {
         case Phase::Md5:
             return check_md5(body);
+        case Phase::Password:
+            return check_password(body);
         case Phase::SaslInitial:
             return check_sasl_initial(body, out);
         case Phase::SaslResponse:
@@ -133,17 +257,45 @@ ClientLogin::Step ClientLogin::take_answer(wire::Bytes& input, wire::Buffer& out
 ClientLogin::Step ClientLogin::check_md5(wire::Bytes body) {
     const auto password = wire::parse_password(body);
     if (!password) return refuse(password.error());
-    const std::string expected = wire::md5_response(role_->stored_password.value_or(""), md5_salt_);
-    return wire::equal_constant_time(*password, expected) ? check_role() : refuse_password();
+    const std::string expected = wire::md5_response(stored_password(), md5_salt_);
+    return wire::equal_constant_time(*password, expected) ? authenticated()
+                                                          : refuse_by_method("The password does not match.");
+}
+
+ClientLogin::Step ClientLogin::check_password(wire::Bytes body) {
+    const auto password = wire::parse_password(body);
+    if (!password) return refuse(password.error());
+    if (password->empty()) {
+        return refuse({sqlstate::invalid_password, "empty password returned by client"});
+    }
+    const std::string stored = stored_password();
+    if (wire::is_md5_secret(stored)) {
+        const std::string given = wire::md5_secret(*password, startup_->user);
+        return wire::equal_constant_time(given, stored) ? authenticated()
+                                                        : refuse_by_method("The password does not match.");
+    }
+    const auto secret = wire::parse_scram_secret(stored);
+    if (!secret) return refuse_by_method({});
+    std::string prepared{*password};
+    prepared = environment_.saslprep(prepared).value_or(prepared);
+    job_result_ = std::make_shared<JobResult>();
+    // Thousands of hashes: the other clients needn't wait for them.
+    job_ = [result = job_result_, secret = *secret, prepared = std::move(prepared)]() mutable {
+        result->password_right = wire::verify_plain_password(prepared, secret);
+        wipe(prepared);
+    };
+    return Step::Work;
 }
 
 ClientLogin::Step ClientLogin::check_sasl_initial(wire::Bytes body, wire::Buffer& out) {
     const auto initial = wire::parse_sasl_initial_response(body);
     if (!initial) return refuse(initial.error());
-    if (initial->mechanism != wire::scram_sha_256) {
+    const bool plus = initial->mechanism == wire::scram_sha_256_plus && !tls_.server_end_point.empty();
+    if (!plus && initial->mechanism != wire::scram_sha_256) {
         return refuse(
             {sqlstate::protocol_violation, "client selected an invalid SASL authentication mechanism"});
     }
+    if (!tls_.server_end_point.empty()) scram_->bind_channel(tls_.server_end_point, plus);
     phase_ = Phase::SaslResponse;
     // Without data the server sends an empty challenge; the client's next message begins the exchange then.
     if (!initial->data) {
@@ -166,9 +318,28 @@ ClientLogin::Step ClientLogin::check_sasl_response(wire::Bytes body, wire::Buffe
     }
     auto answer = scram_->client_final(body);
     if (!answer) return refuse(std::move(answer).error());
-    if (!answer->has_value()) return refuse_password();
+    if (!answer->has_value()) return refuse_by_method({});
     wire::put_authentication_sasl_final(out, **answer);
-    return check_role();
+    if (const auto& keys = scram_->client_keys()) {
+        pass_through_ = wire::ScramPassThrough{*keys, scram_->secret().salt, scram_->secret().iterations};
+    }
+    return authenticated();
+}
+
+ClientLogin::Step ClientLogin::authenticated() {
+    const bool by_name = rule_.method == AuthMethod::Cert || rule_.client_cert == ClientCert::VerifyFull;
+    if (!by_name) return check_role();
+    return check_identity(rule_.certificate_dn ? tls_.distinguished_name : tls_.common_name);
+}
+
+ClientLogin::Step ClientLogin::check_identity(std::string identity) {
+    identity_ = std::move(identity);
+    if (identity_.empty()) return refuse_by_method("The client certificate contains no user name.");
+    if (environment_.maps_to(rule_.map, identity_, startup_->user)) return check_role();
+    const std::string who = "\"" + startup_->user + "\" authenticated as \"" + identity_ + "\"";
+    return refuse_by_method(rule_.map.empty()
+                                ? "Provided user name and authenticated user name do not match: " + who
+                                : "No match in usermap \"" + rule_.map + "\" for user " + who);
 }
 
 Status ClientLogin::look_up_role() {
@@ -196,9 +367,55 @@ ClientLogin::Step ClientLogin::refuse(Error error) {
     return Step::Refuse;
 }
 
-ClientLogin::Step ClientLogin::refuse_password() {
-    return refuse(
-        {sqlstate::invalid_password, "password authentication failed for user \"" + startup_->user + "\""});
+ClientLogin::Step ClientLogin::refuse_by_method(std::string detail) {
+    detail_ = std::move(detail);
+    if (role_ && detail_.empty()) {
+        if (!role_->exists) {
+            detail_ = "The role does not exist.";
+        } else if (role_->password_expired) {
+            detail_ = "The role has an expired password.";
+        } else if (!role_->stored_password) {
+            detail_ = "The role has no password assigned.";
+        } else if (scram_ && wire::is_md5_secret(*role_->stored_password)) {
+            detail_ = "The role does not have a valid SCRAM secret.";
+        } else {
+            detail_ = "The password does not match.";
+        }
+    }
+    guessed_ = true;
+    const std::string user = " for user \"" + startup_->user + "\"";
+    switch (rule_.method) {
+        case AuthMethod::ScramSha256:
+        case AuthMethod::Md5:
+        case AuthMethod::Password:
+            return refuse({sqlstate::invalid_password, "password authentication failed" + user});
+        case AuthMethod::Trust:
+            return refuse({sqlstate::invalid_authorization, "\"trust\" authentication failed" + user});
+        case AuthMethod::Peer:
+            return refuse({sqlstate::invalid_authorization, "Peer authentication failed" + user});
+        case AuthMethod::Cert:
+            return refuse({sqlstate::invalid_authorization, "certificate authentication failed" + user});
+        case AuthMethod::Reject:
+        case AuthMethod::NeedsHostName:
+        case AuthMethod::Unsupported:
+            break;
+    }
+    return refuse({sqlstate::invalid_authorization, "authentication failed" + user});
+}
+
+std::string ClientLogin::log_detail() const {
+    std::string text = detail_.empty() ? error_.detail : detail_;
+    if (!rule_.where.empty()) text += (text.empty() ? "" : " ") + ("(" + rule_.where + ")");
+    return text;
+}
+
+std::string ClientLogin::how() const {
+    std::string text = "method=" + rule_.method_name + " (" + rule_.where + ")";
+    if (!identity_.empty()) text += " identity=\"" + identity_ + "\"";
+    if (from_.tls)
+        text += " SSL enabled (protocol=" + tls_.protocol + ", cipher=" + tls_.cipher +
+                ", bits=" + std::to_string(tls_.bits) + ")";
+    return text;
 }
 
 }  // namespace pgxc::pooler

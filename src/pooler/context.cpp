@@ -17,6 +17,8 @@ Context::Context(net::Loop& event_loop, Environment& server)
     : loop(event_loop),
       environment(server),
       resolver(event_loop),
+      name_lookups(event_loop),
+      login_work(event_loop),
       view(server.current()),
       cancels(server.worker_index()),
       pools(std::make_unique<PoolSet>(*this)),

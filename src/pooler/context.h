@@ -11,6 +11,8 @@
 #include "pooler/causal_bound.h"
 #include "pooler/connection.h"
 #include "pooler/environment.h"
+#include "pooler/login_throttle.h"
+#include "pooler/pass_keys.h"
 
 namespace pgxc::pooler {
 
@@ -25,6 +27,10 @@ class Context {
     net::Loop& loop;
     Environment& environment;
     net::Resolver resolver;
+    net::Resolver name_lookups;  // of clients: theirs must not hold up the nodes'
+    net::Resolver login_work;    // what takes a while, but doesn't hang
+    LoginThrottle throttle;
+    PassKeys pass_keys;
     std::shared_ptr<const ClusterView> view;  // never null; renewed by the Pooler only
     CancelMap cancels;
     /// By group. An entry stays where it is, and for good: a group that comes back mustn't seem untouched.

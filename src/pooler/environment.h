@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "catalog/cluster_view.h"
+#include "net/tls.h"
 
 /// All that the pooler needs from the server it lives in. src/pg implements it; tests have fakes.
 /// Every call is made from the pooler's loop and must not block on the network.
@@ -36,15 +37,38 @@ struct Settings {
     Millis connect_timeout{1'000};  // for one connection attempt to a node: pgxc.probe_timeout
     std::string unix_socket_group;  // the server's own unix_socket_group ('' = default group)
     unsigned unix_socket_permissions = 0777;
+    bool log_connections = false;  // the server's own
 };
 
 /// How a client must prove who it is: the first pg_hba.conf line that matches.
-enum class AuthMethod : std::uint8_t { Trust, Reject, ScramSha256, Md5, Unsupported };
+enum class AuthMethod : std::uint8_t {
+    Trust,
+    Reject,
+    ScramSha256,
+    Md5,
+    Password,
+    Cert,
+    Peer,
+    NeedsHostName,  // which line matches depends on the client's host name: look it up and ask again
+    Unsupported,
+};
+
+/// What a line asks of a client's certificate beside its method (clientcert=).
+enum class ClientCert : std::uint8_t { NotAsked, VerifyCa, VerifyFull };
 
 struct AuthRule {
     AuthMethod method = AuthMethod::Reject;
     std::string method_name;  // as written in pg_hba.conf, e.g. "gss"
     std::string where;  // "pg_hba.conf line 12", or "no line of pg_hba.conf matches" for the implicit reject
+    ClientCert client_cert = ClientCert::NotAsked;
+    std::string map{};              // of pg_ident.conf; empty: the names must be equal
+    bool certificate_dn = false;  // clientname=DN: not the common name but the whole one counts
+};
+
+/// What a reverse look-up of a client's address gave.
+struct ClientHostName {
+    std::string name;        // empty: it has none
+    bool confirmed = false;  // one of the name's own addresses is the client's
 };
 
 /// Where a client comes from: a unix socket, or an address in network byte order.
@@ -53,6 +77,8 @@ struct ClientAddress {
     bool tls = false;
     std::vector<std::uint8_t> address;  // 4 or 16 bytes; empty for unix
     std::uint16_t port = 0;
+    std::optional<std::uint32_t> peer_uid;        // unix: who runs the client (SO_PEERCRED)
+    std::optional<ClientHostName> host_name{};    // once it was looked up
     [[nodiscard]] std::string host() const;       // "[local]", "127.0.0.1"
     [[nodiscard]] std::string to_string() const;  // "[local]", "127.0.0.1(52114)"
 };
@@ -63,6 +89,22 @@ struct RoleInfo {
     bool can_login = false;
     /// rolpassword as stored; nullopt = none (or VALID UNTIL has passed)
     std::optional<std::string> stored_password;
+    bool password_expired = false;
+    bool superuser = false;
+    int connection_limit = -1;  // -1 = none
+};
+
+/// libpq's sslmode.
+enum class SslMode : std::uint8_t { Disable, Allow, Prefer, Require, VerifyCa, VerifyFull };
+
+/// How server connections are encrypted: the ssl options of pgxc.node_conninfo.
+struct NodeTls {
+    SslMode mode = SslMode::Disable;
+    std::shared_ptr<const net::TlsContext> context;  // nullptr although `mode` needs one: `error` says why
+    Error error;
+    bool server_name_indication = true;
+    bool bind_channel = true;        // where it can be: channel_binding=prefer
+    bool must_bind_channel = false;  // channel_binding=require
 };
 
 /// A row of the view pgxc_pools. Plain numbers, kept by the pooler, copied by src/pg into shared memory.
@@ -118,6 +160,14 @@ class Environment : public ClusterViewSource, public TrafficFailureSink, public 
     /// The first line of the coordinator's pg_hba.conf that matches.
     [[nodiscard]] virtual AuthRule match_hba(const ClientAddress& from, const std::string& database,
                                              const std::string& user) = 0;
+    /// Does pg_ident.conf let who is `system_user` elsewhere log in as `user`?
+    [[nodiscard]] virtual bool maps_to(const std::string& map, const std::string& system_user,
+                                       const std::string& user) {
+        return map.empty() && system_user == user;
+    }
+    /// What clients are offered; nullptr: no TLS.
+    [[nodiscard]] virtual std::shared_ptr<const net::TlsContext> tls() { return nullptr; }
+    [[nodiscard]] virtual NodeTls node_tls() { return {}; }
     [[nodiscard]] virtual Result<RoleInfo> role(const std::string& user) = 0;
     /// For SCRAM with a role that has no secret: 32 bytes that look like one, the same for a user each time
     /// (the server's mock_authentication_nonce).

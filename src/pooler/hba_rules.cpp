@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "base/log.h"
+#include "pooler/setting_set.h"
+
 namespace pgxc::pooler {
 namespace {
 
@@ -27,11 +30,13 @@ Fit database_word(const HbaToken& token, const std::string& database, const std:
         return membership(facts, user, database);
     // The pooler has no replication connections; a database of that name is written in quotes.
     if (is_keyword(token, "replication")) return Fit::No;
+    if (token.pattern) return token.pattern->match(database) ? Fit::Yes : Fit::No;
     return token.text == database ? Fit::Yes : Fit::No;
 }
 
 Fit role_word(const HbaToken& token, const std::string& user, const HbaFacts& facts) {
     if (!token.quoted && token.text.starts_with('+')) return membership(facts, user, token.text.substr(1));
+    if (token.pattern) return token.pattern->match(user) ? Fit::Yes : Fit::No;
     return token.text == user || is_keyword(token, "all") ? Fit::Yes : Fit::No;
 }
 
@@ -58,7 +63,7 @@ bool in_network(const std::vector<std::uint8_t>& client, const std::vector<std::
 bool address_matches(const HbaRule& rule, const std::vector<std::uint8_t>& client, const HbaFacts& facts) {
     switch (rule.address_kind) {
         case HbaAddress::Any:
-        case HbaAddress::HostName:  // the rule's beyond_us says so: the client is refused there
+        case HbaAddress::HostName:  // looked at when all else fits
             return true;
         case HbaAddress::Netmask:
             return in_network(client, rule.address, rule.mask);
@@ -99,7 +104,47 @@ std::vector<std::uint8_t> plain_address(const std::vector<std::uint8_t>& address
     return address;
 }
 
+/// hostname_match(): case counts in no name; ".domain" fits what ends in it.
+bool host_name_matches(const std::string& pattern, const std::string& name) {
+    const std::string wanted = to_lower(pattern);
+    const std::string actual = to_lower(name);
+    if (!wanted.starts_with('.')) return wanted == actual;
+    return actual.size() >= wanted.size() && actual.ends_with(wanted);
+}
+
+/// check_ident_usermap().
+bool ident_line_matches(const IdentRule& rule, const std::string& system_user, const std::string& user,
+                        const HbaFacts& facts) {
+    HbaToken wanted = rule.user;
+    if (rule.system_user.pattern) {
+        const auto match = rule.system_user.pattern->match(system_user);
+        if (!match) return false;
+        if (const auto at = wanted.text.find("\\1"); at != std::string::npos) {
+            if (!match->group) {
+                log_warning(
+                    "pg_ident.conf line " + std::to_string(rule.line) +
+                    ": the regular expression has no subexpressions as requested by backreference \"" +
+                    wanted.text + "\"");
+                return false;
+            }
+            // What came from outside is never a keyword.
+            wanted = {wanted.text.replace(at, 2, *match->group), true, nullptr};
+        }
+    } else if (rule.system_user.text != system_user) {
+        return false;
+    }
+    return role_word(wanted, user, facts) == Fit::Yes;
+}
+
 }  // namespace
+
+bool ident_matches(const std::vector<IdentRule>& rules, const std::string& map,
+                   const std::string& system_user, const std::string& user, const HbaFacts& facts) {
+    if (map.empty()) return system_user == user;
+    return std::any_of(rules.begin(), rules.end(), [&](const IdentRule& rule) {
+        return rule.map == map && ident_line_matches(rule, system_user, user, facts);
+    });
+}
 
 AuthRule match_rules(const std::vector<HbaRule>& rules, const ClientAddress& from,
                      const std::string& database, const std::string& user, const HbaFacts& facts) {
@@ -117,8 +162,12 @@ AuthRule match_rules(const std::vector<HbaRule>& rules, const ClientAddress& fro
         const std::string where = "pg_hba.conf line " + std::to_string(rule.line);
         if (by_database == Fit::Unknown || by_role == Fit::Unknown)
             return {AuthMethod::Unsupported, "a role membership that could not be looked up", where};
-        if (!rule.beyond_us.empty()) return {AuthMethod::Unsupported, rule.beyond_us, where};
-        return {rule.method, rule.method_name, where};
+        if (rule.address_kind == HbaAddress::HostName) {
+            if (!from.host_name) return {AuthMethod::NeedsHostName, rule.method_name, where};
+            if (!from.host_name->confirmed || !host_name_matches(rule.host_name, from.host_name->name))
+                continue;
+        }
+        return {rule.method, rule.method_name, where, rule.client_cert, rule.map, rule.certificate_dn};
     }
     return {AuthMethod::Reject, "reject", "no line of pg_hba.conf matches"};
 }

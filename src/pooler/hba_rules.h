@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -22,12 +23,23 @@ enum class HbaAddress : std::uint8_t {
     Netmask,   // address and mask
     SameHost,  // one of this host's own addresses
     SameNet,   // any network that this host is in
-    HostName,  // needs DNS
+    HostName,  // a name, or ".domain" for all names in it
+};
+
+/// A regular expression, compiled by the server's own engine.
+class Pattern {
+  public:
+    struct Match {
+        std::optional<std::string> group;  // what its first parenthesis stands for
+    };
+    virtual ~Pattern() = default;
+    [[nodiscard]] virtual std::optional<Match> match(const std::string& text) const = 0;
 };
 
 struct HbaToken {
     std::string text;
-    bool quoted = false;  // a quoted word is never a keyword
+    bool quoted = false;                       // a quoted word is never a keyword
+    std::shared_ptr<const Pattern> pattern{};  // a word that begins with a slash
 };
 
 struct HbaRule {
@@ -40,10 +52,18 @@ struct HbaRule {
     std::vector<std::uint8_t> mask;     // as long as address
     AuthMethod method = AuthMethod::Reject;
     std::string method_name;
-    /// Not empty: something on the line that the pooler can't judge ("a host name", "a regular expression").
-    /// A client whom the rest of the line fits is refused there, since to skip the line could let in whom it
-    /// keeps out.
-    std::string beyond_us;
+    std::string host_name;  // for HbaAddress::HostName
+    ClientCert client_cert = ClientCert::NotAsked;
+    std::string map;
+    bool certificate_dn = false;
+};
+
+/// A line of pg_ident.conf.
+struct IdentRule {
+    int line = 0;
+    std::string map;
+    HbaToken system_user;
+    HbaToken user;  // before 16 never a keyword: quoted
 };
 
 /// An address of this host with its netmask.
@@ -60,9 +80,16 @@ struct HbaFacts {
     std::function<std::vector<InterfaceAddress>()> interfaces;
 };
 
-/// The first rule that matches, or the implicit reject.
+/// The first rule that matches, or the implicit reject. NeedsHostName if that depends on the client's host
+/// name, which `from` doesn't have yet.
 [[nodiscard]] AuthRule match_rules(const std::vector<HbaRule>& rules, const ClientAddress& from,
                                    const std::string& database, const std::string& user,
                                    const HbaFacts& facts);
+
+/// Does a line of that map (check_usermap) let the system user be the role? An empty map: if both are the
+/// same.
+[[nodiscard]] bool ident_matches(const std::vector<IdentRule>& rules, const std::string& map,
+                                 const std::string& system_user, const std::string& user,
+                                 const HbaFacts& facts);
 
 }  // namespace pgxc::pooler

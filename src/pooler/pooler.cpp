@@ -1,5 +1,7 @@
 #include "pooler/pooler.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 
 #include "base/log.h"
@@ -14,16 +16,20 @@ namespace {
 
 /// How often deadlines are looked at and rows published: nothing is timed per query.
 constexpr Millis tick_interval{250};
-/// Connections that are not logged in yet, beyond max_client_connections; more are closed as they come.
+/// Connections that are not logged in yet; more are closed as they come.
 constexpr std::size_t max_logging_in = 2000;
 
 const Error shutdown_error{sqlstate::admin_shutdown, "terminating connection due to administrator command"};
 
-ClientAddress client_address(const net::SocketAddress& peer) {
+ClientAddress client_address(const net::Accepted& accepted) {
     ClientAddress address;
-    address.address = peer.ip_bytes();
+    address.address = accepted.peer.ip_bytes();
     address.is_unix = address.address.empty();
-    address.port = peer.port();
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    if (address.is_unix && ::getsockopt(accepted.fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0)
+        address.peer_uid = peer.uid;
+    address.port = accepted.peer.port();
     return address;
 }
 
@@ -47,6 +53,7 @@ struct Pooler::Impl final : SessionOwner {
 
     void session_ended(Session& session) override;
     void cancel_requested(CancelKey key) override;
+    std::size_t clients_of(const std::string& user) const override;
     void cancel_here(CancelKey key);
 
     Context context;
@@ -55,7 +62,9 @@ struct Pooler::Impl final : SessionOwner {
     std::vector<std::unique_ptr<Session>> sessions;
     std::uint64_t next_id = 1;
     net::Handle timer;
-    bool publish_now = false;  // at every second tick
+    bool publish_now = false;      // at every second tick
+    std::size_t turned_away = 0;   // since the last tick: before their first byte
+    std::string last_turned_away;  // where from
     std::function<void()> on_drained;
     bool drain_told = false;
 };
@@ -108,9 +117,14 @@ Status Pooler::Impl::listen() {
 }
 
 void Pooler::Impl::accept(net::Accepted accepted) {
-    const auto limit = static_cast<std::size_t>(context.settings().max_client_connections) + max_logging_in;
-    if (context.shutting_down || sessions.size() >= limit) return;
-    const ClientAddress from = client_address(accepted.peer);
+    if (context.shutting_down) return;
+    const ClientAddress from = client_address(accepted);
+    // Who guesses passwords gets no more chances by connecting more often.
+    if (sessions.size() - context.logged_in >= max_logging_in || context.throttle.crowded(from.host())) {
+        ++turned_away;
+        last_turned_away = from.to_string();
+        return;
+    }
     auto session = std::make_unique<Session>(context, *this, ClientId{next_id++}, from);
     if (auto status = session->start(std::move(accepted)); !status) {
         log_warning("pooler: client " + from.to_string() + ": " + status.error().message);
@@ -132,6 +146,11 @@ void Pooler::Impl::session_ended(Session& session) {
     context.stats_changed = true;
     context.bury(std::move(owned));
     check_drained();
+}
+
+std::size_t Pooler::Impl::clients_of(const std::string& user) const {
+    return static_cast<std::size_t>(std::count_if(
+        sessions.begin(), sessions.end(), [&](const auto& session) { return session->user() == user; }));
 }
 
 void Pooler::Impl::cancel_requested(CancelKey key) {
@@ -161,6 +180,11 @@ void Pooler::Impl::tick() {
         if (i < sessions.size()) (void)sessions[i]->tick(now);
     }
     context.pools->tick(now);
+    if (turned_away > 0) {
+        log_warning("pooler: " + std::to_string(std::exchange(turned_away, 0)) +
+                    " connections were closed at once, the last one of " + last_turned_away +
+                    ": too many others have not logged in yet");
+    }
     publish_now = !publish_now;
     if (publish_now && context.stats_changed) publish();
     schedule_tick();

@@ -78,6 +78,7 @@ void Session::on_readable() {
             leave();
             return;
         case net::IoResult::Outcome::Failed:
+            note_read_failure(result.error);
             close();
             return;
         case net::IoResult::Outcome::Done:
@@ -141,6 +142,7 @@ void Session::close() {
     if (state_ == State::Ended) return;
     set_state(State::Ended);
     state_ = State::Ended;
+    leave_login();
     if (waits_for_) waits_for_->stop_waiting(*this);
     waits_for_.reset();
     if (backend_ != nullptr) let_go(false);
@@ -181,36 +183,6 @@ bool Session::tick(TimePoint now) {
     log_info("pooler: client " + from_.to_string() + " did not log in in time");
     close();
     return true;
-}
-
-void Session::login_input(wire::Bytes input) {
-    const auto step = login_->take(input, client_.out());
-    keep(input);
-    switch (step) {
-        case ClientLogin::Step::NeedMore:
-            (void)send();
-            return;
-        case ClientLogin::Step::Proven:
-            proven();
-            return;
-        case ClientLogin::Step::Refuse:
-            refuse_login(login_->error());
-            return;
-        case ClientLogin::Step::CloseSilently:
-            close();
-            return;
-        case ClientLogin::Step::Cancel:
-            owner_.cancel_requested({login_->cancel_request().pid, login_->cancel_request().secret});
-            close();
-            return;
-    }
-}
-
-void Session::refuse_login(const Error& error) {
-    log_info("pooler: login of client " + from_.to_string() +
-             (login_ && login_->has_startup() ? " as user \"" + login_->startup().user + "\"" : "") +
-             " refused: " + error.message);
-    end(error);
 }
 
 void Session::proven() {

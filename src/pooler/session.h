@@ -22,12 +22,15 @@ class SessionOwner {
     virtual void session_ended(Session& session) = 0;
     /// A client's CancelRequest; the key may be another worker's.
     virtual void cancel_requested(CancelKey key) = 0;
+    /// How many clients are logged in, or about to be, as that user.
+    [[nodiscard]] virtual std::size_t clients_of(const std::string& user) const = 0;
 
   protected:
     ~SessionOwner() = default;
 };
 
-/// One client, from its first byte to its last. session.cpp: its life; session_client.cpp: what the client
+/// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it
+/// proves who it is; session_client.cpp: what the client
 /// says; session_server.cpp: what the server answers, and what a lost server means.
 class Session final : public Waiter, private net::StreamEvents {
   public:
@@ -56,6 +59,8 @@ class Session final : public Waiter, private net::StreamEvents {
     bool tick(TimePoint now);
 
     [[nodiscard]] ClientRow row() const;
+    /// Empty before its login is proven.
+    [[nodiscard]] const std::string& user() const { return user_; }
     std::size_t owner_index = 0;  // the owner's place for it
 
   private:
@@ -89,13 +94,24 @@ class Session final : public Waiter, private net::StreamEvents {
     void protocol_error(const Error& error);
     [[nodiscard]] bool send(wire::Bytes run = {});
     void report_error(const Error& error);
-    void login_input(wire::Bytes input);
     void keep(wire::Bytes rest);
     void proven();
-    void refuse_login(const Error& error);
     void finish_login(const Backend::Reported& reported);
     void learn_login(Backend& backend);
     [[nodiscard]] NodePool& group_pool();
+
+    // session_login.cpp
+    void login_input(wire::Bytes input);
+    void login_step(ClientLogin::Step step);
+    void start_client_tls();
+    void begin_login_work();
+    /// Who it is has been proven, and what remains is whether there is room.
+    void authorized();
+    void refuse_login(const Error& error);
+    void refuse_login_later();
+    void log_refusal(const Error& error) const;
+    void leave_login();
+    void note_read_failure(int error_number);
 
     // session_client.cpp
     [[nodiscard]] bool takes_commands() const {
@@ -150,6 +166,10 @@ class Session final : public Waiter, private net::StreamEvents {
     Connection client_;
     std::string kept_;  // input that isn't passed on yet
     std::unique_ptr<ClientLogin> login_;
+    net::Handle login_wait_;             // for work in another thread, or until a refusal is told
+    bool login_paused_ = false;          // meanwhile nothing is taken from the client
+    bool login_delayed_ = false;         // counted by the throttle
+    std::shared_ptr<PassKey> pass_key_;  // kept alive for the server connections of this user
     std::string database_;
     std::string user_;
     std::string application_name_;

@@ -17,6 +17,7 @@ namespace pgxc::wire {
 namespace {
 
 constexpr std::string_view secret_prefix = "SCRAM-SHA-256$";
+constexpr std::string_view end_point_binding = "tls-server-end-point";
 constexpr std::size_t mock_salt_bytes = 16;  // SCRAM_DEFAULT_SALT_LEN
 
 const unsigned char* bytes_of(std::string_view text) {
@@ -186,25 +187,66 @@ ScramServerExchange ScramServerExchange::with_nonce(ScramSecret secret, bool doo
     return {std::move(secret), doomed, std::move(nonce)};
 }
 
+void ScramServerExchange::bind_channel(std::string end_point, bool plus) {
+    binding_offered_ = true;
+    binding_chosen_ = plus;
+    end_point_ = std::move(end_point);
+}
+
+/// gs2-header, read_client_first_message of auth-scram.c; gives its length, and notes what the last message
+/// must repeat of it.
+Result<std::size_t> ScramServerExchange::read_gs2_header(std::string_view message) {
+    std::size_t at = 1;
+    switch (message[0]) {
+        case 'n':  // no channel binding wanted
+            if (binding_chosen_)
+                return malformed(
+                    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel "
+                    "binding data.");
+            break;
+        case 'y':  // the client could, and thinks that we can't
+            if (binding_chosen_)
+                return malformed(
+                    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel "
+                    "binding data.");
+            if (binding_offered_)
+                return Error(sqlstate::invalid_authorization, "SCRAM channel binding negotiation error", {},
+                             "The client supports SCRAM channel binding but thinks the server does not. "
+                             "However, this server does support channel binding.");
+            break;
+        case 'p': {
+            if (!binding_chosen_)
+                return malformed(
+                    "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message "
+                    "includes channel binding data.");
+            AttributeReader reader(message);
+            auto type = reader.value('p');
+            if (!type) return std::move(type).error();
+            if (*type != end_point_binding)
+                return Error(sqlstate::protocol_violation,
+                             "unsupported SCRAM channel-binding type \"" + std::string(*type) + "\"");
+            at = 2 + type->size();
+            break;
+        }
+        default:
+            return malformed("Unexpected channel-binding flag.");
+    }
+    if (message.size() < at + 2 || message[at] != ',') return malformed("Comma expected.");
+    if (message[at + 1] == 'a')
+        return Error(sqlstate::feature_not_supported,
+                     "client uses authorization identity, but it is not supported");
+    if (message[at + 1] != ',') return malformed("Unexpected attribute in client-first-message.");
+    binding_ = base64_encode(std::string(message.substr(0, at + 2)) + (binding_chosen_ ? end_point_ : ""));
+    return at + 2;
+}
+
 Result<std::string> ScramServerExchange::client_first(std::string_view message) {
     if (state_ != State::Init) return malformed("A client-first-message was not expected.");
     if (auto status = check_text(message); !status) return std::move(status).error();
 
-    // gs2-header: 'n' no channel binding wanted; 'y' the client could, and thinks that we can't: true, we
-    // don't offer SCRAM-SHA-256-PLUS.
-    binding_flag_ = message[0];
-    if (binding_flag_ == 'p')
-        return malformed(
-            "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes "
-            "channel binding data.");
-    if (binding_flag_ != 'n' && binding_flag_ != 'y') return malformed("Unexpected channel-binding flag.");
-    if (message.size() < 3 || message[1] != ',') return malformed("Comma expected.");
-    if (message[2] == 'a')
-        return Error(sqlstate::feature_not_supported,
-                     "client uses authorization identity, but it is not supported");
-    if (message[2] != ',') return malformed("Unexpected attribute in client-first-message.");
-
-    const std::string_view bare = message.substr(3);
+    auto header = read_gs2_header(message);
+    if (!header) return std::move(header).error();
+    const std::string_view bare = message.substr(*header);
     AttributeReader reader(bare);
     if (reader.peek() == 'm')
         return Error(sqlstate::feature_not_supported, "client requires an unsupported SCRAM extension");
@@ -233,10 +275,13 @@ Result<std::optional<std::string>> ScramServerExchange::client_final(std::string
     AttributeReader reader(message);
     auto binding = reader.value('c');
     if (!binding) return std::move(binding).error();
-    // "n,," and "y,,": the header again, in base64
-    if (*binding != (binding_flag_ == 'n' ? "biws" : "eSws"))
+    // The header again, and what the channel is bound to: a man in the middle has another certificate.
+    if (!equal_constant_time(*binding, binding_)) {
+        if (binding_chosen_)
+            return Error(sqlstate::invalid_authorization, "SCRAM channel binding check failed");
         return Error(sqlstate::protocol_violation,
                      "unexpected SCRAM channel-binding attribute in client-final-message");
+    }
     auto nonce = reader.value('r');
     if (!nonce) return std::move(nonce).error();
 
@@ -264,14 +309,35 @@ Result<std::optional<std::string>> ScramServerExchange::client_final(std::string
     return std::optional<std::string>("v=" + encode(hmac(secret_.server_key, auth_message)));
 }
 
+void forget(ScramClientKeys& keys) {
+    OPENSSL_cleanse(keys.client_key.data(), keys.client_key.size());
+    OPENSSL_cleanse(keys.server_key.data(), keys.server_key.size());
+}
+
+ScramClientExchange::ScramClientExchange(Credentials credentials, std::span<const std::uint8_t> random)
+    : credentials_(std::move(credentials)), nonce_(encode(random)) {}
+
 ScramClientExchange::ScramClientExchange(std::string password, std::span<const std::uint8_t> random)
-    : password_(std::move(password)), nonce_(encode(random)) {}
+    : ScramClientExchange(Credentials{std::move(password), std::nullopt}, random) {}
 
 ScramClientExchange::ScramClientExchange(const ScramClientKeys& keys, std::span<const std::uint8_t> random)
-    : keys_(keys), nonce_(encode(random)) {}
+    : ScramClientExchange(Credentials{std::nullopt, ScramPassThrough{keys, {}, 0}}, random) {
+    any_salt_ = true;
+}
+
+ScramClientExchange::~ScramClientExchange() {
+    if (credentials_.pass_through) forget(credentials_.pass_through->keys);
+    if (keys_) forget(*keys_);
+    if (credentials_.password) OPENSSL_cleanse(credentials_.password->data(), credentials_.password->size());
+}
+
+void ScramClientExchange::bind_channel(std::string end_point, bool plus) {
+    header_ = plus ? "p=" + std::string(end_point_binding) + ",," : "y,,";
+    if (plus) end_point_ = std::move(end_point);
+}
 
 std::string ScramClientExchange::first() const {
-    return "n,,n=,r=" + nonce_;
+    return header_ + "n=,r=" + nonce_;
 }
 
 Result<std::string> ScramClientExchange::server_first(std::string_view message) {
@@ -294,8 +360,18 @@ Result<std::string> ScramClientExchange::server_first(std::string_view message) 
     while (!reader.at_end())
         if (auto extension = reader.any(); !extension) return std::move(extension).error();
 
-    if (!keys_) keys_ = derive_keys(password_, *salt, *iterations);
-    const std::string without_proof = "c=biws,r=" + std::string(*nonce);
+    const auto& ours = credentials_.pass_through;
+    if (ours && (any_salt_ || (ours->salt == *salt && ours->iterations == *iterations))) {
+        keys_ = ours->keys;
+        used_pass_through_ = true;
+    } else if (credentials_.password) {
+        keys_ = derive_keys(*credentials_.password, *salt, *iterations);
+    } else {
+        state_ = State::Failed;
+        return Error(sqlstate::invalid_password, "the role has another secret there");
+    }
+    const std::string without_proof =
+        "c=" + base64_encode(header_ + end_point_) + ",r=" + std::string(*nonce);
     auth_message_ = "n=,r=" + nonce_ + ',' + std::string(message) + ',' + without_proof;
     const ScramKey stored_key = hash(text_of(keys_->client_key));
     state_ = State::ProofSent;
@@ -304,7 +380,7 @@ Result<std::string> ScramClientExchange::server_first(std::string_view message) 
 
 Status ScramClientExchange::server_final(std::string_view message) {
     if (state_ != State::ProofSent) return malformed("A server-final-message was not expected.");
-    state_ = State::Finished;
+    state_ = State::Failed;
     if (auto status = check_text(message); !status) return status;
     AttributeReader reader(message);
     if (reader.peek() == 'e') {
@@ -319,6 +395,7 @@ Status ScramClientExchange::server_final(std::string_view message) {
     if (!signature) return malformed("Invalid server signature.");
     if (!equal_keys(*signature, hmac(keys_->server_key, auth_message_)))
         return Error(sqlstate::invalid_password, "incorrect server signature");
+    state_ = State::Finished;
     return {};
 }
 

@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size == 0) return 0;
     const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
     const ScramSecret secret = mock_scram_secret("alice", "nonce");
-    switch (data[0] % 6) {
+    switch (data[0] % 7) {
         case 0: {
             ScramServerExchange server(secret, false, random_bytes);
             if (const auto first = server.client_first(text); first.ok()) {
@@ -50,6 +50,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             ScramClientExchange client(ScramClientKeys{}, random_bytes);
             require(client.server_first("r=" + client.first().substr(8) + "x,s=AAAA,i=1").ok());
             require(!client.server_final(text).ok());
+            break;
+        }
+        case 6: {
+            ScramServerExchange server(secret, false, random_bytes);
+            server.bind_channel("end point", size % 2 == 0);
+            if (server.client_first(text).ok()) (void)server.client_final(text);
+            ScramServerExchange bound(secret, false, random_bytes);
+            bound.bind_channel("end point", true);
+            require(bound.client_first("p=tls-server-end-point,,n=,r=x").ok());
+            if (const auto final = bound.client_final(text); final.ok()) require(!final->has_value());
             break;
         }
         case 4:

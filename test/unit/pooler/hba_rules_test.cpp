@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <regex>
 #include <set>
 
 namespace pgxc::pooler {
@@ -160,16 +161,108 @@ TEST(HbaRules, OwnAddressesAndNetworks) {
               AuthMethod::Reject);
 }
 
-TEST(HbaRules, ALineBeyondUsRefusesWhomItFitsAndNobodyElse) {
+TEST(HbaRules, AHostNameIsAskedForOnlyWhereTheLineFits) {
     HbaRule named = rule(1, HbaConnection::Host, "app", "all", AuthMethod::Reject);
     named.address_kind = HbaAddress::HostName;
-    named.beyond_us = "the host name db.example";
-    const HbaRule open = rule(2, HbaConnection::Host, "all", "all", AuthMethod::Trust);
-    const AuthRule refused = match_rules({named, open}, tcp(loopback), "app", "me", facts());
-    EXPECT_EQ(refused.method, AuthMethod::Unsupported);
-    EXPECT_EQ(refused.method_name, "the host name db.example");
-    EXPECT_EQ(refused.where, "pg_hba.conf line 1");
+    named.host_name = "DB.example";
+    HbaRule domain = named;
+    domain.line = 2;
+    domain.host_name = ".example";
+    const HbaRule open = rule(3, HbaConnection::Host, "all", "all", AuthMethod::Trust);
+    const auto line = [&](const std::string& name, bool confirmed) {
+        ClientAddress from = tcp(loopback);
+        from.host_name = ClientHostName{name, confirmed};
+        return match_rules({named, domain, open}, from, "app", "me", facts()).where;
+    };
+    EXPECT_EQ(match_rules({named, open}, tcp(loopback), "app", "me", facts()).method,
+              AuthMethod::NeedsHostName);
     EXPECT_EQ(match_rules({named, open}, tcp(loopback), "other", "me", facts()).method, AuthMethod::Trust);
+    EXPECT_EQ(line("db.EXAMPLE", true), "pg_hba.conf line 1");
+    EXPECT_EQ(line("a.example", true), "pg_hba.conf line 2");
+    EXPECT_EQ(line("example", true), "pg_hba.conf line 3");
+    EXPECT_EQ(line("db.example", false), "pg_hba.conf line 3");
+    EXPECT_EQ(line("", false), "pg_hba.conf line 3");
+}
+
+class StdPattern final : public Pattern {
+  public:
+    explicit StdPattern(const std::string& text) : regex_(text) {}
+    std::optional<Match> match(const std::string& text) const override {
+        std::smatch found;
+        if (!std::regex_search(text, found, regex_)) return std::nullopt;
+        Match made;
+        if (found.size() > 1) made.group = found[1].str();
+        return made;
+    }
+
+  private:
+    std::regex regex_;
+};
+
+HbaToken pattern(const std::string& text) {
+    return {"/" + text, false, std::make_shared<StdPattern>(text)};
+}
+
+TEST(HbaRules, RegularExpressionsFitDatabasesAndRoles) {
+    HbaRule by_pattern = rule(1, HbaConnection::Local, "all", "all", AuthMethod::Trust);
+    by_pattern.databases = {pattern("^app_[0-9]+$")};
+    by_pattern.roles = {pattern("^me")};
+    EXPECT_EQ(match_rules({by_pattern}, local(), "app_7", "me2", facts()).method, AuthMethod::Trust);
+    EXPECT_EQ(match_rules({by_pattern}, local(), "app_x", "me2", facts()).method, AuthMethod::Reject);
+    EXPECT_EQ(match_rules({by_pattern}, local(), "app_7", "you", facts()).method, AuthMethod::Reject);
+}
+
+TEST(HbaRules, WhatALineAsksBesideItsMethodIsPassedOn) {
+    HbaRule by_certificate = rule(1, HbaConnection::HostSsl, "all", "all", AuthMethod::Cert);
+    by_certificate.client_cert = ClientCert::VerifyFull;
+    by_certificate.map = "people";
+    by_certificate.certificate_dn = true;
+    const AuthRule found = match_rules({by_certificate}, tcp(loopback, true), "db", "me", facts());
+    EXPECT_EQ(found.client_cert, ClientCert::VerifyFull);
+    EXPECT_EQ(found.map, "people");
+    EXPECT_TRUE(found.certificate_dn);
+}
+
+IdentRule ident(const std::string& map, HbaToken system_user, HbaToken user) {
+    return {1, map, std::move(system_user), std::move(user)};
+}
+
+TEST(IdentRules, WithoutAMapTheNamesMustBeEqual) {
+    EXPECT_TRUE(ident_matches({}, "", "me", "me", facts()));
+    EXPECT_FALSE(ident_matches({}, "", "Me", "me", facts()));
+    EXPECT_FALSE(ident_matches({}, "m", "me", "me", facts()));
+}
+
+TEST(IdentRules, AnyLineOfTheMapMayFit) {
+    const std::vector<IdentRule> rules = {ident("m", {"root", false}, {"admin", true}),
+                                          ident("n", {"root", false}, {"other", true}),
+                                          ident("m", {"root", false}, {"me", true})};
+    EXPECT_TRUE(ident_matches(rules, "m", "root", "me", facts()));
+    EXPECT_TRUE(ident_matches(rules, "m", "root", "admin", facts()));
+    EXPECT_FALSE(ident_matches(rules, "m", "root", "other", facts()));
+    EXPECT_FALSE(ident_matches(rules, "m", "daemon", "me", facts()));
+}
+
+TEST(IdentRules, TheFirstParenthesisReplacesItsReference) {
+    const std::vector<IdentRule> rules = {ident("m", pattern("^(.*)@example\\.com$"), {"\\1", true}),
+                                          ident("n", pattern("^x$"), {"\\1", true}),
+                                          ident("o", pattern("^(.*)$"), {"app_\\1", true})};
+    EXPECT_TRUE(ident_matches(rules, "m", "me@example.com", "me", facts()));
+    EXPECT_FALSE(ident_matches(rules, "m", "me@example.com", "you", facts()));
+    EXPECT_FALSE(ident_matches(rules, "m", "me@elsewhere", "me", facts()));
+    EXPECT_FALSE(ident_matches(rules, "n", "x", "x", facts()));
+    EXPECT_TRUE(ident_matches(rules, "o", "me", "app_me", facts()));
+    // What comes from outside is no keyword.
+    EXPECT_FALSE(ident_matches(rules, "m", "all@example.com", "me", facts()));
+    EXPECT_FALSE(ident_matches(rules, "m", "+staff@example.com", "me", facts({{"staff", {"me"}}})));
+}
+
+TEST(IdentRules, FromVersion16OnTheRoleMayBeAKeyword) {
+    const std::vector<IdentRule> rules = {ident("a", {"root", false}, {"all", false}),
+                                          ident("s", {"root", false}, {"+staff", false})};
+    EXPECT_TRUE(ident_matches(rules, "a", "root", "anybody", facts()));
+    EXPECT_TRUE(ident_matches(rules, "s", "root", "me", facts({{"staff", {"me"}}})));
+    EXPECT_FALSE(ident_matches(rules, "s", "root", "you", facts({{"staff", {"me"}}})));
 }
 
 TEST(HbaRules, AnUnknownMembershipLetsNobodyPast) {

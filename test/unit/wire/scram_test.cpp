@@ -230,6 +230,87 @@ TEST(Scram, ClientRefusesAnImpostor) {
     for (const char* bad : {"", "v=", "v=AAAA", "x=1"}) EXPECT_FALSE(finish(bad).ok()) << bad;
 }
 
+/// An exchange whose ends may have bound it to a channel.
+std::optional<Status> play_bound(const std::string& at_client, bool client_plus, const std::string& at_server,
+                                 bool server_plus, std::string* state = nullptr) {
+    ScramClientExchange client("pencil", client_random);
+    ScramServerExchange server(pencil(), false, server_random);
+    client.bind_channel(at_client, client_plus);
+    server.bind_channel(at_server, server_plus);
+    const auto server_first = server.client_first(client.first());
+    if (!server_first) {
+        if (state != nullptr) *state = server_first.error().sqlstate;
+        return server_first.error();
+    }
+    const auto client_final = client.server_first(*server_first);
+    EXPECT_TRUE(client_final.ok());
+    const auto server_final = server.client_final(*client_final);
+    if (!server_final) {
+        if (state != nullptr) *state = server_final.error().sqlstate;
+        return server_final.error();
+    }
+    if (!server_final->has_value()) return std::nullopt;
+    auto verdict = client.server_final(**server_final);
+    EXPECT_TRUE(client.finished());
+    return verdict;
+}
+
+TEST(Scram, ABoundChannelMustBeTheSameAtBothEnds) {
+    const std::string hash("\0\xff binary, of course", 22);
+    EXPECT_TRUE(play_bound(hash, true, hash, true)->ok());
+    std::string state;
+    EXPECT_FALSE(play_bound(hash, true, hash + "x", true, &state)->ok());
+    EXPECT_EQ(state, "28000");
+}
+
+TEST(Scram, TheChoiceOfTheMechanismAndTheFlagMustAgree) {
+    std::string state;
+    // The client says "the server can't" to one that offered it: somebody in between took the offer away.
+    EXPECT_FALSE(play_bound("hash", false, "hash", false, &state)->ok());
+    EXPECT_EQ(state, "28000");
+    EXPECT_FALSE(play_bound("hash", false, "hash", true, &state)->ok());
+    EXPECT_EQ(state, "08P01");
+    EXPECT_FALSE(play_bound("hash", true, "hash", false, &state)->ok());
+    EXPECT_EQ(state, "08P01");
+    // Without TLS 'y' is true.
+    ScramClientExchange client("pencil", client_random);
+    client.bind_channel({}, false);
+    EXPECT_TRUE(play(client, {pencil(), false, server_random})->ok());
+    // A client that wants none gets none, offered or not.
+    ScramServerExchange server(pencil(), false, server_random);
+    server.bind_channel("hash", false);
+    EXPECT_TRUE(play({"pencil", client_random}, server)->ok());
+}
+
+TEST(Scram, OtherBindingsAreRefused) {
+    for (const char* first :
+         {"p=tls-unique,,n=,r=abc", "p=,,n=,r=abc", "p,,n=,r=abc", "p=tls-server-end-point",
+          "p=tls-server-end-point,", "p=tls-server-end-point,a=x,n=,r=abc",
+          "p=tls-server-end-point,x,n=,r=abc", "p"}) {
+        ScramServerExchange server(pencil(), false, server_random);
+        server.bind_channel("hash", true);
+        EXPECT_FALSE(server.client_first(first).ok()) << first;
+    }
+}
+
+TEST(Scram, PassedThroughKeysServeOnlyTheirSecret) {
+    std::optional<ScramClientKeys> keys;
+    ASSERT_TRUE(play({"pencil", client_random}, {pencil(), false, server_random}, &keys).has_value());
+    const ScramPassThrough ours{*keys, pencil().salt, pencil().iterations};
+    ScramClientExchange same({std::nullopt, ours}, client_random);
+    EXPECT_TRUE(play(same, {pencil(), false, server_random})->ok());
+    // Another salt: no proof is sent.
+    const auto other = make_scram_secret("pencil", "another salt....", 4096);
+    ScramClientExchange keys_alone({std::nullopt, ours}, client_random);
+    ScramServerExchange server(other, false, server_random);
+    const auto answer = keys_alone.server_first(*server.client_first(keys_alone.first()));
+    ASSERT_FALSE(answer.ok());
+    EXPECT_EQ(answer.error().sqlstate, sqlstate::invalid_password);
+    EXPECT_FALSE(keys_alone.used_pass_through());
+    // With a password beside them, that serves.
+    EXPECT_TRUE(play({{"pencil", ours}, client_random}, {other, false, server_random})->ok());
+}
+
 TEST(Md5, IsWhatAServerExpects) {
     // md5("secret" + "alice"), and md5 of that and the salt
     EXPECT_EQ(md5_secret("secret", "alice"), "md54a0a68b43b6cd5cf266fa02f196e2371");
