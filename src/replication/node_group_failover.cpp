@@ -212,6 +212,7 @@ asio::awaitable<Status> NodeGroup::restart_as_new_master() {
     request.address = pending.listens_at;
     request.port = record_->master.port;
     request.timeout = promote_timeout;
+    request.library = node_request(NodeRequestKind::Restart, key_, *record_);
     auto slave = co_await session(pending.listens_at);
     std::unique_ptr<LockSession> owned;
     // Where it doesn't answer it was left stopped, between the two halves of a restart.
@@ -233,7 +234,8 @@ asio::awaitable<Status> NodeGroup::make_way() {
     if (!recovery.ok() || recovery->text() == "t") co_return Status{};
     std::unique_ptr<LockSession> owned = std::move(sessions_[pending.old_master]);
     sessions_.erase(pending.old_master);
-    co_return co_await stop_server(std::move(owned), promote_timeout, false);
+    co_return co_await stop_server(std::move(owned), promote_timeout, false,
+                                   node_request(NodeRequestKind::Stop, key_, *record_));
 }
 
 asio::awaitable<void> NodeGroup::view_in_force() {
@@ -482,6 +484,20 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
             co_return refused;
         }
         place = *can;
+        if (port_in_use_now) {
+            // It will have to go after the record has been written, when nothing can be refused any more.
+            auto old = co_await session(record_->master);
+            Status stops;
+            if (!old.ok())
+                stops = old.error();
+            else
+                stops = co_await can_stop(**old);
+            if (!stops.ok()) {
+                Error refused = stops.error();
+                refused.detail += (refused.detail.empty() ? "" : " ") + std::string("Nothing was changed.");
+                co_return refused;
+            }
+        }
     }
     std::vector<Member> members = record_->all_members();
     if (counts == nullptr) members.push_back({"", slave->address});

@@ -9,6 +9,7 @@ by the ids of processes whose folder is one of its data directories, and by noth
 import contextlib
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import signal
@@ -56,11 +57,13 @@ def running_as_root():
 PASSED_ON = {"PG_CONFIG", "PGXC_CRASH_POINTS"}
 
 
-def as_server_user():
-    """Arguments for subprocess that run a command as the server user, free of the caller's libpq variables."""
+def as_server_user(user=None):
+    """Arguments for subprocess that run a command as the server user, or as another one if the caller is root, free of
+    the caller's libpq variables."""
     arguments = {"env": {k: v for k, v in os.environ.items() if not k.startswith("PG") or k in PASSED_ON}}
     if running_as_root():
-        arguments |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+        entry = pwd.getpwnam(user or "postgres")
+        arguments |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     return arguments
 
 
@@ -92,11 +95,19 @@ class Workspace:
                               stdout=subprocess.PIPE, text=True, check=True)
         return pathlib.Path(made.stdout.strip())
 
-    def run(self, program, *arguments, check=True, timeout=120, **options):
-        """Runs one of the server's programs as the server user and returns the CompletedProcess."""
+    def folder_of(self, user):
+        """A folder for the servers of another user, which nobody else can look into."""
+        path = self.path / f"of_{user}"
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
+        return path
+
+    def run(self, program, *arguments, check=True, timeout=120, user=None, **options):
+        """Runs one of the server's programs as the server user, or another, and returns the CompletedProcess."""
         done = subprocess.run([str(self.bin / program), *map(str, arguments)], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
-                              cwd=self.path, **as_server_user(), **options)
+                              cwd=self.path, **as_server_user(user), **options)
         if check and done.returncode != 0:
             raise AssertionError(f"{program} {arguments} failed ({done.returncode}):\n{done.stdout}")
         return done
@@ -133,24 +144,29 @@ class Workspace:
 
 
 class Server:
-    """One PostgreSQL server of a workspace. Not started by its constructor."""
+    """One PostgreSQL server of a workspace. Not started by its constructor. With `user` (and as root) it runs as that
+    operating system user, and the other servers can't reach its files."""
 
-    def __init__(self, workspace, name, port=None):
+    def __init__(self, workspace, name, port=None, user=None):
         self.killed = None  # the pid of the postmaster that kill9() ended
         self.workspace = workspace
         self.name = name
+        self.user = user
+        self.folder = workspace.folder_of(user) if user else workspace.path
         self.port = port or workspace.free_port()
-        self.data = workspace.path / f"{name}.{self.port}"
-        self.log = workspace.path / f"{name}.{self.port}.log"
+        self.data = self.folder / f"{name}.{self.port}"
+        self.log = self.folder / f"{name}.{self.port}.log"
         workspace.servers.append(self)
 
     def init(self, template, settings=None):
         """Makes the data directory from a template and appends settings to postgresql.conf."""
         subprocess.run(["cp", "-a", str(self.workspace.template(template)), str(self.data)], check=True)
+        if self.user:
+            subprocess.run(["chown", "-R", f"{self.user}:", str(self.data)], check=True)
         self.configure({
             "port": self.port,
             "listen_addresses": HOST,
-            "unix_socket_directories": self.workspace.path,
+            "unix_socket_directories": self.folder,
             "max_connections": 150,
             "shared_buffers": "32MB",
             # In its own folder, which goes with it: what a killed server leaves in /dev/shm stays there.
@@ -168,7 +184,7 @@ class Server:
     def init_from(self, master):
         """Makes the data directory by a plain `pg_basebackup -R` of `master`: nothing of ours is in it but the port."""
         self.workspace.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
-                           "-h", HOST, "-p", master.port, "-U", "postgres")
+                           "-h", HOST, "-p", master.port, "-U", "postgres", user=self.user)
         text = self.conf_file.read_text()
         self.conf_file.write_text(re.sub(r"(?m)^port = \d+$", f"port = {self.port}", text))
         return self
@@ -189,16 +205,19 @@ class Server:
                            else "{} = '{}'\n".format(name, str(value).replace("'", "''")))
 
     def start(self, check=True):
-        return self.workspace.run("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check)
+        return self.workspace.run("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check,
+                                  user=self.user)
 
     def stop(self, mode="fast", check=True, timeout_s=60):
-        return self.workspace.run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", timeout_s, check=check)
+        return self.workspace.run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", timeout_s, check=check,
+                                  user=self.user)
 
     def restart(self, mode="fast"):
-        return self.workspace.run("pg_ctl", "restart", "-D", self.data, "-m", mode, "-l", self.log, "-w", "-t", "60")
+        return self.workspace.run("pg_ctl", "restart", "-D", self.data, "-m", mode, "-l", self.log, "-w", "-t", "60",
+                                  user=self.user)
 
     def reload(self):
-        return self.workspace.run("pg_ctl", "reload", "-D", self.data)
+        return self.workspace.run("pg_ctl", "reload", "-D", self.data, user=self.user)
 
     def postmaster_pid(self):
         """The pid in postmaster.pid if that process lives in this data directory, else None."""
@@ -294,22 +313,23 @@ class Server:
 class Cluster:
     """One coordinator and datanodes with slaves. Node ids: masters 1, 2, ...; slaves as they are registered."""
 
-    def __init__(self, workspace):
+    def __init__(self, workspace, user=None):
         self.workspace = workspace
+        self.user = user  # of the datanodes and their slaves
         self.coordinator = None
         self.pooler_port = None
         self.masters = {}
         self.slaves = {}
         self._made = []
 
-    def server(self, name):
-        made = Server(self.workspace, name)
+    def server(self, name, port=None, user=None):
+        made = Server(self.workspace, name, port, user)
         self._made.append(made)
         return made
 
     def make_datanode(self, node_id, **settings):
         """A started master that knows nothing of us."""
-        self.masters[node_id] = self.server(f"datanode{node_id}").init(f"datanode{node_id}", settings)
+        self.masters[node_id] = self.server(f"datanode{node_id}", user=self.user).init(f"datanode{node_id}", settings)
         self.masters[node_id].start()
         return self.masters[node_id]
 
@@ -319,7 +339,7 @@ class Cluster:
         self.pooler_port = settings.pop("pooler_port", None)
         if self.pooler_port is None:
             self.pooler_port = self.workspace.free_port()
-        server = self.server("coordinator")
+        server = self.server("coordinator", settings.pop("port", None))
         ours = {
             "node_id": 1,
             "coordinators": f"1={server.address}",
@@ -340,7 +360,7 @@ class Cluster:
     def make_slave(self, node_id, master_id):
         """A started slave of a master or slave, made by pg_basebackup -R, not registered."""
         upstream = self.masters.get(master_id) or self.slaves[master_id]
-        self.slaves[node_id] = self.server(f"slave{node_id}").init_from(upstream)
+        self.slaves[node_id] = self.server(f"slave{node_id}", user=self.user).init_from(upstream)
         self.slaves[node_id].start()
         return self.slaves[node_id]
 
