@@ -317,6 +317,8 @@ asio::awaitable<Status> rejoin(const NodeTask& task, Coordinators& coordinators)
     for (bool first = true; Clock::now() < deadline; first = false) {
         auto says = co_await coordinators.group(group);
         if (!says.ok()) {
+            // Who asked asks again; who was started has nobody but us.
+            if (asked && first) co_return says.error();
             last = says.error().message;
             co_await wait_until_changed(timer, patience);
             patience = std::min(longest_patience, patience * 2);

@@ -53,6 +53,7 @@ Result<Inspected> look_at_files(const ServerSays& says, std::uint16_t port, bool
     facts.server_version_num = says.version_num;
     facts.has_restore_command = says.has_restore_command;
     facts.has_recovery_target = says.has_recovery_target;
+    facts.data_directory = says.place.data_directory;
     auto files = files_within_reach(says, runs);
     facts.files_reachable = files.ok();
     if (files.ok()) {
