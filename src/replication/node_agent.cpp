@@ -315,6 +315,10 @@ asio::awaitable<Status> rejoin(const NodeTask& task, Coordinators& coordinators)
     auto timer = std::make_shared<asio::steady_timer>(executor);
     std::string last = "nothing was done";
     for (bool first = true; Clock::now() < deadline; first = false) {
+        // Removed, and so nobody's to return; a copy half way to its place is what is looked at below.
+        const RejoinFiles files(task.server.data_directory);
+        if (::access(task.server.data_directory.c_str(), F_OK) != 0 && !files.copy_is_complete())
+            co_return Error{sqlstate::undefined_file, "the data directory is gone"};
         auto says = co_await coordinators.group(group);
         if (!says.ok()) {
             // Who asked asks again; who was started has nobody but us.
