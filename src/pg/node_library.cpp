@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <string>
 
@@ -65,6 +67,17 @@ std::string agent_program() {
     if (::dladdr(reinterpret_cast<void*>(&check_start_as_master), &info) == 0 || info.dli_fname == nullptr)
         return {};
     return (std::filesystem::path(info.dli_fname).parent_path() / "pgxc_ha_node").string();
+}
+
+/// Is the program there? A module that was copied without it can look, and do nothing.
+Status find_agent(const std::string& program) {
+    if (::access(program.c_str(), X_OK) == 0) return {};
+    const int why = errno;
+    return Error{
+        sqlstate::object_not_in_prerequisite_state,
+        "the program \"" + program +
+            "\" of pgxc_ha can't be executed on this datanode: " + std::strerror(why),
+        "Install all of pgxc_ha on this host (cmake --install): the program belongs beside pgxc_ha.so."};
 }
 
 NodeTask own_task(NodeTask::Kind kind) {
@@ -143,8 +156,7 @@ Status take_request(const char* text) {
         return Error{sqlstate::feature_not_supported,
                      "this server is run by systemd (" + task.server.managed_by + "), which must restart it",
                      "sudo systemctl restart " + task.server.managed_by};
-    const std::string program = agent_program();
-    if (::access(program.c_str(), X_OK) != 0) return file_error("execute", program, errno);
+    if (Status there = find_agent(agent_program()); !there.ok()) return there;
     if (request->kind == NodeRequestKind::CanRestart) return {};
     return send_agent(task);
 }
@@ -209,10 +221,17 @@ void put(char* to, std::size_t size, const std::string& text) {
 }
 
 /// Nobody answers what would keep the server from starting.
-void warn(StartDecision& decision, const std::string& why) {
+void warn(StartDecision& decision, const std::string& why, const std::string& hint = {}) {
     put(decision.message.data(), decision.message.size(),
         "no coordinator tells whether this server is still a master: it starts");
     put(decision.detail.data(), decision.detail.size(), why);
+    put(decision.hint.data(), decision.hint.size(), hint);
+}
+
+/// pg_rewind has left a mixture of two servers' files, which is nobody's data.
+bool is_half_rewound(const std::string& data_directory) {
+    auto journal = RejoinFiles(data_directory).read();
+    return journal.ok() && journal->stage == RejoinStage::Rewinding;
 }
 
 void refuse_start(StartDecision& decision, const StartVerdict& verdict, NodeTask task) {
@@ -245,11 +264,20 @@ void decide_start(StartDecision& decision) {
     try {
         const NodeTask task = own_task(NodeTask::Kind::CheckStart);
         if (task.coordinators.empty()) return;
-        auto told = run(node_agent_command(agent_program(), task), start_check_timeout);
-        if (!told.ok()) return warn(decision, told.error().message);
-        if (told->timed_out) return warn(decision, "They don't answer in time.");
+        const auto unanswered = [&](const std::string& why, const std::string& hint = {}) {
+            if (!is_half_rewound(task.server.data_directory)) return warn(decision, why, hint);
+            StartVerdict verdict;
+            verdict.because = "pg_rewind was begun on its files and has not come to its end. " + why;
+            refuse_start(decision, verdict, task);
+        };
+        const std::string program = agent_program();
+        if (Status there = find_agent(program); !there.ok())
+            return unanswered(there.error().message, there.error().hint);
+        auto told = run(node_agent_command(program, task), start_check_timeout);
+        if (!told.ok()) return unanswered(told.error().message);
+        if (told->timed_out) return unanswered("They don't answer in time.");
         auto verdict = start_verdict_from_json(told->output);
-        if (!told->succeeded() || !verdict.ok()) return warn(decision, told->output);
+        if (!told->succeeded() || !verdict.ok()) return unanswered(told->output);
         if (verdict->replaced) refuse_start(decision, *verdict, task);
     } catch (const std::exception& problem) {
         warn(decision, problem.what());
@@ -286,7 +314,8 @@ void check_start_as_master() {
                  errmsg_internal("%s", decision.message.data()),
                  errdetail_internal("%s", decision.detail.data()), errhint("%s", decision.hint.data())));
     ereport(WARNING, (errcode(ERRCODE_CONNECTION_EXCEPTION), errmsg_internal("%s", decision.message.data()),
-                      errdetail_internal("%s", decision.detail.data())));
+                      errdetail_internal("%s", decision.detail.data()),
+                      decision.hint[0] != '\0' ? errhint("%s", decision.hint.data()) : 0));
 }
 
 }  // namespace pgxc

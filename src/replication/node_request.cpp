@@ -27,8 +27,15 @@ json address_json(const HostPort& address) {
     return {{"host", address.host}, {"port", address.port}};
 }
 
+/// The library casts a number that is too large to fit; a wrong port is worse than none.
+std::uint16_t port_from(const json& value) {
+    const auto port = value.get<std::int64_t>();
+    if (port < 0 || port > 65535) throw std::invalid_argument(std::to_string(port) + " is no port");
+    return static_cast<std::uint16_t>(port);
+}
+
 HostPort address_from(const json& value) {
-    return {value.at("host").get<std::string>(), value.at("port").get<std::uint16_t>()};
+    return {value.at("host").get<std::string>(), port_from(value.at("port"))};
 }
 
 json key_json(const NodeKey& key) {
@@ -38,7 +45,9 @@ json key_json(const NodeKey& key) {
 NodeKey key_from(const json& value) {
     const auto type = value.at("type").get<std::string>();
     if (type != "C" && type != "D") throw std::invalid_argument("no type of node");
-    return {static_cast<NodeType>(type[0]), NodeId{value.at("id").get<std::int32_t>()}};
+    const auto id = value.at("id").get<std::int32_t>();
+    if (id < 0) throw std::invalid_argument("no id of a node");
+    return {static_cast<NodeType>(type[0]), NodeId{id}};
 }
 
 json request_json(const NodeRequest& request) {
@@ -69,9 +78,10 @@ NodeRequest request_from(const json& value) {
     value.at("claim").get_to(request.claim);
     value.at("claim_owner").get_to(request.claim_owner);
     request.epoch = Epoch{value.at("epoch").get<std::int64_t>()};
-    value.at("port").get_to(request.port);
+    request.port = port_from(value.at("port"));
     value.at("stream_failed").get_to(request.stream_failed);
     request.time_limit = Millis{value.at("time_limit_ms").get<std::int64_t>()};
+    if (request.time_limit < Millis(0)) throw std::invalid_argument("a time limit in the past");
     return request;
 }
 
@@ -180,7 +190,7 @@ Result<NodeTask> node_task_from_json(std::string_view text) {
         const json& server = value.at("server");
         server.at("data_directory").get_to(task.server.data_directory);
         server.at("config_file").get_to(task.server.config_file);
-        server.at("port").get_to(task.server.port);
+        task.server.port = port_from(server.at("port"));
         server.at("system_identifier").get_to(task.server.system_identifier);
         server.at("managed_by").get_to(task.server.managed_by);
         value.at("has_restore_command").get_to(task.has_restore_command);
