@@ -1,6 +1,7 @@
 #include "pg/boundary.h"
 #include "pg/database_hook.h"
 #include "pg/guc.h"
+#include "pg/node_library.h"
 #include "pg/node_store_pg.h"
 #include "pg/raw_parser_detour.h"
 #include "pg/shared_state.h"
@@ -18,9 +19,14 @@ namespace {
 
 /// What only a server that loads us from shared_preload_libraries gets.
 void set_up_server() {
+    if (guc::role() == guc::Role::Datanode) {
+        define_node_requests();
+        if (!IsBinaryUpgrade) check_start_as_master();
+        return;
+    }
     if (guc::grammar()) pg::install_raw_parser_detour();
     // pg_upgrade starts the server with its own connections only; a pooler or a failover would be in its way.
-    if (guc::role() != guc::Role::Coordinator || IsBinaryUpgrade) return;
+    if (IsBinaryUpgrade) return;
     if (guc::pooler_port() == PostPortNumber)
         ereport(FATAL, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("pgxc.pooler_port and port are both %d", PostPortNumber),

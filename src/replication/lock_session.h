@@ -27,6 +27,7 @@ class LockSession {
     /// Has the session ended (a newer claimant took the lock, or the server is gone)? Looks at the socket.
     [[nodiscard]] asio::awaitable<bool> lost();
     [[nodiscard]] const HostPort& address() const { return target_.address; }
+    [[nodiscard]] const ConnectTarget& target() const { return target_; }
     [[nodiscard]] int server_version() const { return connection_->server_version(); }
 
   private:

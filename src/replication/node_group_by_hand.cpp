@@ -77,6 +77,20 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
             co_return refused;
         }
         place = *can;
+        if (port_in_use_now) {
+            // It will have to go after the record has been written, when nothing can be refused any more.
+            auto old = co_await session(record_->master);
+            Status stops;
+            if (!old.ok())
+                stops = old.error();
+            else
+                stops = co_await can_stop(**old);
+            if (!stops.ok()) {
+                Error refused = stops.error();
+                refused.detail += (refused.detail.empty() ? "" : " ") + std::string("Nothing was changed.");
+                co_return refused;
+            }
+        }
     }
     std::vector<Member> members = record_->all_members();
     if (counts == nullptr) members.push_back({"", slave->address});

@@ -327,6 +327,7 @@ asio::awaitable<Status> NodeGroup::restart_as_new_master() {
     request.address = pending.listens_at;
     request.port = record_->master.port;
     request.timeout = promote_timeout;
+    request.library = node_request(NodeRequestKind::Restart, key_, *record_);
     auto slave = co_await session(pending.listens_at);
     std::unique_ptr<LockSession> owned;
     // Where it doesn't answer it was left stopped, between the two halves of a restart.
@@ -348,7 +349,8 @@ asio::awaitable<Status> NodeGroup::make_way() {
     if (!recovery.ok() || recovery->text() == "t") co_return Status{};
     std::unique_ptr<LockSession> owned = std::move(sessions_[pending.old_master]);
     sessions_.erase(pending.old_master);
-    co_return co_await stop_server(std::move(owned), promote_timeout, false);
+    co_return co_await stop_server(std::move(owned), promote_timeout, false,
+                                   node_request(NodeRequestKind::Stop, key_, *record_));
 }
 
 asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {

@@ -4,6 +4,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "replication/library_call.h"
 #include "replication/node_group.h"
 #include "replication/sync_standbys.h"
 
@@ -71,12 +72,15 @@ asio::awaitable<void> NodeGroup::note_place() {
     auto master = co_await session(record_->master);
     if (!master.ok()) co_return;
     auto told = co_await (*master)->run(
-        "SELECT current_setting('data_directory'), current_setting('config_file')", effect_timeout);
+        "SELECT current_setting('data_directory'), current_setting('config_file'), "
+        "current_setting('pgxc.node_answer', true) IS NOT NULL",
+        effect_timeout);
     // A login that may not see them: then nobody but its administrator can bring this one back.
     if (!told.ok()) co_return;
     ServerPlace place;
     place.data_directory = told->text(0);
     place.config_file = told->text(1);
+    place.library = told->text(2) == "t";
     if (record_->place == place) co_return;
     Record next = *record_;
     ++next.generation;
@@ -115,29 +119,25 @@ asio::awaitable<Status> NodeGroup::register_former(FormerMaster former) {
     log_info(key_.to_string() + ": the former master at " + former.address.to_string() + " is its slave " +
              std::to_string(former.id.value()) + " now");
     if (!former.place.data_directory.empty()) replication::RejoinFiles(former.place.data_directory).forget();
+    if (former.place.library) {
+        server = co_await session(former.address);
+        if (server.ok()) {
+            Status forgotten =
+                co_await send_to_library(**server, node_request(NodeRequestKind::Forget, key_, *record_));
+            if (!forgotten.ok()) log_info(key_.to_string() + ": " + forgotten.error().message);
+        }
+    }
     co_return co_await forget_former(former.address);
 }
 
 void NodeGroup::send_for(const FormerMaster& former, bool stream_failed) {
-    Rejoin::Order order;
-    order.former = former;
-    order.master = record_->master;
-    order.master_place = record_->place;
-    order.epoch = record_->epoch;
-    order.timeline = record_->timeline;
-    order.system_identifier = record_->system_identifier;
-    order.nobody_names = nobody_standby_names(record_->cluster_id);
-    order.login = environment_.settings().login;
-    order.conninfo = "user=" + order.login.user;
+    Rejoin::Order order = rejoin_order(key_, *record_, former, environment_.settings().login);
     // How the one that took its place logged in is the next best to how it did itself.
     for (const HostPort& address : {record_->master, former.address}) {
         auto stored = environment_.stored_conninfo(address);
         if (stored.ok() && stored->has_value()) order.conninfo = **stored;
     }
-    order.slot = standby_name({key_.type, former.id}, record_->epoch);
     order.enabled = policy().rejoin;
-    for (const Configuration& configuration : record_->configurations)
-        if (configuration.find(former.address) != nullptr) order.counted = true;
     order.stream_failed = stream_failed;
     order.probe_timeout = policy().probe_timeout;
     std::function<asio::awaitable<Status>()> newest = [arbiter = &environment_.arbiter(), key = key_,
@@ -202,7 +202,7 @@ asio::awaitable<Status> NodeGroup::take_back_one(FormerMaster former) {
             back.work->succeeded() ? longest_patience : std::min(longest_patience, back.patience * 2);
         back.next_look = now + back.patience;
         // Its slot stays as long as it may still want it.
-        back.keeps_slot = back.work->succeeded();
+        back.keeps_slot = back.work->succeeded() || back.work->asked_library();
         back.work.reset();
         surroundings_.view_changed();
     }
@@ -248,7 +248,9 @@ std::vector<std::string> NodeGroup::slots_of_formers() const {
     std::vector<std::string> names;
     for (const FormerMaster& former : record_->formers) {
         const auto back = returning_.find(former.address);
-        if (back != returning_.end() && (back->second.work || back->second.keeps_slot))
+        // The library on its host makes the slot when it needs it, without telling.
+        if (former.place.library ||
+            (back != returning_.end() && (back->second.work || back->second.keeps_slot)))
             names.push_back(standby_name({key_.type, former.id}, record_->epoch));
     }
     return names;

@@ -41,6 +41,26 @@ Result<UniqueFd> make_output_file() {
     return fd;
 }
 
+// What the program reads from its standard input.
+Result<UniqueFd> make_input(const std::string& text) {
+    if (text.empty()) {
+        UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        if (!null.valid()) return file_error("open", "/dev/null", errno);
+        return null;
+    }
+    UniqueFd fd(::memfd_create("pgxc program input", MFD_CLOEXEC));
+    if (!fd.valid()) return file_error("create memory", "for program input", errno);
+    std::size_t written = 0;
+    while (written < text.size()) {
+        const ssize_t put =
+            ::pwrite(fd.get(), text.data() + written, text.size() - written, static_cast<off_t>(written));
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return file_error("write memory", "for program input", errno);
+        written += static_cast<std::size_t>(put);
+    }
+    return fd;
+}
+
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
     std::vector<char*> result;
     result.reserve(strings.size() + 1);
@@ -53,12 +73,13 @@ struct ChildPlan {
     char* const* arguments;
     char* const* environment;
     const char* working_directory;
-    int null_fd;
+    int input_fd;
     int output_fd;
     int error_fd;  // write end of a close-on-exec pipe: carries errno of what failed
     pid_t parent;
     bool own_session;
     bool die_with_parent;
+    bool detached;
 };
 
 // The child between fork and exec. The parent may have threads, so only async-signal-safe calls are allowed
@@ -71,13 +92,19 @@ struct ChildPlan {
     };
     // All signals are still blocked: no handler of the parent's can run in the child before it is reset.
     for (int signal_number = 1; signal_number < NSIG; ++signal_number) ::signal(signal_number, SIG_DFL);
-    if (plan.own_session) ::setsid();
-    if (plan.die_with_parent) {
+    if (plan.own_session || plan.detached) ::setsid();
+    if (plan.detached) {
+        // Its parent is to be init: ours would have to reap it, and may be gone long before it ends.
+        const pid_t grandchild = ::fork();
+        if (grandchild > 0) ::_exit(0);
+        if (grandchild < 0) fail();
+    } else if (plan.die_with_parent) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::getppid() != plan.parent) ::_exit(126);  // the parent ended before prctl
     }
     if (::chdir(plan.working_directory) != 0) fail();
-    if (::dup2(plan.null_fd, 0) < 0 || ::dup2(plan.output_fd, 1) < 0 || ::dup2(plan.output_fd, 2) < 0) fail();
+    if (::dup2(plan.input_fd, 0) < 0 || ::dup2(plan.output_fd, 1) < 0 || ::dup2(plan.output_fd, 2) < 0)
+        fail();
     // The error pipe closes itself at exec; everything else from 3 up goes now.
     if (plan.error_fd != 3) {
         if (::dup3(plan.error_fd, 3, O_CLOEXEC) < 0) fail();
@@ -97,6 +124,7 @@ struct ChildPlan {
 
 // Moves a descriptor out of the way of 0..3, which the child overwrites.
 Result<UniqueFd> above_standard(UniqueFd fd) {
+    if (!fd.valid()) return file_error("open", "descriptor", errno);
     if (fd.get() > 3) return fd;
     UniqueFd moved(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 4));
     if (!moved.valid()) return file_error("duplicate", "descriptor", errno);
@@ -105,6 +133,58 @@ Result<UniqueFd> above_standard(UniqueFd fd) {
 
 Error start_error(const Command& command, int error_number) {
     return file_error("run program", command.arguments[0], error_number);
+}
+
+// A fork on its way to becoming a program.
+struct Launch {
+    pid_t pid = -1;
+    UniqueFd error_read;
+
+    Status begin(const Command& command, int output_fd, bool detached);
+    // Waits until the program is executed.
+    Status executed(const Command& command);
+};
+
+Status Launch::begin(const Command& command, int output_fd, bool detached) {
+    if (command.arguments.empty() || command.arguments[0].empty() || command.arguments[0][0] != '/')
+        return Error(sqlstate::invalid_parameter_value, "a program to run needs an absolute path");
+    auto input = make_input(command.input);
+    if (!input) return std::move(input).error();
+    auto input_high = above_standard(std::move(*input));
+    if (!input_high) return std::move(input_high).error();
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return start_error(command, errno);
+    error_read.reset(ends[0]);
+    UniqueFd error_write(ends[1]);
+    auto error_high = above_standard(std::move(error_write));
+    if (!error_high) return std::move(error_high).error();
+
+    const auto arguments = pointers(command.arguments);
+    const auto environment = pointers(command.environment);
+    const ChildPlan plan{arguments.data(),  environment.data(),  command.working_directory.c_str(),
+                         input_high->get(), output_fd,           error_high->get(),
+                         ::getpid(),        command.own_session, command.die_with_parent,
+                         detached};
+    sigset_t all;
+    sigset_t before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    pid = ::fork();
+    if (pid == 0) become_program(plan);
+    const int fork_error = errno;
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (pid < 0) return start_error(command, fork_error);
+    return {};
+}
+
+Status Launch::executed(const Command& command) {
+    int error_number = 0;
+    ssize_t got = 0;
+    do {
+        got = ::read(error_read.get(), &error_number, sizeof error_number);  // ends at exec, at once
+    } while (got < 0 && errno == EINTR);
+    if (got == static_cast<ssize_t>(sizeof error_number)) return start_error(command, error_number);
+    return {};
 }
 
 }  // namespace
@@ -121,55 +201,37 @@ std::vector<std::string> clean_environment() {
 }
 
 Result<ChildProcess> ChildProcess::start(const Command& command, TimePoint deadline, Millis kill_grace) {
-    if (command.arguments.empty() || command.arguments[0].empty() || command.arguments[0][0] != '/') {
-        return Error(sqlstate::invalid_parameter_value, "a program to run needs an absolute path");
-    }
     auto output = make_output_file();
     if (!output) return std::move(output).error();
     auto output_high = above_standard(std::move(*output));
     if (!output_high) return std::move(output_high).error();
-    auto null_fd = above_standard(UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)));
-    if (!null_fd) return std::move(null_fd).error();
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) return start_error(command, errno);
-    const UniqueFd error_read(ends[0]);
-    UniqueFd error_write(ends[1]);
-    auto error_high = above_standard(std::move(error_write));
-    if (!error_high) return std::move(error_high).error();
-
-    const auto arguments = pointers(command.arguments);
-    const auto environment = pointers(command.environment);
-    const ChildPlan plan{arguments.data(), environment.data(),  command.working_directory.c_str(),
-                         null_fd->get(),   output_high->get(),  error_high->get(),
-                         ::getpid(),       command.own_session, command.die_with_parent};
-    sigset_t all;
-    sigset_t before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    const pid_t pid = ::fork();
-    if (pid == 0) become_program(plan);
-    const int fork_error = errno;
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (pid < 0) return start_error(command, fork_error);
+    Launch launch;
+    if (Status begun = launch.begin(command, output_high->get(), false); !begun) return begun.error();
 
     ChildProcess child;
-    child.pid_ = pid;
+    child.pid_ = launch.pid;
     child.output_ = std::move(*output_high);
     child.deadline_ = deadline;
     child.kill_grace_ = kill_grace;
     child.phase_ = Phase::Running;
     // Safe against reuse of the pid: it is our child and not reaped yet.
-    child.pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0U)));
+    child.pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, launch.pid, 0U)));
     if (!child.pidfd_.valid()) return start_error(command, errno);
-
-    error_high->reset();
-    int error_number = 0;
-    ssize_t got = 0;
-    do {
-        got = ::read(error_read.get(), &error_number, sizeof error_number);  // ends at exec, at once
-    } while (got < 0 && errno == EINTR);
-    if (got == static_cast<ssize_t>(sizeof error_number)) return start_error(command, error_number);
+    if (Status executed = launch.executed(command); !executed) return executed.error();
     return child;
+}
+
+Status start_detached(const Command& command, const std::string& log_file) {
+    auto log = above_standard(
+        UniqueFd(::open(log_file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, S_IRUSR | S_IWUSR)));
+    if (!log) return file_error("open", log_file, errno);
+    Launch launch;
+    if (Status begun = launch.begin(command, log->get(), true); !begun) return begun;
+    Status executed = launch.executed(command);
+    // What is reaped is only what has begun the real one.
+    while (::waitpid(launch.pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    return executed;
 }
 
 ChildProcess::ChildProcess(ChildProcess&& other) noexcept

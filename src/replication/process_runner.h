@@ -19,6 +19,8 @@ struct Command {
     /// "NAME=value", complete; see clean_environment().
     std::vector<std::string> environment;
     std::string working_directory = "/";
+    std::string input;  // what it reads from its standard input, whatever its size; not shown to others, as
+                        // arguments and environment are
     bool own_session = false;  // setsid(): not reached by signals to our process group
     /// End it with SIGKILL when the thread that started it ends, so that no orphan goes on with work that
     /// another decider has taken over meanwhile. What it has started itself, such as a server, is not
@@ -89,5 +91,10 @@ class ChildProcess {
 
 /// Runs a program to its end and blocks meanwhile: for tools and tests.
 [[nodiscard]] Result<ProcessResult> run(const Command& command, Millis time_limit);
+
+/// Starts a program that nobody waits for: it is no child of ours, has a session of its own, and outlives us
+/// (whatever `own_session` and `die_with_parent` say). Its output is appended to `log_file`. When this
+/// returns, the program has been executed, or the error says why not.
+[[nodiscard]] Status start_detached(const Command& command, const std::string& log_file);
 
 }  // namespace pgxc::replication

@@ -130,8 +130,14 @@ Result<PromotionPlan> plan_promotion(const PromotionFacts& facts) {
         port_changes ? "Leave out the port and it can be promoted without a restart, or restart it by hand."
                      : "Promote it without a restart (pgxc.promotion = promote), or restart it by hand.";
     if (!facts.files_reachable) {
-        return cannot(facts, "a restart needs its files, and they are not within reach", other_way,
-                      facts.files_unreachable_because);
+        const std::string directory = facts.data_directory.empty() ? "DATA_DIRECTORY" : facts.data_directory;
+        return cannot(
+            facts, "a restart needs its files, and they are not within reach",
+            other_way + " On its host: " +
+                (port_changes ? "set port = " + std::to_string(port) + " in its settings, then " : "") +
+                "pg_ctl restart -D " + directory +
+                ". With pgxc_ha loaded there as pgxc.role = datanode this is done by itself.",
+            facts.files_unreachable_because);
     }
     if (!facts.systemd_unit.empty()) {
         // pg_ctl would move the server into our own control group: systemd would call its unit stopped, and

@@ -28,6 +28,7 @@ struct PromotionFacts {
     bool has_recovery_target = false;
     bool files_reachable = false;  // on this host, readable, and of the same OS user
     std::string files_unreachable_because;
+    std::string data_directory;                      // as the server told; empty: not known
     std::vector<std::string> command_line_settings;  // names that the server's command line sets
     std::string systemd_unit;                        // not empty: another systemd unit than ours runs it
 };

@@ -93,11 +93,14 @@ PendingPromotion pending_from(const json& value) {
 }
 
 json place_json(const ServerPlace& place) {
-    return {{"data_directory", place.data_directory}, {"config_file", place.config_file}};
+    return {{"data_directory", place.data_directory},
+            {"config_file", place.config_file},
+            {"library", place.library}};
 }
 
 ServerPlace place_from(const json& value) {
-    return {value.at("data_directory").get<std::string>(), value.at("config_file").get<std::string>()};
+    return {value.at("data_directory").get<std::string>(), value.at("config_file").get<std::string>(),
+            value.value("library", false)};
 }
 
 json former_json(const FormerMaster& former) {

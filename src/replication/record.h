@@ -63,6 +63,7 @@ struct PendingPromotion {
 struct ServerPlace {
     std::string data_directory;
     std::string config_file;
+    bool library = false;  // ours is loaded there (DESIGN 6.5)
     friend bool operator==(const ServerPlace&, const ServerPlace&) = default;
 };
 

@@ -14,11 +14,13 @@
 #include "base/text.h"
 #include "replication/conninfo.h"
 #include "replication/durable_file.h"
+#include "replication/library_call.h"
 #include "replication/node_effects.h"
 #include "replication/pg_ctl.h"
 #include "replication/process_wait.h"
 #include "replication/promotion_rules.h"
 #include "replication/server_restart.h"
+#include "replication/sync_standbys.h"
 
 namespace pgxc {
 namespace {
@@ -26,7 +28,7 @@ namespace {
 using namespace replication;
 
 /// A round takes fewer steps than this; more would be a decision that doesn't change with its effect.
-constexpr int max_steps = 12;
+constexpr int max_steps = 13;
 constexpr Millis tool_timeout{600'000};  // pg_controldata; pg_waldump of the WAL behind one checkpoint
 constexpr Millis stop_timeout{60'000};
 constexpr Millis start_timeout{60'000};  // pg_ctl gives up then, the server goes on
@@ -80,6 +82,24 @@ std::string real_path_of(const std::string& path) {
 }
 
 }  // namespace
+
+Rejoin::Order rejoin_order(NodeKey group, const Record& record, const FormerMaster& former, NodeLogin login) {
+    Rejoin::Order order;
+    order.former = former;
+    order.master = record.master;
+    order.master_place = record.place;
+    order.epoch = record.epoch;
+    order.timeline = record.timeline;
+    order.system_identifier = record.system_identifier;
+    order.nobody_names = nobody_standby_names(record.cluster_id);
+    order.conninfo = "user=" + login.user;
+    order.login = std::move(login);
+    order.slot = standby_name({group.type, former.id}, record.epoch);
+    for (const Configuration& configuration : record.configurations)
+        if (configuration.find(former.address) != nullptr) order.counted = true;
+    order.library = node_request(NodeRequestKind::Rejoin, group, record);
+    return order;
+}
 
 Rejoin::Rejoin(asio::any_io_executor executor, Order order,
                std::function<asio::awaitable<Status>()> claim_is_newest, std::function<void()> on_change)
@@ -139,6 +159,7 @@ asio::awaitable<void> Rejoin::take_steps() {
                 by_hand.user = order_.login.user;
                 by_hand.database = order_.login.database;
                 by_hand.copy = decision.only_copying_helps;
+                left_to_somebody_ = true;
                 say(decision.reason + "; on its host: " + rejoin_command(by_hand));
                 co_return;
             }
@@ -149,9 +170,11 @@ asio::awaitable<void> Rejoin::take_steps() {
             case RejoinStep::PutCopyInPlace:
             case RejoinStep::Prepare:
             case RejoinStep::Start:
+            case RejoinStep::AskLibrary:
                 break;
         }
-        // One decider at a time works on the files, and only with the newest claim.
+        // One decider at a time works on the files, and only with the newest claim. What was seen before the
+        // lock was taken may be another one's work in the middle.
         if (!lock && server_) {
             auto taken = FileLock::try_acquire(server_->data_directory);
             if (!taken.ok()) {
@@ -159,6 +182,7 @@ asio::awaitable<void> Rejoin::take_steps() {
                 co_return;
             }
             lock.emplace(std::move(*taken));
+            if (decision.step != RejoinStep::PutCopyInPlace) continue;
         }
         Status mine = co_await claim_is_newest_();
         if (stopped_) co_return;
@@ -172,6 +196,11 @@ asio::awaitable<void> Rejoin::take_steps() {
         if (!taken.ok()) {
             log_warning(who + ": " + taken.error().message);
             say(taken.error().message);
+            co_return;
+        }
+        if (decision.step == RejoinStep::AskLibrary) {
+            asked_library_ = true;
+            say(decision.reason);
             co_return;
         }
         if (decision.step == RejoinStep::Start) {
@@ -195,13 +224,16 @@ asio::awaitable<RejoinFacts> Rejoin::look() {
     // Nothing will be done: then nothing need be known.
     if (!facts.enabled || !facts.keep_because.empty() || facts.counted) co_return facts;
     const ServerPlace& place = order_.former.place;
+    facts.library_is_known = place.library && order_.may_ask_library;
     if (place.data_directory.empty()) {
         facts.files_unreachable_because = "the place of its files is not known";
+        co_await look_for_library(facts);
         co_return facts;
     }
     auto journal = files_.read();
     if (!journal.ok()) {
         facts.files_unreachable_because = journal.error().message;
+        co_await look_for_library(facts);
         co_return facts;
     }
     journal_ = *journal;
@@ -214,12 +246,15 @@ asio::awaitable<RejoinFacts> Rejoin::look() {
         facts.directory_missing =
             !std::filesystem::exists(place.data_directory, ignored) && files_.copy_is_complete();
         facts.files_unreachable_because = inspected.error().message;
+        co_await look_for_library(facts);
         co_return facts;
     }
     server_ = std::move(*inspected);
     if (server_->owner != ::geteuid()) {
         facts.files_unreachable_because =
             "\"" + server_->data_directory + "\" belongs to another operating system user";
+        server_.reset();
+        co_await look_for_library(facts);
         co_return facts;
     }
     facts.files_reachable = true;
@@ -241,6 +276,31 @@ asio::awaitable<RejoinFacts> Rejoin::look() {
         if (!facts.processes_left) co_await look_at_stopped(facts);
     }
     co_return facts;
+}
+
+asio::awaitable<void> Rejoin::look_for_library(RejoinFacts& facts) {
+    if (!order_.may_ask_library || facts.directory_missing) co_return;
+    ConnectTarget target{order_.former.address, order_.login, "pgxc_ha rejoin"};
+    auto opened = co_await NodeConnection::open(target, order_.probe_timeout);
+    if (!opened.ok()) co_return;
+    auto told = co_await (*opened)->query(
+        "SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()), "
+        "current_setting('data_directory'), current_setting('pgxc.node_answer', true) IS NOT NULL",
+        effect_timeout);
+    if (!told.ok() || told->text(0) != std::to_string(order_.system_identifier)) co_return;
+    const std::string& known = order_.former.place.data_directory;
+    facts.library_answers = (known.empty() || known == told->text(1)) && told->text(2) == "t";
+}
+
+asio::awaitable<Status> Rejoin::ask_library() {
+    ConnectTarget target{order_.former.address, order_.login, "pgxc_ha control"};
+    auto claim = claim_is_newest_;
+    auto server = co_await LockSession::open(target, order_.probe_timeout, std::move(claim));
+    if (!server.ok()) co_return server.error();
+    NodeRequest request = order_.library;
+    request.kind = NodeRequestKind::Rejoin;
+    request.stream_failed = order_.stream_failed;
+    co_return co_await send_to_library(**server, std::move(request));
 }
 
 asio::awaitable<Result<std::unique_ptr<LockSession>>> Rejoin::lock_session() {
@@ -397,6 +457,8 @@ asio::awaitable<Status> Rejoin::take(RejoinStep step) {
         }
         case RejoinStep::Start:
             co_return co_await start_it();
+        case RejoinStep::AskLibrary:
+            co_return co_await ask_library();
         case RejoinStep::Wait:
         case RejoinStep::ByHand:
         case RejoinStep::Done:

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "replication/lock_session.h"
+#include "replication/node_request.h"
 #include "replication/record.h"
 #include "replication/rejoin_files.h"
 #include "replication/rejoin_plan.h"
@@ -36,6 +37,8 @@ class Rejoin : public std::enable_shared_from_this<Rejoin> {
         bool counted = false;
         bool stream_failed = false;
         Millis probe_timeout{1'000};
+        NodeRequest library;  // what to ask our library on its host for, where the files are out of reach
+        bool may_ask_library = true;  // this isn't it
     };
 
     /// `claim_is_newest` is asked directly before each effect (rule 2); `on_change` is called when doing() or
@@ -50,6 +53,10 @@ class Rejoin : public std::enable_shared_from_this<Rejoin> {
     [[nodiscard]] bool finished() const { return finished_; }
     /// It runs as a slave, or was started as one.
     [[nodiscard]] bool succeeded() const { return succeeded_; }
+    /// The library on its host was asked to go on.
+    [[nodiscard]] bool asked_library() const { return asked_library_; }
+    /// Nothing more can be done here: somebody has to, as doing() tells.
+    [[nodiscard]] bool left_to_somebody() const { return left_to_somebody_; }
     /// What is being done, or why nothing more is; with the command to type where somebody has to.
     [[nodiscard]] const std::string& doing() const { return doing_; }
     [[nodiscard]] const Order& order() const { return order_; }
@@ -58,6 +65,8 @@ class Rejoin : public std::enable_shared_from_this<Rejoin> {
     asio::awaitable<void> run();
     asio::awaitable<void> take_steps();
     asio::awaitable<replication::RejoinFacts> look();
+    asio::awaitable<void> look_for_library(replication::RejoinFacts& facts);
+    asio::awaitable<Status> ask_library();
     asio::awaitable<void> look_at_running(replication::RejoinFacts& facts);
     asio::awaitable<void> look_at_stopped(replication::RejoinFacts& facts);
     asio::awaitable<Status> take(replication::RejoinStep step);
@@ -89,7 +98,14 @@ class Rejoin : public std::enable_shared_from_this<Rejoin> {
     bool stopped_ = false;
     bool finished_ = false;
     bool succeeded_ = false;
+    bool asked_library_ = false;
+    bool left_to_somebody_ = false;
     std::string doing_;
 };
+
+/// The order that a record leads to, for one of its former masters. How slaves log in, what was seen of its
+/// stream and whether this is wanted is the caller's to add.
+[[nodiscard]] Rejoin::Order rejoin_order(NodeKey group, const Record& record, const FormerMaster& former,
+                                         NodeLogin login);
 
 }  // namespace pgxc

@@ -27,7 +27,19 @@ std::optional<RejoinDecision> obstacle(const RejoinFacts& facts) {
     // Between the two renames of a copy that is put in its place.
     if (facts.directory_missing && facts.stage == RejoinStage::Copied && facts.stage_of_this_epoch)
         return RejoinDecision{RejoinStep::PutCopyInPlace, "a complete copy is to be put in its place", false};
-    if (!facts.files_reachable) return by_hand(facts.files_unreachable_because);
+    if (!facts.files_reachable) {
+        if (facts.library_answers)
+            return RejoinDecision{RejoinStep::AskLibrary,
+                                  "its files are out of reach: the library on its host makes a slave of it",
+                                  false};
+        if (facts.library_is_known)
+            return RejoinDecision{RejoinStep::Wait,
+                                  facts.files_unreachable_because +
+                                      "; the library on its host makes a slave of it: start it there, unless "
+                                      "that is being done",
+                                  false};
+        return by_hand(facts.files_unreachable_because);
+    }
     if (facts.is_the_masters)
         return RejoinDecision{RejoinStep::Wait, "its recorded data directory is the present master's", false};
     if (!facts.of_this_system) return by_hand("its data directory belongs to another cluster now");

@@ -29,6 +29,8 @@ struct RejoinFacts {
 
     bool files_reachable = false;
     std::string files_unreachable_because;
+    bool library_answers = false;    // ours runs in the server, and may be asked
+    bool library_is_known = false;   // it ran there when that was the master
     bool directory_missing = false;  // nothing is at the place of its data directory
     bool of_this_system = false;     // the control file has the group's system identifier
     bool is_the_masters = false;     // it is the recorded master's own data directory
@@ -67,7 +69,8 @@ enum class RejoinStep : std::uint8_t {
     PutCopyInPlace,
     Prepare,  // its settings back, and those of a slave
     Start,
-    Done,  // it runs as a slave
+    AskLibrary,  // the one on its host does the rest
+    Done,        // it runs as a slave
 };
 
 struct RejoinDecision {

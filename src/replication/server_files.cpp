@@ -270,6 +270,10 @@ class SettingSearch {
 
 }  // namespace
 
+std::string service_of_process(pid_t pid) {
+    return service_of(proc_path(pid, "cgroup"));
+}
+
 std::optional<PostmasterPid> parse_postmaster_pid(std::string_view text) {
     const auto lines = split(text, '\n');
     const auto line = [&lines](std::size_t number) {  // 1-based, as in pidfile.h

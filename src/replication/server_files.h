@@ -70,6 +70,9 @@ struct ServerFiles {
 [[nodiscard]] Result<ServerFiles> inspect_server(const std::string& data_directory,
                                                  const std::string& config_file);
 
+/// The systemd service that a process runs in; empty: none.
+[[nodiscard]] std::string service_of_process(pid_t pid);
+
 /// The running postmaster of that data directory (its process lives and works there), or nothing.
 [[nodiscard]] std::optional<PostmasterPid> running_postmaster(const std::string& data_directory);
 

@@ -92,10 +92,22 @@ def test_settings():
     assert settings_of_the_docs() == code
 
 
+def requests_of_the_library():
+    """Settings that carry messages between a coordinator and the library on a datanode, in no file and no table."""
+    return set(re.findall(r'DefineCustom\w+Variable\(\s*"pgxc\.(\w+)"', (ROOT / "src/pg/node_library.cpp").read_text()))
+
+
+def test_requests_of_the_library_are_explained():
+    made = requests_of_the_library()
+    assert made
+    text = (ROOT / "docs/settings.md").read_text()
+    assert [name for name in made if f"`pgxc.{name}`" not in text] == []
+
+
 def test_settings_named_elsewhere_exist():
     """A setting that some document mentions is one that there is."""
     procedures_and_tables = set(re.findall(r"pgxc\.(\w+)", "\n".join(p.read_text() for p in ROOT.glob("sql/**/*.sql"))))
-    known = settings_of_the_code().keys() | procedures_and_tables
+    known = settings_of_the_code().keys() | requests_of_the_library() | procedures_and_tables
     unknown = [f"{name_of(path)}: pgxc.{word}" for path in DOCUMENTS
                for word in re.findall(r"\bpgxc\.([a-z]\w*)", path.read_text()) if word not in known]
     assert unknown == []

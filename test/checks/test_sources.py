@@ -24,6 +24,7 @@ MAY_INCLUDE = {
     "parser": {"base", "catalog"},
     "replication": {"base", "net", "catalog"},
     "pooler": {"base", "wire", "net", "catalog"},
+    "agent": {"base", "net", "catalog", "replication"},
     "pg": {"base", "wire", "net", "catalog", "parser", "replication", "pooler"},
 }
 

@@ -9,6 +9,7 @@ by the ids of processes whose folder is one of its data directories, and by noth
 import contextlib
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import signal
@@ -56,11 +57,13 @@ def running_as_root():
 PASSED_ON = {"PG_CONFIG", "PGXC_CRASH_POINTS"}
 
 
-def as_server_user():
-    """Arguments for subprocess that run a command as the server user, free of the caller's libpq variables."""
+def as_server_user(user=None):
+    """Arguments for subprocess that run a command as the server user, or as another one if the caller is root, free of
+    the caller's libpq variables."""
     arguments = {"env": {k: v for k, v in os.environ.items() if not k.startswith("PG") or k in PASSED_ON}}
     if running_as_root():
-        arguments |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+        entry = pwd.getpwnam(user or "postgres")
+        arguments |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     return arguments
 
 
@@ -92,17 +95,25 @@ class Workspace:
                               stdout=subprocess.PIPE, text=True, check=True)
         return pathlib.Path(made.stdout.strip())
 
-    def run(self, program, *arguments, check=True, timeout=120, place=None, **options):
-        """Runs one of the server's programs as the server user, on the host `place` (netns.Host) if there is one, and
-        returns the CompletedProcess."""
+    def folder_of(self, user):
+        """A folder for the servers of another user, which nobody else can look into."""
+        path = self.path / f"of_{user}"
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
+        return path
+
+    def run(self, program, *arguments, check=True, timeout=120, place=None, user=None, **options):
+        """Runs one of the server's programs as the server user, or another, on the host `place` (netns.Host) if there
+        is one, and returns the CompletedProcess."""
         command = [str(self.bin / program), *map(str, arguments)]
-        user = as_server_user()
+        runs_as = as_server_user(user)
         if place:
-            command = place.command(*command, user=user.pop("user"))
-            user = {"env": user["env"]}
+            command = place.command(*command, user=runs_as.pop("user"))
+            runs_as = {"env": runs_as["env"]}
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  text=True, timeout=timeout, cwd=self.path, **user, **options)
+                                  text=True, timeout=timeout, cwd=self.path, **runs_as, **options)
         except subprocess.TimeoutExpired as error:
             raise Timeout(f"{program} {arguments} takes longer than {timeout} s") from error
         if check and done.returncode != 0:
@@ -141,27 +152,32 @@ class Workspace:
 
 
 class Server:
-    """One PostgreSQL server of a workspace. Not started by its constructor."""
+    """One PostgreSQL server of a workspace. Not started by its constructor. With `user` (and as root) it runs as that
+    operating system user, and the other servers can't reach its files."""
 
-    def __init__(self, workspace, name, port=None, place=None, folder=None):
+    def __init__(self, workspace, name, port=None, place=None, folder=None, user=None):
         """`place`: the host (netns.Host) that it runs on; `folder`: where its data directory is made."""
         self.killed = None  # the pid of the postmaster that kill9() ended
         self.workspace = workspace
         self.name = name
         self.place = place
         self.host = place.address if place else HOST
+        self.user = user
         self.port = port or workspace.free_port()
-        self.data = (folder or workspace.path) / f"{name}.{self.port}"
-        self.log = workspace.path / f"{name}.{self.port}.log"
+        self.folder = workspace.folder_of(user) if user else workspace.path
+        self.data = (folder or self.folder) / f"{name}.{self.port}"
+        self.log = self.folder / f"{name}.{self.port}.log"
         workspace.servers.append(self)
 
     def init(self, template, settings=None):
         """Makes the data directory from a template and appends settings to postgresql.conf."""
         subprocess.run(["cp", "-a", str(self.workspace.template(template)), str(self.data)], check=True)
+        if self.user:
+            subprocess.run(["chown", "-R", f"{self.user}:", str(self.data)], check=True)
         self.configure({
             "port": self.port,
             "listen_addresses": self.host,
-            "unix_socket_directories": self.workspace.path,
+            "unix_socket_directories": self.folder,
             "max_connections": 150,
             "shared_buffers": "32MB",
             # In its own folder, which goes with it: what a killed server leaves in /dev/shm stays there.
@@ -203,7 +219,7 @@ class Server:
                            else "{} = '{}'\n".format(name, str(value).replace("'", "''")))
 
     def _run(self, program, *arguments, **options):
-        return self.workspace.run(program, *arguments, place=self.place, **options)
+        return self.workspace.run(program, *arguments, place=self.place, user=self.user, **options)
 
     def start(self, check=True):
         return self._run("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check)
@@ -312,18 +328,19 @@ class Server:
 class Cluster:
     """One coordinator and datanodes with slaves. Node ids: masters 1, 2, ...; slaves as they are registered."""
 
-    def __init__(self, workspace, network=None):
+    def __init__(self, workspace, network=None, user=None):
         """`network` (netns.Network): each server gets a host of its own, and the coordinator can't see the datanodes'
-        files."""
+        files. `user`: of the datanodes and their slaves, on one host."""
         self.workspace = workspace
         self.network = network
+        self.user = user
         self.coordinator = None
         self.pooler_port = None
         self.masters = {}
         self.slaves = {}
         self._made = []
 
-    def server(self, name):
+    def server(self, name, port=None, user=None):
         place = folder = None
         if self.network:
             place = self.network.host(name)
@@ -331,7 +348,7 @@ class Cluster:
                 place.hide(self._apart())
             else:
                 folder = self._apart()
-        made = Server(self.workspace, name, place=place, folder=folder)
+        made = Server(self.workspace, name, port, place=place, folder=folder, user=user)
         self._made.append(made)
         return made
 
@@ -345,7 +362,7 @@ class Cluster:
 
     def make_datanode(self, node_id, **settings):
         """A started master that knows nothing of us."""
-        self.masters[node_id] = self.server(f"datanode{node_id}").init(f"datanode{node_id}", settings)
+        self.masters[node_id] = self.server(f"datanode{node_id}", user=self.user).init(f"datanode{node_id}", settings)
         self.masters[node_id].start()
         return self.masters[node_id]
 
@@ -355,7 +372,7 @@ class Cluster:
         self.pooler_port = settings.pop("pooler_port", None)
         if self.pooler_port is None:
             self.pooler_port = self.workspace.free_port()
-        server = self.server("coordinator")
+        server = self.server("coordinator", settings.pop("port", None))
         ours = {
             "node_id": 1,
             "coordinators": f"1={server.address}",
@@ -376,7 +393,7 @@ class Cluster:
     def make_slave(self, node_id, master_id):
         """A started slave of a master or slave, made by pg_basebackup -R, not registered."""
         upstream = self.masters.get(master_id) or self.slaves[master_id]
-        self.slaves[node_id] = self.server(f"slave{node_id}").init_from(upstream)
+        self.slaves[node_id] = self.server(f"slave{node_id}", user=self.user).init_from(upstream)
         self.slaves[node_id].start()
         return self.slaves[node_id]
 

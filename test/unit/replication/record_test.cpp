@@ -51,12 +51,12 @@ Record sample() {
     pending.settings_to_restore = {{"recovery_min_apply_delay", "5min"},
                                    {"restore_command", "cp 'a b'/%f %p"}};
     record.pending = pending;
-    record.place = {"/data of/master", "/etc/master.conf"};
+    record.place = {"/data of/master", "/etc/master.conf", true};
     FormerMaster former;
     former.id = NodeId{7};
     former.address = at(7);
     former.replication = Replication::Synchronous;
-    former.place = {"/data/7", "/data/7/postgresql.conf"};
+    former.place = {"/data/7", "/data/7/postgresql.conf", true};
     former.timeline = 5;
     former.keep_because = "because";
     record.formers = {former};

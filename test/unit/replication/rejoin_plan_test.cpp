@@ -105,6 +105,23 @@ std::vector<Case> cases() {
                   f.files_unreachable_because = "no such directory";
               }),
          RejoinStep::ByHand, "no such"},
+        {"out of reach, the library answers",
+         with(running(),
+              [](F f) {
+                  f.files_reachable = false;
+                  f.library_answers = true;
+              }),
+         RejoinStep::AskLibrary, "the library on its host"},
+        {"out of reach, its library doesn't run",
+         with(stopped(),
+              [](F f) {
+                  f.files_reachable = false;
+                  f.files_unreachable_because = "no such directory";
+                  f.library_is_known = true;
+              }),
+         RejoinStep::Wait, "start it there"},
+        {"within reach, nobody is asked", with(stopped(), [](F f) { f.library_answers = true; }),
+         RejoinStep::Prepare, "beginning"},
         {"the master's own", with(running(), [](F f) { f.is_the_masters = true; }), RejoinStep::Wait,
          "present"},
         {"another cluster's", with(running(), [](F f) { f.of_this_system = false; }), RejoinStep::ByHand,
@@ -187,6 +204,21 @@ TEST(RejoinPlan, NothingIsDoneToFilesThatItMustNotTouch) {
                 << one.name << ", rule " << rule;
         }
     }
+}
+
+TEST(RejoinPlan, TheLibraryIsNotAskedForWhatMustNotBeDone) {
+    RejoinFacts facts;
+    facts.library_answers = true;
+    facts.library_is_known = true;
+    ASSERT_EQ(plan_rejoin(facts).step, RejoinStep::AskLibrary);
+    facts.enabled = false;
+    EXPECT_EQ(plan_rejoin(facts).step, RejoinStep::ByHand);
+    facts.enabled = true;
+    facts.keep_because = "kept";
+    EXPECT_EQ(plan_rejoin(facts).step, RejoinStep::ByHand);
+    facts.keep_because.clear();
+    facts.counted = true;
+    EXPECT_EQ(plan_rejoin(facts).step, RejoinStep::Wait);
 }
 
 TEST(RejoinPlan, NamesTheCommand) {
