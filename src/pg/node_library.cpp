@@ -6,9 +6,9 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <string>
+#include <system_error>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -76,7 +76,7 @@ Status find_agent(const std::string& program) {
     return Error{
         sqlstate::object_not_in_prerequisite_state,
         "the program \"" + program +
-            "\" of pgxc_ha can't be executed on this datanode: " + std::strerror(why),
+            "\" of pgxc_ha can't be executed on this datanode: " + std::generic_category().message(why),
         "Install all of pgxc_ha on this host (cmake --install): the program belongs beside pgxc_ha.so."};
 }
 

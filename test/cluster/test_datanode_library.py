@@ -98,6 +98,12 @@ def wait_for_slave(cluster, old, new, node_id=2):
     assert {os.stat(path).st_uid for path in old.data.iterdir()} == {other_user().pw_uid}
 
 
+def wait_for_why(cluster, part, node_id=2):
+    """Waits until the status of a node has that reason: before, it may say that the node doesn't answer."""
+    return wait_for(lambda: (lambda why: why if part in why else None)((cluster.status(node_id) or {}).get("why", "")),
+                    f"\"{part}\" in the status")
+
+
 def start_refused(server):
     """Starts a server that refuses; the end of its log."""
     size = len(server.log_text())
@@ -291,7 +297,7 @@ def test_refusal_without_return(make_cluster):
     assert f"pg_rewind -D {old.data}" in log
     assert files_of(old) == files
     assert agent_log(old) == ""
-    why = wait_for(lambda: (cluster.status(2) or {}).get("why"), "the reason in the status")
+    why = wait_for_why(cluster, "pgxc.rejoin is off")
     assert "pgxc.rejoin is off" in why and f"pg_rewind -D {old.data}" in why
     old.configure({"pgxc.coordinators": ""})
     old.start()
@@ -428,6 +434,27 @@ def test_failed_restart_is_undone(make_cluster, workspace):
     cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")
 
 
+def test_missing_program_is_named(make_cluster, workspace):
+    """A module that was copied without its program says so, to the coordinator and at a start, and changes nothing."""
+    cluster = make_cluster(failover="off")
+    master, slave, before = cluster.masters[1], cluster.slaves[2], cluster.nodes()
+    program, = workspace.path.glob("tree/**/pgxc_ha_node")
+    aside = program.with_name("pgxc_ha_node.aside")
+    program.rename(aside)
+    try:
+        with pytest.raises(psycopg2.Error) as caught:
+            promote(cluster, f"WITH CONNECTION (':{workspace.free_port()}')")
+        assert f'the program "{program}" of pgxc_ha can\'t be executed' in str(caught.value)
+        assert "cmake --install" in str(caught.value)
+        assert cluster.nodes() == before and slave.value("SELECT pg_is_in_recovery()")
+        size = len(master.log_text())
+        master.restart()
+        assert str(program) in master.log_text()[size:] and "cmake --install" in master.log_text()[size:]
+        cluster.wait_status(1, state="up", gate="open")
+    finally:
+        aside.rename(program)
+
+
 def test_without_the_library_the_command_is_named(make_cluster):
     """Everything but the work on files goes over the network, and what needs files says what to type."""
     cluster = make_cluster(library=False)
@@ -444,6 +471,6 @@ def test_without_the_library_the_command_is_named(make_cluster):
     cluster.wait_status(1, state="up", gate="open", why="")
     old.kill9()
     wait_for(lambda: history(cluster), "the failover")
-    why = wait_for(lambda: (cluster.status(2) or {}).get("why"), "the reason in the status")
+    why = wait_for_why(cluster, "on its host:")
     assert f"on its host: pg_ctl stop -D {old.data}" in why and f"pg_rewind -D {old.data}" in why
     cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")

@@ -162,8 +162,10 @@ void collect_members(const json& value, const json::json_pointer& path,
                      std::vector<json::json_pointer>& found) {
     if (value.is_object()) {
         for (const auto& [key, child] : value.items()) {
-            // Free-form maps: any key may be there or not.
-            if (path.to_string() != "/lines" && path.to_string() != "/pending/settings_to_restore")
+            // Free-form maps: any key may be there or not. Records from before the library on datanodes lack
+            // that one.
+            if (key != "library" && path.to_string() != "/lines" &&
+                path.to_string() != "/pending/settings_to_restore")
                 found.push_back(path / key);
             collect_members(child, path / key, found);
         }

@@ -413,7 +413,9 @@ TEST_F(RestartPromotionTest, RefusesAPortInUse) {
 
 // PostgreSQL takes the zombie of a killed master, not reaped yet, for a living owner of the socket.
 TEST_F(RestartPromotionTest, ADeadMastersSocketLockIsCleared) {
-    auto ended = ChildProcess::start({{"/bin/true"}, {}}, Clock::now() + Millis{20000});
+    Command command;
+    command.arguments = {"/bin/true"};
+    auto ended = ChildProcess::start(std::move(command), Clock::now() + Millis{20000});
     ASSERT_TRUE(ended.ok());
     pollfd event{ended->event_fd(), POLLIN, 0};
     ASSERT_EQ(::poll(&event, 1, 20000), 1);  // a zombie from here on, since nobody has asked for its status
