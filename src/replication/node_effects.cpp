@@ -361,6 +361,13 @@ asio::awaitable<Status> set_standby_names(LockSession& server, std::string names
                        !names.empty())) {
         if (Status set = co_await alter_system(server, standby_names_to(nobody_names)); !set.ok())
             co_return set;
+        // What beats ALTER SYSTEM is told as that, at once.
+        Status shown =
+            co_await see_setting(server, "synchronous_standby_names", nobody_names, effect_timeout);
+        if (!shown.ok()) {
+            (void)co_await alter_system(server, standby_names_to(before->text(0)));
+            co_return shown;
+        }
         if (Status waits = co_await see_own_commit_wait(server, effect_timeout); !waits.ok()) {
             // Commits hang on a name that nobody carries: never leave that behind.
             (void)co_await alter_system(server, standby_names_to(before->text(0)));

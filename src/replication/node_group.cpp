@@ -111,8 +111,9 @@ void NodeGroup::hold(std::string why) {
 
 void NodeGroup::set_why(std::string why) {
     if (why == why_) return;
+    const bool told = same_but_for_figures(why, why_);
     why_ = std::move(why);
-    if (!why_.empty()) log_info(key_.to_string() + ": " + why_);
+    if (!why_.empty() && !told) log_info(key_.to_string() + ": " + why_);
     surroundings_.view_changed();
 }
 
@@ -358,6 +359,13 @@ asio::awaitable<Status> NodeGroup::still_claimed() {
 }
 
 asio::awaitable<Status> NodeGroup::replace_record(Record next) {
+    // A look at the claim reads the record anew: what was begun under the old one may be holding another
+    // decider's record by now, whose generation would fit (rule 1).
+    if (next.claim_owner != claim_token_) {
+        claimed_ = false;
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        key_.to_string() + ": another coordinator has claimed the group"};
+    }
     auto replaced = co_await environment_.arbiter().compare_and_set(key_, next);
     if (!replaced.ok()) co_return replaced.error();
     if (!*replaced) {

@@ -197,20 +197,35 @@ const char* Model::step(World& world, int decider, bool refused) {
     return nullptr;
 }
 
+bool Model::asynchronous(const ArbiterRecord& record) {
+    return options_.asynchronous && decisions_.asynchronous_allowed(record);
+}
+
+NodeSet Model::fences_wanted(const ArbiterRecord& record) {
+    if (!asynchronous(record)) return record.members();
+    // asynchronous_candidates(): whoever belongs to the master's line.
+    NodeSet candidates = 0;
+    for (int node = 0; node < options_.nodes; ++node)
+        if (node != record.master && record.lines[static_cast<unsigned>(node)] == record.epoch)
+            candidates |= only(node);
+    return candidates;
+}
+
 void Model::fence_step(World& world, int decider, bool refused) {
     Decider& who = world.deciders[static_cast<unsigned>(decider)];
     const ArbiterRecord& record = known(world, decider);
     Server& slave = world.servers[who.node];
+    const NodeSet to_fence = fences_wanted(record);
     // On to the next member of the listed configurations.
     const auto next = [&] {
         who.pc = Pc::FenceTake;
         do ++who.node;
-        while (who.node < options_.nodes && !has(record.members(), who.node));
+        while (who.node < options_.nodes && !has(to_fence, who.node));
         if (who.node >= options_.nodes) who.pc = Pc::Decide;
     };
     switch (who.pc) {
         case Pc::FenceTake:
-            if (refused || !has(record.members(), who.node)) return next();
+            if (refused || !has(to_fence, who.node)) return next();
             take_lock(world, decider, who.node);
             if (mutated(Mutation::Order)) who.positions[who.node] = byte(slave.wal.length());
             who.pc = mutated(Mutation::Check) ? Pc::FenceCut : Pc::FenceCheck;
@@ -240,12 +255,17 @@ void Model::decide(World& world, int decider, int any) {
     const ArbiterRecord& record = known(world, decider);
     who.node = 0;
     who.pc = Pc::UndoCheck;
-    const bool enough =
-        decisions_.enough_fenced(record, who.fenced) || (mutated(Mutation::Count) && who.fenced != 0);
+    const bool alone = asynchronous(record);
+    const bool enough = alone || decisions_.enough_fenced(record, who.fenced) ||
+                        (mutated(Mutation::Count) && who.fenced != 0);
     if (!enough) return;
-    const int best = any != none ? any : decisions_.choose(record, who.fenced, who.positions);
-    const auto after =
-        decisions_.promotion(record, best, who.fenced, who.positions, world.registered, options_.degrade);
+    int best = any;
+    if (best == none)
+        best = alone ? decisions_.choose_asynchronous(record, who.fenced, who.positions)
+                     : decisions_.choose(record, who.fenced, who.positions);
+    if (best == none) return;
+    const auto after = decisions_.promotion(record, best, who.fenced, who.positions,
+                                            alone ? NodeSet{0} : world.registered, options_.degrade);
     if (!after) return;
     who.chosen = byte(best);
     who.wanted = after->wanted();
@@ -256,14 +276,22 @@ void Model::record_step(World& world, int decider) {
     Decider& who = world.deciders[static_cast<unsigned>(decider)];
     ArbiterRecord next = known(world, decider);
     if (who.pc == Pc::Record) {
-        const auto after = decisions_.promotion(next, who.chosen, who.fenced, who.positions, world.registered,
-                                                options_.degrade);
+        const bool alone = asynchronous(next);
+        const bool promised = next.members() != 0;
+        const auto after = decisions_.promotion(next, who.chosen, who.fenced, who.positions,
+                                                alone ? NodeSet{0} : world.registered, options_.degrade);
         // The catalog may have changed since it was decided: configuration_after() is asked once, before.
         if (!after || after->wanted() != who.wanted) return give_up(world, decider);
         next = *after;
         if (mutated(Mutation::Keep)) next.only_configuration(who.wanted);
         if (!write_record(world, decider, next)) return give_up(world, decider);
         who.epoch = next.epoch;
+        if (alone && !promised) {
+            // What nobody had to acknowledge may be lost, and may go on being acknowledged there.
+            world.acknowledged =
+                world.acknowledged.first(world.acknowledged.common(world.servers[who.chosen].wal));
+            world.excused = next.epoch;
+        }
         who.promoting = true;
         world.registered &= byte(~only(who.chosen));
         who.pc = Pc::NamesTake;
@@ -479,9 +507,10 @@ void Model::undo_step(World& world, int decider, bool refused) {
     }
     if (who.pc == Pc::UndoLock && world.record.owner != decider + 1) return give_up(world, decider);
     who.pc = Pc::Undo;
-    const Upstream before = who.before[who.node];
-    if (!slave.master && !slave.disk_full)
-        set_upstream(world, who.node, before.node != none ? before : slave.stored);
+    // Only towards the record's master, whatever it streamed from before (rule 10).
+    Upstream target = who.before[who.node].node != none ? who.before[who.node] : slave.stored;
+    if (target.node != none) target.node = known(world, decider).master;
+    if (!slave.master && !slave.disk_full && target.node != none) set_upstream(world, who.node, target);
     who.fenced &= byte(~only(who.node));
 }
 

@@ -175,6 +175,27 @@ bool Decisions::enough_fenced(const ArbiterRecord& record, NodeSet fenced) {
     return enough_[key] = pgxc::enough_fenced(real(record), addresses).ok();
 }
 
+bool Decisions::asynchronous_allowed(const ArbiterRecord& record) {
+    ArbiterRecord asked = record;
+    // Left out: that it goes for each listed configuration, not for the wanted one only.
+    if (mutation_ == Mutation::Promised) asked.only_configuration(record.wanted());
+    const std::string key = bytes_of(asked.configurations, asked.count);
+    const auto known = asynchronous_.find(key);
+    if (known != asynchronous_.end()) return known->second;
+    PolicySettings settings;
+    settings.max_lost_wal_bytes = UINT64_MAX;
+    return asynchronous_[key] = asynchronous_failover_allowed(real(asked), settings).ok();
+}
+
+int Decisions::choose_asynchronous(const ArbiterRecord& record, NodeSet fenced,
+                                   const std::array<std::uint8_t, max_nodes>& positions) const {
+    PolicySettings settings;
+    settings.max_lost_wal_bytes = UINT64_MAX;
+    const auto choice =
+        pgxc::choose_asynchronous(real(record), real(record, fenced, positions), Lsn{UINT64_MAX}, settings);
+    return choice.ok() ? node_at(choice->chosen.address) : none;
+}
+
 std::size_t Decisions::fences_needed(const Counting& counting) const {
     return real(counting).fences_needed();
 }

@@ -42,6 +42,11 @@ class Decisions {
     [[nodiscard]] bool enough_fenced(const ArbiterRecord& record, NodeSet fenced);
     [[nodiscard]] int choose(const ArbiterRecord& record, NodeSet fenced,
                              const std::array<std::uint8_t, max_nodes>& positions) const;
+    /// May an asynchronous slave be promoted? asynchronous_failover_allowed() with any loss allowed.
+    [[nodiscard]] bool asynchronous_allowed(const ArbiterRecord& record);
+    /// choose_asynchronous() with any loss allowed; none where it refuses.
+    [[nodiscard]] int choose_asynchronous(const ArbiterRecord& record, NodeSet fenced,
+                                          const std::array<std::uint8_t, max_nodes>& positions) const;
     /// configuration_after() and record_promotion(); nullopt where the first refuses.
     [[nodiscard]] std::optional<ArbiterRecord> promotion(const ArbiterRecord& record, int chosen,
                                                          NodeSet fenced,
@@ -79,6 +84,7 @@ class Decisions {
     NameId nobody_ = 0;
     std::array<std::array<NameId, 16>, max_nodes> standby_ids_{};
     std::unordered_map<std::string, bool> enough_;
+    std::unordered_map<std::string, bool> asynchronous_;
     std::unordered_map<std::string, std::optional<ArbiterRecord>> promotions_;
     std::unordered_map<std::string, SyncAnswer> wanted_;
     std::unordered_map<std::string, NameId> names_;

@@ -70,6 +70,16 @@ World Model::diverged_start(bool listed) {
     return world;
 }
 
+World Model::asynchronous_start() {
+    World world = start();
+    world.registered = 0;
+    const Counting nobody{};
+    world.record.only_configuration(nobody);
+    set_names(world, 0, decisions_.names_of(nobody));
+    world.servers[0].names = world.servers[0].names_file;
+    return world;
+}
+
 ArbiterRecord& Model::known(World& world, int decider) const {
     return mutated(Mutation::Cas) ? world.deciders[static_cast<unsigned>(decider)].view : world.record;
 }
@@ -149,6 +159,7 @@ const char* Model::acknowledge(World& world, int node) {
     const Server& server = world.servers[static_cast<unsigned>(node)];
     const Wal told = server.wal.first(
         decisions_.acknowledged_by(server.names, world.heard[static_cast<unsigned>(node)], server.flushed));
+    if (told.line() < world.excused) return nullptr;
     if (!world.acknowledged.is_prefix_of(told)) return "I2: two masters acknowledge different histories";
     if (told.line() < world.acknowledged.line()) return "I4: the bound of a read goes back";
     world.acknowledged = told;

@@ -57,8 +57,10 @@ struct Options {
     std::array<int, max_deciders> claims{1, 1, 0};
     std::array<int, max_deciders> programs{1, 1, 0};  // under each claim
     bool degrade = true;
-    /// A second failover before the first has settled: the rules allow it, production waits.
+    /// A second failover before the first has settled.
     bool over_pending = false;
+    /// pgxc.max_lost_wal: where nobody counts any slave may be promoted.
+    bool asynchronous = false;
     int max_faults = 0;
 };
 
@@ -72,6 +74,8 @@ class Model {
     /// last and nobody acknowledged. `listed`: an older configuration with D, never in force, is still in the
     /// record.
     [[nodiscard]] World diverged_start(bool listed);
+    /// Nobody counts: the record has an empty S, and the master waits for nobody.
+    [[nodiscard]] World asynchronous_start();
     void enabled(const World& world, std::vector<Action>& actions);
     /// nullptr, or the invariant that this step breaks.
     [[nodiscard]] const char* apply(World& world, const Action& action);
@@ -112,6 +116,8 @@ class Model {
     const char* judge(World& world, int decider);
     const char* begin(World& world, const Action& action);
     const char* step(World& world, int decider, bool refused);
+    [[nodiscard]] bool asynchronous(const ArbiterRecord& record);
+    [[nodiscard]] NodeSet fences_wanted(const ArbiterRecord& record);
     void fence_step(World& world, int decider, bool refused);
     void decide(World& world, int decider, int any);
     void record_step(World& world, int decider);

@@ -46,6 +46,8 @@ const char* to_text(Mutation mutation) {
             return "stale";
         case Mutation::Refollow:
             return "refollow";
+        case Mutation::Promised:
+            return "promised";
     }
     return "?";
 }

@@ -32,8 +32,9 @@ enum class Mutation : std::uint8_t {
     Gate,      // the pooler opens a started master without proof
     Stale,     // the proof of being a prefix is made of an older observation, the stream not cut
     Refollow,  // whoever continues a promotion points no slave at a master that is promoted already
+    Promised,  // an asynchronous slave is promoted although somebody is still listed as synchronous
 };
-inline constexpr Mutation last_mutation = Mutation::Refollow;
+inline constexpr Mutation last_mutation = Mutation::Promised;
 [[nodiscard]] const char* to_text(Mutation mutation);
 
 inline constexpr int max_nodes = 6;
@@ -198,7 +199,9 @@ struct World {
     std::uint8_t published = 0;  // the epoch that the catalog has
     std::uint8_t writes = 0;
     std::uint8_t faults = 0;
-    std::uint8_t unused = 0;
+    /// The epoch that began with an asynchronous slave: what is acknowledged on older lines was promised to
+    /// nobody.
+    std::uint8_t excused = 0;
 };
 static_assert(std::is_trivially_copyable_v<World>);
 static_assert(std::has_unique_object_representations_v<World>);
