@@ -114,8 +114,8 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             break;
     }
 
-    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody. Behind a closed port
-    // only what comes now counts; a silence lasts long enough for the pauses of those who write.
+    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody. Behind a
+    // closed port only what comes now counts; a silence lasts long enough for the pauses of those who write.
     const bool closed = master->silence == Silence::Refused;
     const Configuration& wanted = record.wanted();
     Judgement judgement{Verdict::Wait, {}, {}};
