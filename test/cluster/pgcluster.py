@@ -9,6 +9,7 @@ by the ids of processes whose folder is one of its data directories, and by noth
 import contextlib
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import signal
@@ -61,6 +62,8 @@ def as_server_user():
     arguments = {"env": {k: v for k, v in os.environ.items() if not k.startswith("PG") or k in PASSED_ON}}
     if running_as_root():
         arguments |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+        # libpq looks for certificates there, and takes it amiss if it may not.
+        arguments["env"]["HOME"] = pwd.getpwnam("postgres").pw_dir
     return arguments
 
 
