@@ -64,6 +64,8 @@ def as_server_user(user=None):
     if running_as_root():
         entry = pwd.getpwnam(user or "postgres")
         arguments |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        # libpq looks for certificates there, and takes it amiss if it may not.
+        arguments["env"]["HOME"] = entry.pw_dir
     return arguments
 
 
