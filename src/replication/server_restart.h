@@ -2,8 +2,11 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "replication/lock_session.h"
+#include "replication/promotion_plan.h"
 #include "replication/record.h"
 
 /// Restarting and stopping servers whose files are within reach, awaited on the loop (DESIGN 6.3).
@@ -21,11 +24,30 @@ struct RestartRequest {
     ServerPlace place;
     HostPort address;        // where it listens before
     std::uint16_t port = 0;  // where it is to listen
+    /// That the fence has taken away: put back, it ends recovery by itself. Empty: none.
+    std::string restore_command;
     Millis timeout{0};
 };
 [[nodiscard]] asio::awaitable<Status> restart_server(
     std::unique_ptr<LockSession> server, RestartRequest request,
     std::function<asio::awaitable<Status>()> claim_is_newest);
+
+/// Could a slave before PostgreSQL 13 be restarted with other settings of its stream (plan_stream_restart)?
+[[nodiscard]] asio::awaitable<Status> can_restart_slave(LockSession& slave);
+/// The same, asked by somebody who has no session there but knows what it says of itself.
+[[nodiscard]] Status can_restart_slave(const ServerPlace& place, const HostPort& address,
+                                       int server_version_num, std::uint64_t system_identifier);
+
+/// Restarts a slave before PostgreSQL 13 with these settings of its stream. Session, claim and errors as of
+/// restart_server().
+[[nodiscard]] asio::awaitable<Status> restart_slave(std::unique_ptr<LockSession> slave,
+                                                    std::vector<replication::StreamSetting> settings,
+                                                    Millis timeout,
+                                                    std::function<asio::awaitable<Status>()> claim_is_newest);
+
+/// Promotes a slave before PostgreSQL 12, which has no pg_promote(), by pg_ctl, and waits until it is out of
+/// recovery.
+[[nodiscard]] asio::awaitable<Status> promote_by_pg_ctl(LockSession& slave, Millis timeout);
 
 /// Stops a server for good through pg_ctl: fast, or immediately, which writes nothing more to its WAL.
 [[nodiscard]] asio::awaitable<Status> stop_server(std::unique_ptr<LockSession> server, Millis timeout,

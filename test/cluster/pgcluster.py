@@ -92,9 +92,10 @@ class Workspace:
                               stdout=subprocess.PIPE, text=True, check=True)
         return pathlib.Path(made.stdout.strip())
 
-    def run(self, program, *arguments, check=True, timeout=120, **options):
-        """Runs one of the server's programs as the server user and returns the CompletedProcess."""
-        done = subprocess.run([str(self.bin / program), *map(str, arguments)], stdin=subprocess.DEVNULL,
+    def run(self, program, *arguments, check=True, timeout=120, programs=None, **options):
+        """Runs one of the server's programs (or of those in the folder `programs`) as the server user and returns the
+        CompletedProcess."""
+        done = subprocess.run([str((programs or self.bin) / program), *map(str, arguments)], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
                               cwd=self.path, **as_server_user(), **options)
         if check and done.returncode != 0:
@@ -110,11 +111,12 @@ class Workspace:
         self._reserved.append(holder)
         return holder.getsockname()[1]
 
-    def template(self, name):
+    def template(self, name, programs=None):
         """A freshly made data directory to copy, one for each name: copies share their system identifier."""
         path = self.path / f"template_{name}"
         if not path.exists():
-            self.run("initdb", "-D", path, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+            self.run("initdb", "-D", path, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync",
+                     programs=programs)
         return path
 
     def forget(self, servers):
@@ -135,7 +137,11 @@ class Workspace:
 class Server:
     """One PostgreSQL server of a workspace. Not started by its constructor."""
 
-    def __init__(self, workspace, name, port=None):
+    #: Settings of every server here; None: not set.
+    common_settings = {}
+
+    def __init__(self, workspace, name, port=None, programs=None):
+        self.programs = programs  # the folder of its programs, if they aren't the workspace's
         self.killed = None  # the pid of the postmaster that kill9() ended
         self.workspace = workspace
         self.name = name
@@ -146,8 +152,8 @@ class Server:
 
     def init(self, template, settings=None):
         """Makes the data directory from a template and appends settings to postgresql.conf."""
-        subprocess.run(["cp", "-a", str(self.workspace.template(template)), str(self.data)], check=True)
-        self.configure({
+        subprocess.run(["cp", "-a", str(self.workspace.template(template, self.programs)), str(self.data)], check=True)
+        wanted = {
             "port": self.port,
             "listen_addresses": HOST,
             "unix_socket_directories": self.workspace.path,
@@ -161,8 +167,10 @@ class Server:
             "wal_keep_size": "256MB",
             "log_line_prefix": "%m [%p] %q%u@%d/%a ",
             "log_checkpoints": "off",
+            **self.common_settings,
             **(settings or {}),
-        })
+        }
+        self.configure({name: value for name, value in wanted.items() if value is not None})
         return self
 
     def init_from(self, master):
@@ -188,17 +196,21 @@ class Server:
                 conf.write(f"{name} = {value}\n" if isinstance(value, int)
                            else "{} = '{}'\n".format(name, str(value).replace("'", "''")))
 
+    def program(self, name, *arguments, **options):
+        """Runs one of this server's own programs as the server user."""
+        return self.workspace.run(name, *arguments, programs=self.programs, **options)
+
     def start(self, check=True):
-        return self.workspace.run("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check)
+        return self.program("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check)
 
     def stop(self, mode="fast", check=True, timeout_s=60):
-        return self.workspace.run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", timeout_s, check=check)
+        return self.program("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", timeout_s, check=check)
 
     def restart(self, mode="fast"):
-        return self.workspace.run("pg_ctl", "restart", "-D", self.data, "-m", mode, "-l", self.log, "-w", "-t", "60")
+        return self.program("pg_ctl", "restart", "-D", self.data, "-m", mode, "-l", self.log, "-w", "-t", "60")
 
     def reload(self):
-        return self.workspace.run("pg_ctl", "reload", "-D", self.data)
+        return self.program("pg_ctl", "reload", "-D", self.data)
 
     def postmaster_pid(self):
         """The pid in postmaster.pid if that process lives in this data directory, else None."""

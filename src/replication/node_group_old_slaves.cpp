@@ -1,0 +1,110 @@
+#include <asio/use_awaitable.hpp>
+#include <utility>
+
+#include "replication/node_group.h"
+#include "replication/server_restart.h"
+
+// Where a group's effects on its slaves differ before PostgreSQL 13 (old_slave.h), and nothing else.
+
+namespace pgxc {
+namespace {
+
+/// A restart includes a shutdown checkpoint's end and the replay from the last restartpoint.
+constexpr Millis restart_timeout{30'000};
+
+}  // namespace
+
+SlaveHands NodeGroup::hands_on(HostPort address) {
+    SlaveHands hands;
+    hands.address = address;
+    hands.session = [this, address] { return session(address); };
+    hands.release = [this, address] {
+        std::unique_ptr<LockSession> owned = std::move(sessions_[address]);
+        sessions_.erase(address);
+        return owned;
+    };
+    hands.claim_is_newest = [this] { return still_claimed(); };
+    return hands;
+}
+
+asio::awaitable<Result<FenceResult>> NodeGroup::cut_stream(HostPort slave, std::vector<std::string> names,
+                                                           Millis timeout) {
+    auto on_slave = co_await session(slave);
+    if (!on_slave.ok()) co_return on_slave.error();
+    // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of twice.
+    std::function<Status(const std::string&)> save = [this, slave](const std::string& conninfo) {
+        return environment_.store_conninfo(slave, conninfo);
+    };
+    if (!reads_stream_at_start(**on_slave))
+        co_return co_await fence(**on_slave, std::move(names), record_->system_identifier, std::move(save),
+                                 timeout);
+    SlaveHands hands = hands_on(slave);
+    co_return co_await fence_by_restart(std::move(hands), std::move(names), record_->system_identifier,
+                                        std::move(save), restart_timeout);
+}
+
+asio::awaitable<Status> NodeGroup::undo_cut(HostPort slave, std::string conninfo,
+                                            std::map<std::string, std::string> settings) {
+    auto on_slave = co_await session(slave);
+    if (!on_slave.ok()) co_return on_slave.error();
+    if (!reads_stream_at_start(**on_slave))
+        co_return co_await unfence(**on_slave, std::move(conninfo), std::move(settings));
+    SlaveHands hands = hands_on(slave);
+    co_return co_await unfence_by_restart(std::move(hands), std::move(conninfo), std::move(settings),
+                                          restart_timeout);
+}
+
+asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream, StreamPlan plan,
+                                               std::map<std::string, std::string> settings,
+                                               Millis patience) {
+    auto on_slave = co_await session(slave);
+    if (!on_slave.ok()) co_return on_slave.error();
+    auto on_master = co_await session(upstream);
+    if (!on_master.ok()) co_return on_master.error();
+    // Opening the second session may have ended the first one's object.
+    on_slave = co_await session(slave);
+    if (!on_slave.ok()) co_return on_slave.error();
+    if (!reads_stream_at_start(**on_slave)) {
+        if (Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, patience); !prepared.ok())
+            co_return prepared;
+        if (settings.empty()) co_return Status{};
+        SettingChanges restored(settings.begin(), settings.end());
+        co_return co_await alter_system(**on_slave, std::move(restored));
+    }
+    auto slot = co_await (*on_master)->run(create_slot_sql(plan.name), effect_timeout);
+    if (!slot.ok()) co_return slot.error();
+    SlaveHands hands = hands_on(slave);
+    Status streams =
+        co_await stream_by_restart(std::move(hands), plan, std::move(settings), restart_timeout);
+    if (!streams.ok()) co_return streams;
+    on_slave = co_await session(slave);
+    if (!on_slave.ok()) co_return on_slave.error();
+    on_master = co_await session(upstream);
+    if (!on_master.ok()) co_return on_master.error();
+    co_return co_await wait_for_stream(**on_slave, **on_master, plan.name, patience);
+}
+
+asio::awaitable<Status> NodeGroup::promote_node(LockSession& slave, Millis timeout) {
+    if (slave.server_version() < replication::first_without_recovery_conf)
+        co_return co_await promote_by_pg_ctl(slave, timeout);
+    co_return co_await promote_server(slave, timeout);
+}
+
+asio::awaitable<std::vector<HostPort>> NodeGroup::members_within_reach(std::vector<Member> members,
+                                                                       std::string* trouble) {
+    std::vector<HostPort> reachable;
+    for (const Member& member : members) {
+        auto slave = co_await session(member.address);
+        if (!slave.ok()) continue;
+        Status can = co_await can_cut_stream(**slave);
+        if (can.ok()) {
+            reachable.push_back(member.address);
+            continue;
+        }
+        *trouble += (trouble->empty() ? "" : "; ") + can.error().message;
+        if (!can.error().detail.empty()) *trouble += ": " + can.error().detail;
+    }
+    co_return reachable;
+}
+
+}  // namespace pgxc
