@@ -100,6 +100,9 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
 
     // What is done in one way from PostgreSQL 13 on and in another before (node_group_old_slaves.cpp)
     [[nodiscard]] SlaveHands hands_on(HostPort address);
+    asio::awaitable<Status> restart_with(HostPort slave, std::vector<replication::StreamSetting> settings);
+    /// Starts slaves that whoever had this claim before has left stopped in the middle of a restart.
+    asio::awaitable<void> finish_restarts();
     asio::awaitable<Result<FenceResult>> cut_stream(HostPort slave, std::vector<std::string> names,
                                                     Millis timeout);
     asio::awaitable<Status> undo_cut(HostPort slave, std::string conninfo,
@@ -214,6 +217,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
     std::string fence_trouble_;  // why the last fencing missed some
+    std::optional<TimePoint> restarts_tried_;
     std::map<HostPort, TimePoint>
         missing_since_;  // slaves that count and whose stream the master doesn't have, or whose stream stands
     std::map<HostPort, StreamProgress> progress_;  // of synchronous slaves' streams

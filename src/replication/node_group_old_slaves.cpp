@@ -1,6 +1,7 @@
 #include <asio/use_awaitable.hpp>
 #include <utility>
 
+#include "base/log.h"
 #include "replication/node_group.h"
 #include "replication/server_restart.h"
 
@@ -11,6 +12,8 @@ namespace {
 
 /// A restart includes a shutdown checkpoint's end and the replay from the last restartpoint.
 constexpr Millis restart_timeout{30'000};
+/// A slave that was left stopped and can't be started now is tried again after this.
+constexpr Millis restart_retry{5'000};
 
 }  // namespace
 
@@ -18,13 +21,64 @@ SlaveHands NodeGroup::hands_on(HostPort address) {
     SlaveHands hands;
     hands.address = address;
     hands.session = [this, address] { return session(address); };
-    hands.release = [this, address] {
-        std::unique_ptr<LockSession> owned = std::move(sessions_[address]);
-        sessions_.erase(address);
-        return owned;
+    hands.restart = [this, address](std::vector<replication::StreamSetting> settings) {
+        return restart_with(address, std::move(settings));
     };
-    hands.claim_is_newest = [this] { return still_claimed(); };
     return hands;
+}
+
+asio::awaitable<Status> NodeGroup::restart_with(HostPort slave,
+                                                std::vector<replication::StreamSetting> settings) {
+    auto on_slave = co_await session(slave);
+    if (!on_slave.ok()) co_return on_slave.error();
+    std::unique_ptr<LockSession> owned = std::move(sessions_[slave]);
+    sessions_.erase(slave);
+    std::function<asio::awaitable<Status>(ServerPlace)> intent = [this, slave](ServerPlace place) {
+        Record next = *record_;
+        ++next.generation;
+        next.restarting[slave.to_string()] = std::move(place);
+        return replace_record(std::move(next));
+    };
+    std::function<asio::awaitable<Status>()> claim_is_newest = [this] { return still_claimed(); };
+    Status restarted = co_await restart_slave(std::move(owned), std::move(settings), restart_timeout,
+                                              std::move(intent), std::move(claim_is_newest));
+    // If it runs, with the new files or with the old ones, nobody has to start it.
+    on_slave = co_await session(slave);
+    if (on_slave.ok() && record_->restarting.contains(slave.to_string())) {
+        Record next = *record_;
+        ++next.generation;
+        next.restarting.erase(slave.to_string());
+        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
+    }
+    co_return restarted;
+}
+
+asio::awaitable<void> NodeGroup::finish_restarts() {
+    const auto now = Clock::now();
+    if (record_->restarting.empty() || (restarts_tried_ && now - *restarts_tried_ < restart_retry)) co_return;
+    restarts_tried_ = now;
+    const std::map<std::string, ServerPlace> begun = record_->restarting;
+    for (const auto& [text, place] : begun) {
+        const auto address = HostPort::parse(text);
+        if (address) {
+            auto on_slave = co_await session(*address);
+            if (!on_slave.ok()) {
+                std::function<asio::awaitable<Status>()> claim_is_newest = [this] { return still_claimed(); };
+                Status started =
+                    co_await start_stopped_slave(place, *address, record_->system_identifier, restart_timeout,
+                                                 std::move(claim_is_newest));
+                if (!started.ok())
+                    log_warning(key_.to_string() + ": " + text +
+                                " was left in the middle of a restart: " + started.error().message);
+                on_slave = co_await session(*address);
+                if (!on_slave.ok()) continue;
+            }
+        }
+        Record next = *record_;
+        ++next.generation;
+        next.restarting.erase(text);
+        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return;
+    }
 }
 
 asio::awaitable<Result<FenceResult>> NodeGroup::cut_stream(HostPort slave, std::vector<std::string> names,
@@ -50,8 +104,7 @@ asio::awaitable<Status> NodeGroup::undo_cut(HostPort slave, std::string conninfo
     if (!reads_stream_at_start(**on_slave))
         co_return co_await unfence(**on_slave, std::move(conninfo), std::move(settings));
     SlaveHands hands = hands_on(slave);
-    co_return co_await unfence_by_restart(std::move(hands), std::move(conninfo), std::move(settings),
-                                          restart_timeout);
+    co_return co_await unfence_by_restart(std::move(hands), std::move(conninfo), std::move(settings));
 }
 
 asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream, StreamPlan plan,
@@ -75,7 +128,7 @@ asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream
     if (!slot.ok()) co_return slot.error();
     SlaveHands hands = hands_on(slave);
     Status streams =
-        co_await stream_by_restart(std::move(hands), plan, std::move(settings), restart_timeout);
+        co_await stream_by_restart(std::move(hands), plan, std::move(settings));
     if (!streams.ok()) co_return streams;
     on_slave = co_await session(slave);
     if (!on_slave.ok()) co_return on_slave.error();

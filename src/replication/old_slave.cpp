@@ -180,9 +180,7 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
         if (Status saved = save_conninfo(result.conninfo); !saved.ok()) co_return saved.error();
     }
     if (!all_in_force(*before, settings, (*session)->server_version()) || before->has_receiver) {
-        std::unique_ptr<LockSession> owned = slave.release();
-        Status restarted =
-            co_await restart_slave(std::move(owned), std::move(settings), timeout, slave.claim_is_newest);
+        Status restarted = co_await slave.restart(std::move(settings));
         if (!restarted.ok()) co_return restarted.error();
         session = co_await slave.session();
         if (!session.ok()) co_return session.error();
@@ -204,7 +202,7 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
 }
 
 asio::awaitable<Status> unfence_by_restart(SlaveHands slave, std::string conninfo,
-                                           std::map<std::string, std::string> settings, Millis timeout) {
+                                           std::map<std::string, std::string> settings) {
     auto session = co_await slave.session();
     if (!session.ok()) co_return session.error();
     if (Status eased = co_await alter_system(**session, reloadable(settings)); !eased.ok()) co_return eased;
@@ -215,12 +213,11 @@ asio::awaitable<Status> unfence_by_restart(SlaveHands slave, std::string conninf
     for (const auto& [name, value] : settings)
         if (std::find(read_at_start.begin(), read_at_start.end(), name) != read_at_start.end())
             changes.push_back({name, value});
-    std::unique_ptr<LockSession> owned = slave.release();
-    co_return co_await restart_slave(std::move(owned), std::move(changes), timeout, slave.claim_is_newest);
+    co_return co_await slave.restart(std::move(changes));
 }
 
 asio::awaitable<Status> stream_by_restart(SlaveHands slave, StreamPlan plan,
-                                          std::map<std::string, std::string> settings, Millis timeout) {
+                                          std::map<std::string, std::string> settings) {
     auto wanted = settings_of_stream(plan, settings);
     if (!wanted.ok()) co_return wanted.error();
     auto session = co_await slave.session();
@@ -232,8 +229,7 @@ asio::awaitable<Status> stream_by_restart(SlaveHands slave, StreamPlan plan,
     auto before = co_await read_stream(**session);
     if (!before.ok()) co_return before.error();
     if (all_in_force(*before, *wanted, (*session)->server_version())) co_return Status{};
-    std::unique_ptr<LockSession> owned = slave.release();
-    co_return co_await restart_slave(std::move(owned), std::move(*wanted), timeout, slave.claim_is_newest);
+    co_return co_await slave.restart(std::move(*wanted));
 }
 
 }  // namespace pgxc

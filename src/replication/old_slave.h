@@ -17,9 +17,8 @@ namespace pgxc {
 struct SlaveHands {
     HostPort address;
     std::function<asio::awaitable<Result<LockSession*>>()> session;
-    /// Gives up the session that session() gave.
-    std::function<std::unique_ptr<LockSession>()> release;
-    std::function<asio::awaitable<Status>()> claim_is_newest;
+    /// Restarts it with these settings; takes the session.
+    std::function<asio::awaitable<Status>(std::vector<replication::StreamSetting>)> restart;
 };
 
 [[nodiscard]] inline bool reads_stream_at_start(const LockSession& slave) {
@@ -44,13 +43,11 @@ struct SlaveHands {
 
 /// Undoes fence_by_restart().
 [[nodiscard]] asio::awaitable<Status> unfence_by_restart(SlaveHands slave, std::string conninfo,
-                                                         std::map<std::string, std::string> settings,
-                                                         Millis timeout);
+                                                         std::map<std::string, std::string> settings);
 
 /// Makes the slave stream as planned, and gives it back what a fence has changed. The slot on the master must
 /// be there. Restarts nothing where it streams so already.
 [[nodiscard]] asio::awaitable<Status> stream_by_restart(SlaveHands slave, StreamPlan plan,
-                                                        std::map<std::string, std::string> settings,
-                                                        Millis timeout);
+                                                        std::map<std::string, std::string> settings);
 
 }  // namespace pgxc

@@ -220,16 +220,35 @@ Status can_restart_slave(const ServerPlace& place, const HostPort& address, int 
 
 asio::awaitable<Status> restart_slave(std::unique_ptr<LockSession> slave, std::vector<StreamSetting> settings,
                                       Millis timeout,
+                                      std::function<asio::awaitable<Status>(ServerPlace)> intent,
                                       std::function<asio::awaitable<Status>()> claim_is_newest) {
     auto told = co_await ask(*slave, slave->address().port);
     if (!told.ok()) co_return told.error();
     auto found = look_for_slave_restart(told->place, told->facts, told->system_identifier, settings);
     if (!found.ok()) co_return found.error();
+    if (Status can = check_restart(found->files, found->plan); !can.ok()) co_return can;
+    if (Status intended = co_await intent(told->place); !intended.ok()) co_return intended;
     RestartOptions options;
     options.intent = "another stream of the node at " + slave->address().to_string();
     options.start_timeout = timeout;
     co_return co_await drive(std::move(*found), std::move(options), std::move(slave),
                              std::move(claim_is_newest));
+}
+
+asio::awaitable<Status> start_stopped_slave(ServerPlace place, HostPort address,
+                                            std::uint64_t system_identifier, Millis timeout,
+                                            std::function<asio::awaitable<Status>()> claim_is_newest) {
+    PromotionFacts facts = restart_facts(address, address.port);
+    auto files = look_at_files(place, facts, std::to_string(system_identifier), false);
+    const std::vector<StreamSetting> as_they_are;
+    auto plan = plan_stream_restart(facts, as_they_are);
+    auto found = inspected(std::move(files), std::move(plan));
+    if (!found.ok()) co_return found.error();
+    if (found->files.postmaster) co_return Status{};
+    RestartOptions options;
+    options.intent = "start of the node at " + address.to_string();
+    options.start_timeout = timeout;
+    co_return co_await drive(std::move(*found), std::move(options), nullptr, std::move(claim_is_newest));
 }
 
 asio::awaitable<Status> promote_by_pg_ctl(LockSession& slave, Millis timeout) {

@@ -60,6 +60,7 @@ Record sample() {
     former.timeline = 5;
     former.keep_because = "because";
     record.formers = {former};
+    record.restarting["10.0.0.3:5433"] = {"/data/3", "/etc/3/postgresql.conf"};
     return record;
 }
 
