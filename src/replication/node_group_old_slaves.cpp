@@ -39,7 +39,11 @@ asio::awaitable<Status> NodeGroup::restart_with(HostPort slave,
         next.restarting[slave.to_string()] = std::move(place);
         return replace_record(std::move(next));
     };
-    std::function<asio::awaitable<Status>()> claim_is_newest = [this] { return still_claimed(); };
+    // Asked twice: before the stop, and before the start.
+    std::function<asio::awaitable<Status>()> claim_is_newest = [this, asked = 0]() mutable {
+        if (++asked == 2) environment_.crash_point("slave stopped");
+        return still_claimed();
+    };
     Status restarted = co_await restart_slave(std::move(owned), std::move(settings), restart_timeout,
                                               std::move(intent), std::move(claim_is_newest));
     // If it runs, with the new files or with the old ones, nobody has to start it.

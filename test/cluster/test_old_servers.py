@@ -184,8 +184,8 @@ def test_failover_and_switchover(clusters, major):
         goes_on()
     assert not other.value("SELECT pg_is_in_recovery()") and timeline(other) == 3
     assert_nothing_lost(load, other)
-    # Its former master is one of before 13: what it takes to bring it back is told.
-    wait_for(lambda: "before 13" in "".join(why or "" for (why,) in cluster.coordinator.sql(
+    # What a replaced master of before 13 can't be spared is told.
+    wait_for(lambda: f"PostgreSQL {major} is older than 13" in "".join(why or "" for (why,) in cluster.coordinator.sql(
         "SELECT why FROM pgxc_node_status")), "its return to be told")
 
 

@@ -164,7 +164,8 @@ void collect_members(const json& value, const json::json_pointer& path,
     if (value.is_object()) {
         for (const auto& [key, child] : value.items()) {
             // Free-form maps: any key may be there or not.
-            if (path.to_string() != "/lines" && path.to_string() != "/pending/settings_to_restore")
+            const std::string of = path.to_string();
+            if (of != "/lines" && of != "/restarting" && of != "/pending/settings_to_restore")
                 found.push_back(path / key);
             collect_members(child, path / key, found);
         }
