@@ -155,7 +155,16 @@ Result<Replication> examine_new_slave(const Topology& topology, NodeKey key, con
             if (!(*answers)[needed]) return about(questions[needed], (*answers)[needed].error());
         const SlaveCandidate candidate =
             candidate_of(topology, questions[0], *(*answers)[0], questions[1], *(*answers)[1]);
-        if (Status fit = check_slave(candidate); !fit) return std::move(fit).error();
+        if (Status fit = check_slave(candidate); !fit) {
+            // Before 12 only a connection of its WAL receiver tells where it streams from.
+            const NodeFacts& slave = candidate.slave_facts;
+            const bool may_connect_yet =
+                slave.server_version_num < replication::first_without_recovery_conf && slave.in_recovery &&
+                slave.upstream_host.empty() && slave.upstream_port == 0;
+            if (!may_connect_yet || Clock::now() >= deadline) return std::move(fit).error();
+            if (Status waited = pause(); !waited) return std::move(waited).error();
+            continue;
+        }
         if (Status once = check_not_registered(candidate.slave_facts, questions[0], questions, *answers, 2);
             !once)
             return std::move(once).error();

@@ -189,8 +189,9 @@ class Server:
 
     def init_from(self, master):
         """Makes the data directory by a plain `pg_basebackup -R` of `master`: nothing of ours is in it but the port."""
-        self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
-                  "-h", master.host, "-p", master.port, "-U", "postgres")
+        # The workspace's own, whatever the server is: it serves all of them.
+        self.workspace.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+                           "-h", master.host, "-p", master.port, "-U", "postgres", place=self.place)
         text = re.sub(r"(?m)^port = \d+$", f"port = {self.port}", self.conf_file.read_text())
         self.conf_file.write_text(re.sub(r"(?m)^listen_addresses = .*$", f"listen_addresses = '{self.host}'", text))
         return self

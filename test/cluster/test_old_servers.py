@@ -60,6 +60,8 @@ def clusters(workspace, request):
         cluster.destroy()
 
 
+#: One release that has recovery.conf, and the coordinator's own, which has signal files.
+both_ways = pytest.mark.parametrize("major", [10, 15])
 old_releases = pytest.mark.parametrize("major", sorted(old_server.VERSIONS))
 
 
@@ -143,16 +145,22 @@ def test_port_taken_over(clusters, major):
     assert not list(slave.data.glob("pgxc_ha.restart"))
 
 
-@old_releases
+@pytest.mark.parametrize("major", [10, 11, 15])
 def test_restore_command_ends_recovery(clusters, major):
-    """The classic way: standby_mode = off, a restart, and the server renames recovery.conf."""
+    """The classic way: standby_mode = off (from 12 on recovery.signal) and a restart that ends recovery by itself; before 12
+    the server renames recovery.conf."""
     cluster = begin(clusters(major), failover="off")
     slave = cluster.slaves[2]
-    slave.stop()
-    text = slave.recovery_conf.read_text().replace(
-        "# made by hand\n", "# made by hand\nrestore_command = 'cp ''/nowhere/%f'' %p'\t# from the archive\n")
-    slave.recovery_conf.write_text(text)
-    slave.start()
+    command = "cp '/nowhere/%f' %p"
+    if major >= 12:
+        slave.sql("ALTER SYSTEM SET restore_command = %s", (command,))
+        slave.reload()
+    else:
+        slave.stop()
+        text = slave.recovery_conf.read_text().replace(
+            "# made by hand\n", "# made by hand\nrestore_command = 'cp ''/nowhere/%f'' %p'\t# from the archive\n")
+        slave.recovery_conf.write_text(text)
+        slave.start()
     cluster.wait_status(1, state="up", gate="open")
     cluster.pooler_sql("INSERT INTO load VALUES (-1, 1)")
     cluster.masters[1].kill9()
@@ -160,14 +168,19 @@ def test_restore_command_ends_recovery(clusters, major):
     promote(cluster, "WITH RESTART")
     assert not slave.value("SELECT pg_is_in_recovery()") and timeline(slave) == 2
     assert slave.value("SELECT count(*) FROM load WHERE client = -1") == 1
+    # Nobody promoted it: recovery has ended.
+    assert "received promote request" not in slave.log_text()
+    if major >= 12:
+        assert not list(slave.data.glob("*.signal"))
+        assert slave.value("SHOW restore_command") == command
+        return
     done = values_in(slave.recovery_done.read_text())
-    assert done["standby_mode"] == "off" and done["restore_command"] == "cp '/nowhere/%f' %p"
+    assert done["standby_mode"] == "off" and done["restore_command"] == command
     assert done["recovery_target_timeline"] == "latest" and "primary_conninfo" not in done
     assert not slave.recovery_conf.exists()
-    assert "received promote request" not in slave.log_text()
 
 
-@old_releases
+@pytest.mark.parametrize("major", [11])
 def test_failover_and_switchover(clusters, major):
     """The monitor does it by itself where the files are reachable: a stop is the fence. Then back, with a live master."""
     cluster = begin(clusters(major), slaves=2)
@@ -189,7 +202,7 @@ def test_failover_and_switchover(clusters, major):
         "SELECT why FROM pgxc_node_status")), "its return to be told")
 
 
-@old_releases
+@pytest.mark.parametrize("major", [10])
 def test_files_out_of_reach(clusters, major):
     """As on another host: REGISTER tells what to write by hand, what is written counts, no failover, and said so."""
     cluster = clusters(major)
@@ -246,11 +259,11 @@ def test_files_out_of_reach(clusters, major):
     wait_for(lambda: cluster.pooler_sql("SELECT count(*) FROM load WHERE client = -1") == [(1,)], "the row")
 
 
-@old_releases
+@pytest.mark.parametrize("major", [11])
 def test_started_again_after_the_monitor_died(clusters, major, monkeypatch):
     """A slave that was left stopped in the middle of a restart is started by the next monitor."""
     monkeypatch.setenv("PGXC_CRASH_POINTS", "1")
-    cluster = begin(clusters(major), failover="on")
+    cluster = begin(clusters(major))
     slave = cluster.slaves[2]
     cluster.pooler_sql("INSERT INTO load VALUES (-1, 1)")
     (cluster.coordinator.data / "pgxc_crash_point").write_text("slave stopped")
@@ -258,3 +271,104 @@ def test_started_again_after_the_monitor_died(clusters, major, monkeypatch):
     wait_for(lambda: not (cluster.coordinator.data / "pgxc_crash_point").exists(), "the monitor to be killed")
     wait_for(lambda: not slave.value("SELECT pg_is_in_recovery()"), "the failover")
     wait_for(lambda: cluster.pooler_sql("SELECT count(*) FROM load WHERE client = -1") == [(1,)], "the row")
+
+
+@both_ways
+def test_settings_wherever_they_are(clusters, workspace, major):
+    """The port is changed on the one line that decides, and nothing else: Debian's layout (the configuration outside of
+    the data directory), includes, a symbolic link, duplicates, quotes, comments, CRLF."""
+    cluster = begin(clusters(major), failover="off")
+    slave, old, new = cluster.slaves[2], cluster.slaves[2].port, workspace.free_port()
+    etc = workspace.path / f"etc{slave.port}"
+    (etc / "conf.d").mkdir(parents=True)
+    (etc / "real").mkdir()
+    slave.stop()
+    main = etc / "postgresql.conf"
+    text = re.sub(r"(?m)^port = \d+$", "port = 1\t# not this one", slave.conf_file.read_text())
+    main.write_bytes((text + f"data_directory = '{slave.data}'\nhba_file = '{slave.data}/pg_hba.conf'\n"
+                      f"ident_file = '{slave.data}/pg_ident.conf'\ninclude 'more.conf'\ninclude_dir = 'conf.d'\n"
+                      "include_if_exists = 'nothing.conf'\n").encode())
+    (etc / "more.conf").write_bytes(b"port = '2'\r\n")
+    (etc / "conf.d/10.conf").write_bytes(b"Port 3\n")
+    linked = etc / "real/20.conf"
+    decides = b"# it's mine\r\n  PORT = '%d' # the last 'one'\r\nwork_mem = 5MB\r\n#port = 4\r\n"
+    linked.write_bytes(b"port = 5\r\n" + decides % old)
+    linked.chmod(0o640)
+    (etc / "conf.d/20.conf").symlink_to("../real/20.conf")
+    slave.conf_file.unlink()
+    own(etc)
+    before = {path: path.read_bytes() for path in etc.rglob("*.conf")}
+    slave._run("pg_ctl", "start", "-D", slave.data, "-l", slave.log, "-w", "-o", f"-c config_file={main}")
+    cluster.wait_ready()
+    promote(cluster, f"WITH CONNECTION (':{new}')")
+    slave.port = new
+    assert not slave.value("SELECT pg_is_in_recovery()")
+    assert slave.value("SHOW config_file") == str(main)
+    changed = {path for path, text in before.items() if path.read_bytes() != text}
+    assert changed == {linked, etc / "conf.d/20.conf"}
+    assert linked.read_bytes() == b"port = 5\r\n" + decides % new
+    assert (etc / "conf.d/20.conf").is_symlink() and linked.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in etc.rglob(".*")) == []
+
+
+def own(folder):
+    """Gives a folder that the test made to the server user."""
+    if running_as_root():
+        for path in [folder, *folder.rglob("*")]:
+            shutil.chown(path, "postgres", "postgres")
+
+
+@both_ways
+def test_refused_before_anything_is_touched(clusters, workspace, major):
+    """Permission denied, a file with an error, a port on the command line: told, and everything is as it was."""
+    cluster = begin(clusters(major), failover="off")
+    slave, new = cluster.slaves[2], workspace.free_port()
+    etc = workspace.path / f"etc{slave.port}"
+    etc.mkdir()
+    slave.stop()
+    text = slave.conf_file.read_text()
+    slave.conf_file.write_text(re.sub(r"(?m)^port = .*\n", "", text) + f"include '{etc}/port.conf'\n"
+                               f"include 'own/port.conf'\n")
+    folder = slave.data / "own"
+    folder.mkdir()
+    (folder / "port.conf").write_text(f"port = {slave.port}\n")
+    (etc / "port.conf").write_text("work_mem = 5MB\n")
+    own(etc)
+    own(folder)
+    slave.start()
+    cluster.wait_ready()
+    files = [path for path in slave.data.glob("*.conf*")] + [folder / "port.conf"]
+    files = [path for path in files if not path.name.endswith(".pid")]
+    before = {path: path.read_bytes() for path in files}
+    started = slave.value("SELECT pg_postmaster_start_time()")
+    nodes = cluster.nodes()
+
+    def unchanged():
+        assert {path: path.read_bytes() for path in files} == before
+        assert sorted(path.name for path in folder.iterdir()) == ["port.conf"]
+        assert slave.value("SELECT pg_is_in_recovery() AND pg_postmaster_start_time() = %s", (started,))
+        assert cluster.nodes() == nodes
+        cluster.wait_status(1, state="up", gate="open")
+        cluster.pooler_sql("INSERT INTO load VALUES (-1, 1)")
+
+    folder.chmod(0o555)
+    try:
+        diag = refused(cluster, f"WITH CONNECTION (':{new}')")
+    finally:
+        folder.chmod(0o755)
+    assert diag.sqlstate == "42501" and "port.conf" in diag.message_primary and diag.message_hint
+    unchanged()
+
+    (etc / "port.conf").write_text("work_mem = = 5MB\n")
+    diag = refused(cluster, f"WITH CONNECTION (':{new}')")
+    assert diag.sqlstate == "F0000" and f"{etc}/port.conf" in diag.message_primary and "line 1" in diag.message_primary
+    (etc / "port.conf").write_text("work_mem = 5MB\n")
+    unchanged()
+
+    slave.stop()
+    slave._run("pg_ctl", "start", "-D", slave.data, "-l", slave.log, "-w", "-o", f"-c port={slave.port}")
+    cluster.wait_ready()
+    started = slave.value("SELECT pg_postmaster_start_time()")
+    diag = refused(cluster, f"WITH CONNECTION (':{new}')")
+    assert diag.sqlstate == "55000" and "command line" in diag.message_primary
+    unchanged()
