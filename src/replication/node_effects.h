@@ -77,8 +77,8 @@ struct StreamPlan {
 [[nodiscard]] asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
                                                     Millis patience);
 
-/// Waits up to `patience` until the master has a stream of that name, waking the slave; that it doesn't come is
-/// no error here.
+/// Waits up to `patience` until the master has a stream of that name, waking the slave; that it doesn't come
+/// is no error here.
 [[nodiscard]] asio::awaitable<Status> wait_for_stream(LockSession& slave, LockSession& master,
                                                       std::string name, Millis patience);
 

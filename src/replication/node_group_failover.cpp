@@ -243,8 +243,7 @@ asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
         if (stored.ok() && stored->has_value()) conninfo = **stored;
         StreamPlan plan{member.name, conninfo, record_->master, nobody_standby_names(record_->cluster_id)};
         std::map<std::string, std::string> as_they_are;
-        Status follows =
-            co_await give_stream(member.address, record_->master, plan, as_they_are, Millis(0));
+        Status follows = co_await give_stream(member.address, record_->master, plan, as_they_are, Millis(0));
         if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
     }
 }

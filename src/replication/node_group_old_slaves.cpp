@@ -68,9 +68,8 @@ asio::awaitable<void> NodeGroup::finish_restarts() {
             auto on_slave = co_await session(*address);
             if (!on_slave.ok()) {
                 std::function<asio::awaitable<Status>()> claim_is_newest = [this] { return still_claimed(); };
-                Status started =
-                    co_await start_stopped_slave(place, *address, record_->system_identifier, restart_timeout,
-                                                 std::move(claim_is_newest));
+                Status started = co_await start_stopped_slave(place, *address, record_->system_identifier,
+                                                              restart_timeout, std::move(claim_is_newest));
                 if (!started.ok())
                     log_warning(key_.to_string() + ": " + text +
                                 " was left in the middle of a restart: " + started.error().message);
@@ -112,8 +111,7 @@ asio::awaitable<Status> NodeGroup::undo_cut(HostPort slave, std::string conninfo
 }
 
 asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream, StreamPlan plan,
-                                               std::map<std::string, std::string> settings,
-                                               Millis patience) {
+                                               std::map<std::string, std::string> settings, Millis patience) {
     auto on_slave = co_await session(slave);
     if (!on_slave.ok()) co_return on_slave.error();
     auto on_master = co_await session(upstream);
@@ -131,8 +129,7 @@ asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream
     auto slot = co_await (*on_master)->run(create_slot_sql(plan.name), effect_timeout);
     if (!slot.ok()) co_return slot.error();
     SlaveHands hands = hands_on(slave);
-    Status streams =
-        co_await stream_by_restart(std::move(hands), plan, std::move(settings));
+    Status streams = co_await stream_by_restart(std::move(hands), plan, std::move(settings));
     if (!streams.ok()) co_return streams;
     on_slave = co_await session(slave);
     if (!on_slave.ok()) co_return on_slave.error();

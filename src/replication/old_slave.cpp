@@ -44,11 +44,13 @@ Result<StreamFacts> facts_from(Rows rows) {
         for (const char* name : read_at_start)
             if (const auto item = file->get(name)) facts.settings[name] = item->value;
     } else {
-        for (std::size_t i = 0; i < read_at_start.size(); ++i) facts.settings[read_at_start[i]] = rows.text(5 + i);
+        for (std::size_t i = 0; i < read_at_start.size(); ++i)
+            facts.settings[read_at_start[i]] = rows.text(5 + i);
     }
     // Not set, both.
     std::erase_if(facts.settings, [](const auto& setting) {
-        return setting.second.empty() || (setting.first == "recovery_min_apply_delay" && setting.second == "0");
+        return setting.second.empty() ||
+               (setting.first == "recovery_min_apply_delay" && setting.second == "0");
     });
     facts.identity.slot_name = facts.get("primary_slot_name");
     return facts;
@@ -139,16 +141,31 @@ bool is_in_recovery_conf(int server_version_num, const std::string& setting) {
 Result<std::string> conninfo_for_old_slave(const std::string& conninfo) {
     auto values = conninfo_values(conninfo);
     if (!values.ok()) return values.error();
-    static constexpr std::array known{
-        "service",          "user",          "password",
-        "passfile",         "dbname",        "connect_timeout",
-        "host",             "hostaddr",      "port",
-        "client_encoding",  "options",       "application_name",
-        "keepalives",       "keepalives_idle", "keepalives_interval",
-        "keepalives_count", "sslmode",       "sslcompression",
-        "sslcert",          "sslkey",        "sslrootcert",
-        "sslcrl",           "requirepeer",   "krbsrvname",
-        "gsslib"};
+    static constexpr std::array known{"service",
+                                      "user",
+                                      "password",
+                                      "passfile",
+                                      "dbname",
+                                      "connect_timeout",
+                                      "host",
+                                      "hostaddr",
+                                      "port",
+                                      "client_encoding",
+                                      "options",
+                                      "application_name",
+                                      "keepalives",
+                                      "keepalives_idle",
+                                      "keepalives_interval",
+                                      "keepalives_count",
+                                      "sslmode",
+                                      "sslcompression",
+                                      "sslcert",
+                                      "sslkey",
+                                      "sslrootcert",
+                                      "sslcrl",
+                                      "requirepeer",
+                                      "krbsrvname",
+                                      "gsslib"};
     std::map<std::string, std::string> unknown;
     for (const auto& [name, value] : *values)
         if (std::find(known.begin(), known.end(), name) == known.end()) unknown[name] = "";
@@ -192,8 +209,7 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
                                 " has a primary_conninfo again after a restart without one",
                             "Look for who else manages that server."};
     } else if (before->replay_paused) {
-        auto resumed =
-            co_await (*session)->run("SELECT pg_catalog.pg_wal_replay_resume()", effect_timeout);
+        auto resumed = co_await (*session)->run("SELECT pg_catalog.pg_wal_replay_resume()", effect_timeout);
         if (!resumed.ok()) co_return resumed.error();
     }
     auto witness = co_await (*session)->second_session(timeout);

@@ -9,8 +9,9 @@
 #include "replication/node_effects.h"
 #include "replication/promotion_plan.h"
 
-/// Slaves before PostgreSQL 13. Where they stream from they read when they start, and only then, before 12 from
-/// recovery.conf: cutting a stream and giving one is a restart there, which takes their files (DESIGN 6.3, F10).
+/// Slaves before PostgreSQL 13. Where they stream from they read when they start, and only then, before 12
+/// from recovery.conf: cutting a stream and giving one is a restart there, which takes their files
+/// (DESIGN 6.3, F10).
 namespace pgxc {
 
 /// What is done to such a slave outlives its sessions: a restart ends them, and the next step opens another.

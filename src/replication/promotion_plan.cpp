@@ -194,11 +194,11 @@ Result<PromotionPlan> plan_promotion(const PromotionFacts& facts) {
 Result<PromotionPlan> plan_stream_restart(const PromotionFacts& facts,
                                           const std::vector<StreamSetting>& settings) {
     const auto refuse = [&](std::string_view why, std::string hint, std::string detail = {}) {
-        return Error(sqlstate::object_not_in_prerequisite_state,
-                     facts.node + " runs PostgreSQL " + std::to_string(facts.server_version_num / 10000) +
-                         ", which must be restarted to stream from elsewhere or not at all: " +
-                         std::string(why),
-                     std::move(hint), std::move(detail));
+        return Error(
+            sqlstate::object_not_in_prerequisite_state,
+            facts.node + " runs PostgreSQL " + std::to_string(facts.server_version_num / 10000) +
+                ", which must be restarted to stream from elsewhere or not at all: " + std::string(why),
+            std::move(hint), std::move(detail));
     };
     const bool has_recovery_conf = facts.server_version_num < first_without_recovery_conf;
     const std::string file = has_recovery_conf ? "recovery.conf" : "postgresql.auto.conf";

@@ -9,7 +9,6 @@
 namespace pgxc {
 namespace {
 
-
 std::string at(NodeKey key, const HostPort& address) {
     return key.to_string() + " (" + address.to_string() + ")";
 }

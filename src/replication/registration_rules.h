@@ -22,7 +22,7 @@ struct SlaveCandidate {
     NodeFacts master_facts;
     bool leads_to_master = false;           // leads_to(upstream, slave_address, master_address)
     std::optional<NodeKey> leads_to_other;  // the registered node that it leads to instead
-    std::string counting_name;  // application_name and slot under which it would count
+    std::string counting_name;              // application_name and slot under which it would count
     /// Why its stream can't be changed from here; only of a slave before 13, whose files that takes.
     std::optional<Error> files_out_of_reach;
 };
@@ -42,8 +42,8 @@ struct SlaveCandidate {
 /// What the master says the slave really is. A name that several streams share tells nothing: asynchronous,
 /// then, is the answer that promises nothing.
 [[nodiscard]] Replication replication_seen(const SlaveCandidate& candidate);
-/// Can both servers be set up for synchronous replication? A slave before 13 out of reach can where it has been
-/// set up by hand.
+/// Can both servers be set up for synchronous replication? A slave before 13 out of reach can where it has
+/// been set up by hand.
 [[nodiscard]] Status check_synchronous(const SlaveCandidate& candidate);
 /// What works less well than it could: WARNINGs.
 [[nodiscard]] std::vector<Error> registration_warnings(const SlaveCandidate& candidate,

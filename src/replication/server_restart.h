@@ -39,15 +39,15 @@ struct RestartRequest {
                                        int server_version_num, std::uint64_t system_identifier);
 
 /// Restarts a slave before PostgreSQL 13 with these settings of its stream. Session, claim and errors as of
-/// restart_server(). `intent` is called with the place of its files when nothing is done yet and everything can
-/// be done; its error ends it.
+/// restart_server(). `intent` is called with the place of its files when nothing is done yet and everything
+/// can be done; its error ends it.
 [[nodiscard]] asio::awaitable<Status> restart_slave(
     std::unique_ptr<LockSession> slave, std::vector<replication::StreamSetting> settings, Millis timeout,
     std::function<asio::awaitable<Status>(ServerPlace)> intent,
     std::function<asio::awaitable<Status>()> claim_is_newest);
 
-/// Starts a slave that a restart_slave() has left stopped, with the files that it had before. One that runs is
-/// left alone.
+/// Starts a slave that a restart_slave() has left stopped, with the files that it had before. One that runs
+/// is left alone.
 [[nodiscard]] asio::awaitable<Status> start_stopped_slave(
     ServerPlace place, HostPort address, std::uint64_t system_identifier, Millis timeout,
     std::function<asio::awaitable<Status>()> claim_is_newest);

@@ -97,18 +97,21 @@ const Row rows[] = {
     {150000, restart, true, true, true, "port=5432, signal, restart:5432, wait:5432, promoted"},
     {110000, automatic, false, false, false, "pg_ctl, promoted"},
     {110000, automatic, false, false, true, "pg_ctl, promoted"},
-    {110000, automatic, false, true, false, "port=5432, recovery.conf:recovery_target_timeline=latest, restart:5432, "
+    {110000, automatic, false, true, false,
+     "port=5432, recovery.conf:recovery_target_timeline=latest, restart:5432, "
      "wait:5432, pg_ctl, promoted"},
     {110000, automatic, false, true, true,
      "port=5432, recovery.conf:recovery_target_timeline=latest, "
      "recovery.conf:standby_mode=off, restart:5432, wait:5432, promoted"},
-    {110000, automatic, true, false, false, "recovery.conf:recovery_target_timeline=latest, restart:5433, wait:5433, pg_ctl, promoted"},
+    {110000, automatic, true, false, false,
+     "recovery.conf:recovery_target_timeline=latest, restart:5433, wait:5433, pg_ctl, promoted"},
     {110000, automatic, true, false, true,
      "recovery.conf:recovery_target_timeline=latest, recovery.conf:standby_mode=off, "
      "restart:5433, wait:5433, promoted"},
     {110000, promote, false, false, true, "pg_ctl, promoted"},
     {110000, promote, false, true, true, "error 55000"},
-    {110000, restart, false, false, false, "recovery.conf:recovery_target_timeline=latest, restart:5433, wait:5433, pg_ctl, promoted"},
+    {110000, restart, false, false, false,
+     "recovery.conf:recovery_target_timeline=latest, restart:5433, wait:5433, pg_ctl, promoted"},
     {110000, restart, false, false, true,
      "recovery.conf:recovery_target_timeline=latest, recovery.conf:standby_mode=off, "
      "restart:5433, wait:5433, promoted"},

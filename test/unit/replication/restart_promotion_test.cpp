@@ -342,8 +342,7 @@ TEST_F(RestartPromotionTest, TakesSettingsOutAndPutsThemBack) {
               "# mine\nstandby_mode = 'on'\r\nrestore_command = 'false'\n"
               "primary_conninfo = 'host=h password=x'\n");
     write_text(recovery_conf, original);
-    ASSERT_TRUE(
-        run_restart_promotion(inspected(), *plan, options(), [] { return Status{}; }).ok());
+    ASSERT_TRUE(run_restart_promotion(inspected(), *plan, options(), [] { return Status{}; }).ok());
     EXPECT_EQ(text_of(recovery_conf), cut);
     expect_no_journal();
 }
