@@ -8,7 +8,10 @@
 #include "pg/boundary.h"
 #include "pg/guc.h"
 #include "replication/node_check.h"
+#include "replication/promotion_plan.h"
 #include "replication/registration_rules.h"
+#include "replication/server_restart.h"
+#include "replication/sync_standbys.h"
 
 extern "C" {
 #include "miscadmin.h"
@@ -99,6 +102,14 @@ SlaveCandidate candidate_of(const Topology& topology, const Question& slave, con
     candidate.master_address = master.address;
     candidate.master_is_slave = !topology.find(master.key)->is_master();
     candidate.master_facts = master_facts;
+    if (const Node* top = topology.top_master_of(master.key))
+        candidate.counting_name = standby_name(slave.key, top->epoch);
+    if (slave_facts.server_version_num < replication::first_with_reloadable_stream) {
+        const ServerPlace place{slave_facts.data_directory, {}};
+        Status can = can_restart_slave(place, slave.address, slave_facts.server_version_num,
+                                       slave_facts.system_identifier);
+        if (!can) candidate.files_out_of_reach = std::move(can).error();
+    }
     const HostPort stream_source{slave_facts.upstream_host, slave_facts.upstream_port};
     candidate.leads_to_master = leads_to(stream_source, slave.address, master.address);
     if (candidate.leads_to_master) return candidate;
@@ -144,7 +155,16 @@ Result<Replication> examine_new_slave(const Topology& topology, NodeKey key, con
             if (!(*answers)[needed]) return about(questions[needed], (*answers)[needed].error());
         const SlaveCandidate candidate =
             candidate_of(topology, questions[0], *(*answers)[0], questions[1], *(*answers)[1]);
-        if (Status fit = check_slave(candidate); !fit) return std::move(fit).error();
+        if (Status fit = check_slave(candidate); !fit) {
+            // Before 12 only a connection of its WAL receiver tells where it streams from.
+            const NodeFacts& slave = candidate.slave_facts;
+            const bool may_connect_yet =
+                slave.server_version_num < replication::first_without_recovery_conf && slave.in_recovery &&
+                slave.upstream_host.empty() && slave.upstream_port == 0;
+            if (!may_connect_yet || Clock::now() >= deadline) return std::move(fit).error();
+            if (Status waited = pause(); !waited) return std::move(waited).error();
+            continue;
+        }
         if (Status once = check_not_registered(candidate.slave_facts, questions[0], questions, *answers, 2);
             !once)
             return std::move(once).error();

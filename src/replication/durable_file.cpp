@@ -100,11 +100,35 @@ class TemporaryFile {
     ~TemporaryFile() {
         if (!path_.empty()) ::unlink(path_.c_str());
     }
+    [[nodiscard]] const std::string& path() const { return path_; }
     void renamed() { path_.clear(); }
 
   private:
     std::string path_;
 };
+
+// The text in a temporary file beside the target, with its owner and mode, durable but for its name.
+Result<std::unique_ptr<TemporaryFile>> write_beside(const Target& target, const std::string& path,
+                                                    std::string_view text) {
+    std::string temporary_path = directory_of(target.path) + "/." + name_of(target.path) + ".pgxc-XXXXXX";
+    const UniqueFd fd(::mkostemp(temporary_path.data(), O_CLOEXEC));
+    if (!fd.valid()) return file_error("create a temporary file for", path, errno);
+    auto temporary = std::make_unique<TemporaryFile>(temporary_path);
+
+    if (auto written = write_all(fd.get(), text, path); !written) return std::move(written).error();
+    if (target.exists) {
+        const struct stat& old = target.status;
+        struct stat made {};
+        if (::fstat(fd.get(), &made) != 0) return file_error("read the status of", path, errno);
+        if ((made.st_uid != old.st_uid || made.st_gid != old.st_gid) &&
+            ::fchown(fd.get(), old.st_uid, old.st_gid) != 0) {
+            return file_error("keep the owner of", path, errno);
+        }
+        if (::fchmod(fd.get(), old.st_mode & 07777) != 0) return file_error("keep the mode of", path, errno);
+    }
+    if (::fsync(fd.get()) != 0) return file_error("fsync", path, errno);
+    return temporary;
+}
 
 }  // namespace
 
@@ -164,25 +188,8 @@ Result<std::string> read_file(const std::string& path, std::size_t limit_bytes) 
 Status replace_file_durably(const std::string& path, std::string_view text, const ReplaceOptions& options) {
     auto target = resolve(path);
     if (!target) return std::move(target).error();
-    const std::string directory = directory_of(target->path);
-
-    std::string temporary_path = directory + "/." + name_of(target->path) + ".pgxc-XXXXXX";
-    const UniqueFd fd(::mkostemp(temporary_path.data(), O_CLOEXEC));
-    if (!fd.valid()) return file_error("create a temporary file for", path, errno);
-    TemporaryFile temporary(temporary_path);
-
-    if (auto written = write_all(fd.get(), text, path); !written) return written;
-    if (target->exists) {
-        const struct stat& old = target->status;
-        struct stat made {};
-        if (::fstat(fd.get(), &made) != 0) return file_error("read the status of", path, errno);
-        if ((made.st_uid != old.st_uid || made.st_gid != old.st_gid) &&
-            ::fchown(fd.get(), old.st_uid, old.st_gid) != 0) {
-            return file_error("keep the owner of", path, errno);
-        }
-        if (::fchmod(fd.get(), old.st_mode & 07777) != 0) return file_error("keep the mode of", path, errno);
-    }
-    if (::fsync(fd.get()) != 0) return file_error("fsync", path, errno);
+    auto temporary = write_beside(*target, path, text);
+    if (!temporary) return std::move(temporary).error();
     if (options.only_if_text) {
         auto current = read_file(target->path, options.only_if_text->size());
         if (!current && current.error().sqlstate != sqlstate::program_limit_exceeded) {
@@ -193,9 +200,18 @@ Status replace_file_durably(const std::string& path, std::string_view text, cons
                          "file \"" + path + "\" was changed by somebody else meanwhile", "Try again.");
         }
     }
-    if (::rename(temporary_path.c_str(), target->path.c_str()) != 0) return file_error("rename", path, errno);
-    temporary.renamed();
-    return sync_directory(directory);
+    if (::rename((*temporary)->path().c_str(), target->path.c_str()) != 0)
+        return file_error("rename", path, errno);
+    (*temporary)->renamed();
+    return sync_directory(directory_of(target->path));
+}
+
+Status check_replaceable(const std::string& path, std::string_view text) {
+    auto target = resolve(path);
+    if (!target) return std::move(target).error();
+    auto temporary = write_beside(*target, path, text);
+    if (!temporary) return std::move(temporary).error();
+    return {};
 }
 
 Status create_signal_file(const std::string& path) {

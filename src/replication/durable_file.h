@@ -32,6 +32,9 @@ struct ReplaceOptions {
 [[nodiscard]] Status replace_file_durably(const std::string& path, std::string_view text,
                                           const ReplaceOptions& options = {});
 
+/// Would replace_file_durably() find space and permission? Does all of it but the rename.
+[[nodiscard]] Status check_replaceable(const std::string& path, std::string_view text);
+
 /// Makes an empty file (standby.signal, recovery.signal) durably, mode 0600. One that is there already is
 /// success.
 [[nodiscard]] Status create_signal_file(const std::string& path);

@@ -361,6 +361,10 @@ int NodeConnection::backend_pid() const {
 int NodeConnection::server_version() const {
     return PQserverVersion(impl_->conn_);
 }
+bool NodeConnection::is_superuser() const {
+    const char* reported = PQparameterStatus(impl_->conn_, "is_superuser");
+    return reported != nullptr && std::string_view(reported) == "on";
+}
 const std::string& NodeConnection::last_unasked() const {
     return impl_->last_unasked_;
 }

@@ -49,6 +49,7 @@ class NodeConnection {
     [[nodiscard]] bool broken() const;
     [[nodiscard]] int backend_pid() const;
     [[nodiscard]] int server_version() const;  // as PQserverVersion: 150020
+    [[nodiscard]] bool is_superuser() const;   // as the server reported
     /// SQLSTATE of the last FATAL or WARNING that came unasked (57P01: it shuts down), else empty.
     [[nodiscard]] const std::string& last_unasked() const;
 

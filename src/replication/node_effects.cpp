@@ -218,9 +218,8 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
                                            Millis timeout, std::function<void()> on_cut) {
     const TimePoint deadline = Clock::now() + timeout;
     if (slave.server_version() < 130000)
-        co_return Error{sqlstate::feature_not_supported,
-                        at(slave) + " runs a PostgreSQL before 13, whose WAL stream can't be cut by a reload",
-                        "Stop the old master for certain, then promote by hand with FORCE."};
+        co_return Error{sqlstate::internal_error,
+                        at(slave) + " reads a changed stream at its start only: a reload can't cut it"};
     auto before = co_await slave.run(
         "SELECT pg_catalog.pg_is_in_recovery(), (SELECT system_identifier FROM "
         "pg_catalog.pg_control_system()), "
@@ -229,20 +228,15 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         "pg_catalog.pg_is_wal_replay_paused() END, current_setting('primary_slot_name')",
         effect_timeout);
     if (!before.ok()) co_return before.error();
-    if (before->text(0) != "t")
-        co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        at(slave) + " is not in recovery: it is no slave"};
-    if (std::stoull("0" + before->text(1)) != system_identifier)
-        co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        at(slave) + " belongs to another cluster"};
+    SlaveIdentity found;
+    found.in_recovery = before->text(0) == "t";
+    found.system_identifier = before->text(1);
+    found.slot_name = before->text(6);
+    if (Status same = check_identity(slave, found, expected_names, system_identifier); !same.ok())
+        co_return same.error();
 
     FenceResult result;
     result.conninfo = before->text(2);
-    if (!expected_names.empty() &&
-        std::find(expected_names.begin(), expected_names.end(), before->text(6)) == expected_names.end())
-        co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        at(slave) + " is known to itself as \"" + before->text(6) + "\", not as \"" +
-                            expected_names.front() + "\": it can't stand for that slave"};
     if (!result.conninfo.empty()) {
         if (Status saved = save_conninfo(result.conninfo); !saved.ok()) co_return saved.error();
     }
@@ -264,19 +258,42 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
 
     auto witness = co_await session_that_shows(slave, "primary_conninfo", "", timeout);
     if (!witness.ok()) co_return witness.error();
+    co_return co_await prove_cut(slave, std::move(*witness), std::move(result), deadline);
+}
+
+Status check_identity(const LockSession& slave, const SlaveIdentity& found,
+                      const std::vector<std::string>& expected_names, std::uint64_t system_identifier) {
+    if (!found.in_recovery)
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     at(slave) + " is not in recovery: it is no slave"};
+    if (std::stoull("0" + found.system_identifier) != system_identifier)
+        return Error{sqlstate::object_not_in_prerequisite_state, at(slave) + " belongs to another cluster"};
+    if (!expected_names.empty() &&
+        std::find(expected_names.begin(), expected_names.end(), found.slot_name) == expected_names.end())
+        return Error{sqlstate::object_not_in_prerequisite_state,
+                     at(slave) + " is known to itself as \"" + found.slot_name + "\", not as \"" +
+                         expected_names.front() + "\": it can't stand for that slave"};
+    return {};
+}
+
+asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave, std::unique_ptr<NodeConnection> witness,
+                                               FenceResult result, TimePoint deadline) {
+    // The name that this wait had before 13 was given to nothing else there.
+    const std::string waits_for_wal =
+        slave.server_version() < 130000 ? "RecoveryWalStream" : "RecoveryRetrieveRetryInterval";
     const TimePoint began = Clock::now();
     TimePoint reloaded = began;
     bool escalated = false;
     for (;;) {
         // The startup process waits for WAL only after it has replayed all that it has, and whatever it does
         // after the signal that the witness' birth proves was sent, it does with the new settings.
-        auto state = co_await (*witness)->query(
+        auto state = co_await witness->query(
             "SELECT coalesce((SELECT wait_event FROM pg_catalog.pg_stat_activity WHERE backend_type = "
             "'startup'), ''), "
             "EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walreceiver')",
             effect_timeout);
         if (!state.ok()) co_return state.error().error;
-        if (state->text(0) == "RecoveryRetrieveRetryInterval" && state->text(1) == "f") {
+        if (state->text(0) == waits_for_wal && state->text(1) == "f") {
             auto end = co_await end_of_wal(slave);
             if (!end.ok()) co_return end.error();
             // One whose position isn't known must not be counted and then passed over (rule 5).
@@ -331,13 +348,18 @@ asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, S
     auto changes = stream_settings(plan);
     if (!changes.ok()) co_return changes.error();
     if (Status altered = co_await alter_system(slave, *changes); !altered.ok()) co_return altered;
+    co_return co_await wait_for_stream(slave, master, plan.name, patience);
+}
+
+asio::awaitable<Status> wait_for_stream(LockSession& slave, LockSession& master, std::string name,
+                                        Millis patience) {
     const TimePoint deadline = Clock::now() + patience;
     TimePoint reloaded = Clock::now();
     while (Clock::now() < deadline) {
         auto streams = co_await master.run(
             "SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming' AND "
             "application_name = " +
-                sql_literal(plan.name),
+                sql_literal(name),
             effect_timeout);
         if (!streams.ok()) co_return streams.error();
         if (streams->text() != "0") break;
@@ -462,6 +484,10 @@ asio::awaitable<Status> promote_server(LockSession& server, Millis timeout) {
         "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_promote(false) ELSE true END",
         effect_timeout);
     if (!asked.ok()) co_return asked.error();
+    co_return co_await see_promoted(server, deadline);
+}
+
+asio::awaitable<Status> see_promoted(LockSession& server, TimePoint deadline) {
     TimePoint reloaded = Clock::now();
     for (;;) {
         auto state = co_await server.run("SELECT pg_catalog.pg_is_in_recovery()", effect_timeout);
@@ -470,7 +496,7 @@ asio::awaitable<Status> promote_server(LockSession& server, Millis timeout) {
         const TimePoint now = Clock::now();
         if (now >= deadline)
             co_return Error{sqlstate::object_not_in_prerequisite_state,
-                            at(server) + " is still in recovery after pg_promote()",
+                            at(server) + " is still in recovery after its promotion",
                             "Look at that server's log."};
         if (now - reloaded >= reload_interval) {
             reloaded = now;

@@ -40,6 +40,24 @@ struct FenceResult {
     std::function<Status(const std::string&)> save_conninfo, Millis timeout,
     std::function<void()> on_cut = {});
 
+/// The end of each way to cut a stream: waits until the startup process has replayed all WAL and waits for
+/// more, and no WAL receiver exists; removes what holds up replay. `witness` was begun after the slave has
+/// read that it streams from nowhere.
+[[nodiscard]] asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave,
+                                                             std::unique_ptr<NodeConnection> witness,
+                                                             FenceResult result, TimePoint deadline);
+
+/// May a server be counted as this slave, and as fenced once it is cut off? It is in recovery, belongs to the
+/// cluster and knows itself by one of the names (empty: any).
+struct SlaveIdentity {
+    bool in_recovery = false;
+    std::string system_identifier;
+    std::string slot_name;
+};
+[[nodiscard]] Status check_identity(const LockSession& slave, const SlaveIdentity& found,
+                                    const std::vector<std::string>& expected_names,
+                                    std::uint64_t system_identifier);
+
 /// Undoes a fence: the slave streams again, from where `conninfo` says.
 [[nodiscard]] asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,
                                               std::map<std::string, std::string> settings);
@@ -60,6 +78,11 @@ struct StreamPlan {
 /// stream; that it doesn't come is no error here.
 [[nodiscard]] asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
                                                     Millis patience);
+
+/// Waits up to `patience` until the master has a stream of that name, waking the slave; that it doesn't come
+/// is no error here.
+[[nodiscard]] asio::awaitable<Status> wait_for_stream(LockSession& slave, LockSession& master,
+                                                      std::string name, Millis patience);
 
 /// ALTER SYSTEM + reload of synchronous_standby_names, seen by a session begun later. On a running master
 /// where none were set before, the nobody name goes first and an own commit is seen waiting, so that it is
@@ -84,6 +107,9 @@ struct GateExpectation {
 /// pg_promote() without waiting, then watching until the server is out of recovery (F5: reloads wake a
 /// startup process that missed its wake-up).
 [[nodiscard]] asio::awaitable<Status> promote_server(LockSession& server, Millis timeout);
+
+/// The second half: watches until the server is out of recovery.
+[[nodiscard]] asio::awaitable<Status> see_promoted(LockSession& server, TimePoint deadline);
 
 /// Makes a live master acknowledge nothing any more, for a planned promotion: nobody's name, and the end of
 /// the sessions of clients. Its own commit is seen to wait.

@@ -174,6 +174,8 @@ asio::awaitable<void> NodeGroup::step() {
             co_return;
         }
     }
+    co_await finish_restarts();
+    if (!claimed_) co_return;
     if (record_->pending) {
         // Only FORCE goes past a decision that stands: the chosen may be lost for good.
         if (auto task = take_promotion()) {

@@ -14,6 +14,7 @@
 #include "replication/monitor_environment.h"
 #include "replication/node_effects.h"
 #include "replication/node_watch.h"
+#include "replication/old_slave.h"
 #include "replication/rejoin.h"
 
 namespace pgxc {
@@ -96,6 +97,23 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
 
     // Sessions
     asio::awaitable<Result<LockSession*>> session(HostPort address);
+
+    // What is done in one way from PostgreSQL 13 on and in another before (node_group_old_slaves.cpp)
+    [[nodiscard]] SlaveHands hands_on(HostPort address);
+    asio::awaitable<Status> restart_with(HostPort slave, std::vector<replication::StreamSetting> settings);
+    /// Starts slaves that whoever had this claim before has left stopped in the middle of a restart.
+    asio::awaitable<void> finish_restarts();
+    asio::awaitable<Result<FenceResult>> cut_stream(HostPort slave, std::vector<std::string> names,
+                                                    Millis timeout);
+    asio::awaitable<Status> undo_cut(HostPort slave, std::string conninfo,
+                                     std::map<std::string, std::string> settings);
+    /// Makes the slot, and the slave stream as planned, with the settings that a fence has changed.
+    asio::awaitable<Status> give_stream(HostPort slave, HostPort upstream, StreamPlan plan,
+                                        std::map<std::string, std::string> settings, Millis patience);
+    asio::awaitable<Status> promote_node(LockSession& slave, Millis timeout);
+    /// The members whose streams could be cut now; why the others' can't is added to `trouble`.
+    asio::awaitable<std::vector<HostPort>> members_within_reach(std::vector<Member> members,
+                                                                std::string* trouble);
 
     // Failover
     /// `unfinished`: go past the promotion of that epoch, which is recorded and whose chosen is lost.
@@ -240,6 +258,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::vector<Evidence> evidence_;  // noted, not yet written
     std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
+    std::string fence_trouble_;  // why the last fencing missed some
+    std::optional<TimePoint> restarts_tried_;
     std::map<HostPort, TimePoint>
         missing_since_;  // slaves that count and whose stream the master doesn't have, or whose stream stands
     std::map<HostPort, StreamProgress> progress_;  // of synchronous slaves' streams

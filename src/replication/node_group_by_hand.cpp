@@ -97,15 +97,13 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
 
     if (!task.force) {
         // What would be refused after the master was silenced is refused before.
+        std::string out_of_reach;
+        const std::vector<HostPort> reachable = co_await members_within_reach(members, &out_of_reach);
         std::vector<FencedPosition> expected;
-        std::vector<HostPort> reachable;
-        for (const Member& member : members) {
-            auto reached = co_await session(member.address);
-            if (!reached.ok()) continue;
-            reachable.push_back(member.address);
-            expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
-        }
-        if (Status enough = enough_fenced(*record_, reachable); !enough.ok()) co_return enough;
+        for (const HostPort& address : reachable)
+            expected.push_back({address, record_->line_of(address), Lsn{}});
+        if (Status enough = enough_fenced(*record_, reachable); !enough.ok())
+            co_return with_reason(enough.error(), out_of_reach);
         auto after = configuration_after(*record_, slave->address, expected, topology, policy());
         if (!after.ok()) co_return after.error();
     }
@@ -166,7 +164,7 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     if (candidate == nullptr) {
         refused =
             Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
-                  "See the coordinator's log for the reason."};
+                  "The old master goes on as it was, if it is alive.", fence_trouble_};
     } else if (!task.force) {
         refused = enough_fenced(*record_, addresses);
         const FencedPosition* best = choose(positions);

@@ -194,23 +194,13 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     } else if (conninfo.empty()) {
         conninfo = stored->value_or("user=" + environment_.settings().login.user);
     }
-    auto on_slave = co_await session(slave.address);
-    if (!on_slave.ok()) co_return on_slave.error();
-    auto on_master = co_await session(upstream);
-    if (!on_master.ok()) co_return on_master.error();
-    // Opening the second session may have ended the first one's object.
-    on_slave = co_await session(slave.address);
-    if (!on_slave.ok()) co_return on_slave.error();
     std::map<std::string, std::string> eased;
     if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
-        std::function<Status(const std::string&)> save = [this,
-                                                          address = slave.address](const std::string& found) {
-            return environment_.store_conninfo(address, found);
-        };
         std::vector<std::string> any_name;
-        auto cut =
-            co_await fence(**on_slave, any_name, record_->system_identifier, save, policy().probe_timeout);
+        auto cut = co_await cut_stream(slave.address, std::move(any_name), policy().probe_timeout);
         if (!cut.ok()) co_return cut.error();
+        auto on_master = co_await session(upstream);
+        if (!on_master.ok()) co_return on_master.error();
         Status prefix = co_await prove_prefix(**on_master, cut->end);
         if (!prefix.ok()) co_return prefix;
         eased = cut->changed;
@@ -218,12 +208,8 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     }
     StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
                     nobody_standby_names(record_->cluster_id)};
-    Status prepared = co_await prepare_slave(**on_slave, **on_master, plan, stream_patience);
+    Status prepared = co_await give_stream(slave.address, upstream, plan, eased, stream_patience);
     if (!prepared.ok()) co_return prepared;
-    if (!eased.empty()) {
-        SettingChanges restored(eased.begin(), eased.end());
-        if (Status done = co_await alter_system(**on_slave, restored); !done.ok()) co_return done;
-    }
     environment_.crash_point("slave streams");
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
              " streams from now on as " + plan.name);

@@ -22,22 +22,8 @@ constexpr Millis promote_timeout{30'000};
 asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
     const std::vector<Member>& members) {
     std::vector<Candidate> fenced;
+    fence_trouble_.clear();
     for (const Member& member : members) {
-        auto slave = co_await session(member.address);
-        if (!slave.ok()) {
-            log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
-                        slave.error().message);
-            continue;
-        }
-        // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of
-        // twice.
-        std::function<Status(const std::string&)> save =
-            [this, address = member.address](const std::string& conninfo) {
-                Status kept = environment_.store_conninfo(address, conninfo);
-                environment_.crash_point("conninfo stored");
-                return kept;
-            };
-        std::function<void()> cut = [this] { environment_.crash_point("stream cut"); };
         // Any name that is recorded for this address, and the catalog's: ALTER ... ID TO renames before it
         // records.
         std::vector<std::string> names;
@@ -47,11 +33,12 @@ asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
             if (const Node* node = surroundings_.topology().find(member.address))
                 names.push_back(standby_name(node->key, record_->epoch));
         }
-        auto result = co_await fence(**slave, std::move(names), record_->system_identifier, std::move(save),
-                                     fence_timeout, std::move(cut));
+        auto result = co_await cut_stream(member.address, std::move(names), fence_timeout);
         if (!result.ok()) {
-            log_warning(key_.to_string() + ": can't fence " + member.address.to_string() + ": " +
-                        result.error().message);
+            const std::string why =
+                "can't fence " + member.address.to_string() + ": " + result.error().message;
+            log_warning(key_.to_string() + ": " + why);
+            fence_trouble_ += (fence_trouble_.empty() ? "" : "; ") + why;
             continue;
         }
         log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
@@ -70,8 +57,6 @@ asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fence
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
     if (record_->pending || record_->epoch != epoch) co_return;
     for (const Candidate& candidate : fenced) {
-        auto slave = co_await session(candidate.member.address);
-        if (!slave.ok()) continue;
         std::string conninfo = candidate.result.conninfo;
         if (conninfo.empty()) {
             auto stored = environment_.stored_conninfo(candidate.member.address);
@@ -80,7 +65,8 @@ asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fence
         // It may have pointed at an older master when it was fenced.
         auto target = conninfo_with(conninfo, conninfo_of(record_->master));
         if (!target.ok() || conninfo.empty()) continue;
-        if (Status undone = co_await unfence(**slave, *target, candidate.result.changed); !undone.ok())
+        Status undone = co_await undo_cut(candidate.member.address, *target, candidate.result.changed);
+        if (!undone.ok())
             log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
                         " stays fenced: " + undone.error().message);
         environment_.crash_point("one unfenced");
@@ -99,15 +85,12 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     const std::vector<Member> members = record_->all_members();
 
     // Reach and candidate before the first cut: a failover that can't succeed must not stop a stream.
-    std::vector<HostPort> reachable;
+    std::string out_of_reach;
+    const std::vector<HostPort> reachable = co_await members_within_reach(members, &out_of_reach);
     std::vector<FencedPosition> expected;
-    for (const Member& member : members) {
-        auto slave = co_await session(member.address);
-        if (!slave.ok()) continue;
-        reachable.push_back(member.address);
-        expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
-    }
-    if (Status enough = enough_fenced(*record_, reachable); !enough.ok()) co_return enough;
+    for (const HostPort& address : reachable) expected.push_back({address, record_->line_of(address), Lsn{}});
+    if (Status enough = enough_fenced(*record_, reachable); !enough.ok())
+        co_return with_reason(enough.error(), out_of_reach);
     const FencedPosition* likely = choose(expected);
     auto after = configuration_after(*record_, likely->address, expected, surroundings_.topology(), policy());
     if (!after.ok()) co_return after.error();
@@ -124,8 +107,9 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     }
     Status enough = enough_fenced(*record_, addresses);
     if (!enough.ok()) {
+        const std::string trouble = fence_trouble_;
         co_await undo_fences(fenced, epoch);
-        co_return enough;
+        co_return with_reason(enough.error(), trouble);
     }
     timing.fenced = Clock::now();
     const HostPort best = choose(positions)->address;
@@ -141,16 +125,19 @@ asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Tim
     const auto seen = surroundings_.observations();
     std::vector<Member> members;
     std::vector<FencedPosition> expected;
-    for (const Node& slave : asynchronous_candidates(*record_, topology, key_)) {
-        auto reached = co_await session(slave.address);
-        const auto known = seen.find(slave.address);
-        if (!reached.ok() || known == seen.end() || !known->second.facts) continue;
-        members.push_back({"", slave.address});
-        expected.push_back(
-            {slave.address, record_->line_of(slave.address), known->second.facts->end_of_wal()});
+    std::vector<Member> candidates;
+    for (const Node& slave : asynchronous_candidates(*record_, topology, key_))
+        candidates.push_back({"", slave.address});
+    std::string out_of_reach;
+    const std::vector<HostPort> reachable = co_await members_within_reach(candidates, &out_of_reach);
+    for (const HostPort& address : reachable) {
+        const auto known = seen.find(address);
+        if (known == seen.end() || !known->second.facts) continue;
+        members.push_back({"", address});
+        expected.push_back({address, record_->line_of(address), known->second.facts->end_of_wal()});
     }
     auto likely = choose_asynchronous(*record_, expected, *end, policy());
-    if (!likely.ok()) co_return likely.error();
+    if (!likely.ok()) co_return with_reason(likely.error(), out_of_reach);
     auto after =
         configuration_after(*record_, likely->chosen.address, expected, surroundings_.topology(), policy());
     if (!after.ok()) co_return after.error();
@@ -168,8 +155,9 @@ asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Tim
     timing.fenced = Clock::now();
     auto choice = choose_asynchronous(*record_, positions, *end, policy());
     if (!choice.ok()) {
+        const std::string trouble = fence_trouble_;
         co_await undo_fences(fenced, epoch);
-        co_return choice.error();
+        co_return with_reason(choice.error(), trouble);
     }
     const std::string missing = std::to_string(choice->missing_bytes);
     cause += "; nobody counts, and pgxc.max_lost_wal allows the asynchronous slave at " +
@@ -328,6 +316,8 @@ asio::awaitable<Status> NodeGroup::restart_as_new_master() {
     request.port = record_->master.port;
     request.timeout = promote_timeout;
     request.library = node_request(NodeRequestKind::Restart, key_, *record_);
+    const auto archive = pending.settings_to_restore.find("restore_command");
+    if (archive != pending.settings_to_restore.end()) request.restore_command = archive->second;
     auto slave = co_await session(pending.listens_at);
     std::unique_ptr<LockSession> owned;
     // Where it doesn't answer it was left stopped, between the two halves of a restart.
@@ -355,15 +345,12 @@ asio::awaitable<Status> NodeGroup::make_way() {
 
 asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
     for (const Member& member : wanted.slaves) {
-        auto follower = co_await session(member.address);
-        if (!follower.ok()) continue;
         auto stored = environment_.stored_conninfo(member.address);
         std::string conninfo = "user=" + environment_.settings().login.user;
         if (stored.ok() && stored->has_value()) conninfo = **stored;
         StreamPlan plan{member.name, conninfo, record_->master, nobody_standby_names(record_->cluster_id)};
-        auto master = co_await session(record_->master);
-        if (!master.ok()) co_return;
-        Status follows = co_await prepare_slave(**follower, **master, plan, Millis(0));
+        std::map<std::string, std::string> as_they_are;
+        Status follows = co_await give_stream(member.address, record_->master, plan, as_they_are, Millis(0));
         if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
     }
 }
@@ -444,7 +431,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         environment_.crash_point("followers pointed");
         server = co_await session(record_->master);
         if (!server.ok()) co_return server.error();
-        Status out = co_await promote_server(**server, promote_timeout);
+        Status out = co_await promote_node(**server, promote_timeout);
         if (!out.ok()) co_return out;
         environment_.crash_point("server promoted");
     } else {
@@ -516,6 +503,11 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
             SettingChanges changes;
             changes.emplace_back("primary_slot_name", std::nullopt);
             for (const auto& [name, value] : pending.settings_to_restore) changes.emplace_back(name, value);
+            // Those went with recovery.conf.
+            const int version = (*server)->server_version();
+            std::erase_if(changes, [version](const auto& change) {
+                return is_in_recovery_conf(version, change.first);
+            });
             if (Status restored = co_await alter_system(**server, changes); !restored.ok())
                 log_warning(key_.to_string() +
                             ": settings changed by the fence are left: " + restored.error().message);

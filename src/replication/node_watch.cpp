@@ -140,7 +140,8 @@ asio::awaitable<void> NodeWatch::run() {
         }
         kicked_ = false;
         const auto began = Clock::now();
-        auto rows = co_await connection_->query(probe_sql(), timing_.probe_timeout);
+        std::string question = probe_sql(connection_->server_version(), connection_->is_superuser());
+        auto rows = co_await connection_->query(std::move(question), timing_.probe_timeout);
         if (stopped_) break;
         if (rows.ok()) {
             auto facts = facts_from(*rows, connection_->server_version());

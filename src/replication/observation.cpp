@@ -6,6 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "replication/promotion_plan.h"
+#include "replication/settings_file.h"
+
 namespace pgxc {
 namespace {
 
@@ -55,6 +58,14 @@ std::string text_in(const nlohmann::json& row, const char* key) {
     return at != row.end() && at->is_string() ? at->get<std::string>() : std::string{};
 }
 
+/// Before PostgreSQL 12. One that can't be read is as good as none: the server doesn't start with it.
+void read_recovery_conf(const std::string& text, ServerFacts& facts) {
+    const auto file = replication::SettingsFile::parse(text, "recovery.conf");
+    if (!file.ok()) return;
+    if (const auto item = file->get("primary_conninfo")) facts.primary_conninfo = item->value;
+    if (const auto item = file->get("primary_slot_name")) facts.primary_slot = item->value;
+}
+
 }  // namespace
 
 void StreamProgress::answered(Lsn flush, Lsn master_flushed, TimePoint at) {
@@ -76,10 +87,10 @@ const StreamSeen* ServerFacts::find_standby(const std::string& name) const {
     return at != standbys.end() ? &*at : nullptr;
 }
 
-const std::string& probe_sql() {
+std::string probe_sql(int server_version, bool superuser) {
     // Whole rows as JSON where the columns differ between versions (pg_stat_wal_receiver.sender_host is of
     // 11).
-    static const std::string sql = R"(
+    static const std::string beginning = R"(
 SELECT pg_catalog.pg_is_in_recovery(),
        (SELECT system_identifier FROM pg_catalog.pg_control_system()),
        CASE WHEN pg_catalog.pg_is_in_recovery()
@@ -90,13 +101,18 @@ SELECT pg_catalog.pg_is_in_recovery(),
        CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() END,
        (SELECT pg_catalog.row_to_json(w) FROM pg_catalog.pg_stat_wal_receiver w),
        pg_catalog.current_setting('synchronous_standby_names'),
-       pg_catalog.current_setting('primary_conninfo', true),
+       )";
+    static const std::string from_settings = R"(pg_catalog.current_setting('primary_conninfo', true),
        pg_catalog.current_setting('primary_slot_name', true),
-       pg_catalog.pg_postmaster_start_time(),
+       )";
+    static const std::string from_recovery_conf =
+        "pg_catalog.pg_read_file('recovery.conf', 0, 1000000, true), NULL,\n";
+    static const std::string end = R"(pg_catalog.pg_postmaster_start_time(),
        (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('application_name', application_name,
                'state', state, 'flush_lsn', flush_lsn, 'replay_lsn', replay_lsn))
           FROM pg_catalog.pg_stat_replication))";
-    return sql;
+    const bool has_recovery_conf = server_version < replication::first_without_recovery_conf;
+    return beginning + (has_recovery_conf && superuser ? from_recovery_conf : from_settings) + end;
 }
 
 Result<ServerFacts> facts_from(Rows& rows, int server_version) {
@@ -105,8 +121,13 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
     ServerFacts facts;
     facts.server_version = server_version;
     facts.standby_names = rows.text(7);
-    facts.primary_conninfo = rows.text(8);
-    facts.primary_slot = rows.text(9);
+    const bool has_recovery_conf = server_version < replication::first_without_recovery_conf;
+    if (has_recovery_conf) {
+        read_recovery_conf(rows.text(8), facts);
+    } else {
+        facts.primary_conninfo = rows.text(8);
+        facts.primary_slot = rows.text(9);
+    }
     facts.started_at = rows.text(10);
     try {
         facts.in_recovery = boolean(rows.text(0));
@@ -123,6 +144,11 @@ Result<ServerFacts> facts_from(Rows& rows, int server_version) {
             facts.sender_port = number_in<std::uint16_t>(receiver, "sender_port");
             const auto timeline = number_in<std::uint32_t>(receiver, "received_tli");
             if (timeline != 0 && facts.streaming()) facts.timeline = TimelineId{timeline};
+            // Of a slave whose recovery.conf may not be read: what its receiver goes by.
+            if (has_recovery_conf && facts.primary_conninfo.empty()) {
+                facts.primary_conninfo = text_in(receiver, "conninfo");
+                facts.primary_slot = text_in(receiver, "slot_name");
+            }
         }
         if (!rows.is_null(11)) {
             const auto standbys = nlohmann::json::parse(rows.text(11));

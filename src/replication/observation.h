@@ -61,8 +61,9 @@ struct ServerFacts {
     friend bool operator==(const ServerFacts&, const ServerFacts&) = default;
 };
 
-/// The one statement that a probe runs; works on PostgreSQL 10 and later.
-[[nodiscard]] const std::string& probe_sql();
+/// The one statement that a probe runs, for PostgreSQL 10 and later. Before 12 a slave's settings are in
+/// recovery.conf, which superusers can read.
+[[nodiscard]] std::string probe_sql(int server_version, bool superuser);
 [[nodiscard]] Result<ServerFacts> facts_from(Rows& rows, int server_version);
 
 /// All that the monitor knows of one node: the newest answer, and the silence or refusal since then.

@@ -7,8 +7,7 @@
 namespace pgxc::replication {
 namespace {
 
-constexpr int oldest_version = 100000;                 // 10
-constexpr int version_without_recovery_conf = 120000;  // 12: signal files, pg_promote()
+constexpr int oldest_version = 100000;  // 10
 
 PromotionStep step(PromotionStepKind kind, std::string reason) {
     PromotionStep result;
@@ -31,6 +30,18 @@ PromotionStep with_port(PromotionStepKind kind, std::uint16_t port, std::string 
     return result;
 }
 
+// Before PostgreSQL 12 a slave follows only its own timeline unless told otherwise (F2): neither another
+// promoted master, nor its own former ones.
+PromotionStep latest_timeline() {
+    return edit(SettingsFileRole::RecoveryConf, "recovery_target_timeline", "latest",
+                "before PostgreSQL 12 it would not leave its timeline otherwise");
+}
+
+bool on_command_line(const PromotionFacts& facts, std::string_view setting) {
+    return std::any_of(facts.command_line_settings.begin(), facts.command_line_settings.end(),
+                       [&](const std::string& name) { return same_setting(name, setting); });
+}
+
 Error cannot(const PromotionFacts& facts, std::string_view why, std::string hint, std::string detail = {}) {
     return {sqlstate::object_not_in_prerequisite_state,
             "cannot promote " + facts.node + ": " + std::string(why), std::move(hint), std::move(detail)};
@@ -38,7 +49,7 @@ Error cannot(const PromotionFacts& facts, std::string_view why, std::string hint
 
 // Ends the plan of a server that runs as a slave: make it the master.
 void add_promotion(PromotionPlan& plan, const PromotionFacts& facts) {
-    if (facts.server_version_num >= version_without_recovery_conf) {
+    if (facts.server_version_num >= first_without_recovery_conf) {
         plan.steps.push_back(step(PromotionStepKind::PromoteBySql, "the server has pg_promote()"));
     } else {
         plan.steps.push_back(
@@ -66,6 +77,8 @@ std::string_view to_word(PromotionStepKind kind) {
     switch (kind) {
         case PromotionStepKind::EditSetting:
             return "edit setting";
+        case PromotionStepKind::RemoveSetting:
+            return "remove setting";
         case PromotionStepKind::ReplaceStandbySignal:
             return "replace standby.signal by recovery.signal";
         case PromotionStepKind::RestartServer:
@@ -98,7 +111,7 @@ std::vector<PromotionStep> PromotionPlan::file_steps() const {
 Result<PromotionPlan> plan_promotion(const PromotionFacts& facts) {
     const std::uint16_t port = facts.wanted_port == 0 ? facts.listens_on_port : facts.wanted_port;
     const bool port_changes = port != facts.listens_on_port;
-    const bool has_recovery_conf = facts.server_version_num < version_without_recovery_conf;
+    const bool has_recovery_conf = facts.server_version_num < first_without_recovery_conf;
 
     if (facts.server_version_num < oldest_version) {
         return Error(sqlstate::feature_not_supported,
@@ -147,10 +160,7 @@ Result<PromotionPlan> plan_promotion(const PromotionFacts& facts) {
                       other_way + " By hand: sudo systemctl restart " + facts.systemd_unit);
     }
     if (port_changes) {
-        const bool on_command_line =
-            std::any_of(facts.command_line_settings.begin(), facts.command_line_settings.end(),
-                        [](const std::string& name) { return same_setting(name, "port"); });
-        if (on_command_line) {
+        if (on_command_line(facts, "port")) {
             return cannot(facts, "its port is set on the command line of its server, which beats every file",
                           "Start that server without -p and -c port=..., with the port in postgresql.conf.");
         }
@@ -160,7 +170,14 @@ Result<PromotionPlan> plan_promotion(const PromotionFacts& facts) {
 
     // F1: just leaving recovery by a restart stays on the old timeline, where nobody could tell the histories
     // apart. Archive recovery that ends takes a new one, but the server refuses it without a restore_command.
-    const bool ends_by_itself = facts.has_restore_command && !facts.has_recovery_target;
+    const bool has_restore_command = facts.has_restore_command || !facts.restore_command.empty();
+    const bool ends_by_itself = has_restore_command && !facts.has_recovery_target;
+    if (has_recovery_conf) plan.steps.push_back(latest_timeline());
+    if (ends_by_itself && !facts.restore_command.empty()) {
+        plan.steps.push_back(
+            edit(has_recovery_conf ? SettingsFileRole::RecoveryConf : SettingsFileRole::WhereEffective,
+                 "restore_command", facts.restore_command, "the fence has taken it away"));
+    }
     if (ends_by_itself && has_recovery_conf) {
         plan.steps.push_back(edit(SettingsFileRole::RecoveryConf, "standby_mode", "off",
                                   "with a restore_command recovery then ends on a new timeline"));
@@ -177,6 +194,46 @@ Result<PromotionPlan> plan_promotion(const PromotionFacts& facts) {
     } else {
         add_promotion(plan, facts);
     }
+    return plan;
+}
+
+Result<PromotionPlan> plan_stream_restart(const PromotionFacts& facts,
+                                          const std::vector<StreamSetting>& settings) {
+    const auto refuse = [&](std::string_view why, std::string hint, std::string detail = {}) {
+        return Error(
+            sqlstate::object_not_in_prerequisite_state,
+            facts.node + " runs PostgreSQL " + std::to_string(facts.server_version_num / 10000) +
+                ", which must be restarted to stream from elsewhere or not at all: " + std::string(why),
+            std::move(hint), std::move(detail));
+    };
+    const bool has_recovery_conf = facts.server_version_num < first_without_recovery_conf;
+    const std::string file = has_recovery_conf ? "recovery.conf" : "postgresql.auto.conf";
+    if (!facts.files_reachable)
+        return refuse("its files are not within reach",
+                      "Change primary_conninfo and primary_slot_name in " + file +
+                          " there by hand and restart it, or use PostgreSQL 13 or later.",
+                      facts.files_unreachable_because);
+    if (!facts.systemd_unit.empty())
+        return refuse("systemd runs it (" + facts.systemd_unit + ") and must restart it",
+                      "Change primary_conninfo and primary_slot_name in " + file +
+                          " there by hand, then: sudo systemctl restart " + facts.systemd_unit);
+    PromotionPlan plan;
+    if (has_recovery_conf) plan.steps.push_back(latest_timeline());
+    for (const StreamSetting& setting : settings) {
+        if (!has_recovery_conf && on_command_line(facts, setting.name))
+            return refuse(setting.name + " is set on its command line, which beats every file",
+                          "Start that server without -c " + setting.name + "=...");
+        // recovery.conf has no "empty": a primary_conninfo of '' would be a connection to the default port.
+        const bool removed = !setting.value && has_recovery_conf;
+        PromotionStep change = step(
+            removed ? PromotionStepKind::RemoveSetting : PromotionStepKind::EditSetting, "read at its start");
+        change.file = has_recovery_conf ? SettingsFileRole::RecoveryConf : SettingsFileRole::WhereEffective;
+        change.name = setting.name;
+        if (setting.value) change.value = *setting.value;
+        plan.steps.push_back(std::move(change));
+    }
+    plan.steps.push_back(with_port(PromotionStepKind::RestartServer, facts.listens_on_port,
+                                   "it comes up as a slave with these settings"));
     return plan;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,9 @@ struct PromotionFacts {
     std::uint16_t wanted_port = 0;  // 0: stays as it is
     /// restore_command is effective now. (Fencing clears it, F9: then it is not.)
     bool has_restore_command = false;
+    /// The restore_command that the fence has taken away, to be put back with the restart that ends recovery;
+    /// it counts as has_restore_command. Empty: none.
+    std::string restore_command;
     /// Any recovery_target* is set: recovery would stop there instead of at the end of WAL.
     bool has_recovery_target = false;
     bool files_reachable = false;  // on this host, readable, and of the same OS user
@@ -35,6 +39,7 @@ struct PromotionFacts {
 
 enum class PromotionStepKind : std::uint8_t {
     EditSetting,           // set `name` to `value` in `file`
+    RemoveSetting,         // no line of `name` in `file`
     ReplaceStandbySignal,  // recovery.signal in the place of standby.signal
     RestartServer,         // pg_ctl, mode fast; it will listen on `port`
     WaitForPort,           // until the server answers on `port`
@@ -52,8 +57,8 @@ enum class SettingsFileRole : std::uint8_t {
 
 struct PromotionStep {
     PromotionStepKind kind = PromotionStepKind::WaitForPromotion;
-    SettingsFileRole file = SettingsFileRole::WhereEffective;  // EditSetting
-    std::string name;                                          // EditSetting
+    SettingsFileRole file = SettingsFileRole::WhereEffective;  // EditSetting, RemoveSetting
+    std::string name;                                          // EditSetting, RemoveSetting
     std::string value;                                         // EditSetting
     std::uint16_t port = 0;                                    // RestartServer, WaitForPort
     std::string reason;
@@ -71,5 +76,20 @@ struct PromotionPlan {
 /// Decides. Every plan ends on a new timeline (F1). Errors: 0A000 too old; 55000 can't be done so, with a
 /// HINT that tells what can.
 [[nodiscard]] Result<PromotionPlan> plan_promotion(const PromotionFacts& facts);
+
+/// Releases before this one read where they stream from only when they start; before 12 from recovery.conf.
+inline constexpr int first_with_reloadable_stream = 130000;
+inline constexpr int first_without_recovery_conf = 120000;
+
+/// A setting of a slave's stream and its value; nullopt: not set at all.
+struct StreamSetting {
+    std::string name;
+    std::optional<std::string> value;
+};
+/// The restart by which a slave before PostgreSQL 13 learns other settings of its stream. It stays a slave on
+/// its port. Before 12 recovery_target_timeline = 'latest' is among them, without which it could not follow a
+/// promoted master. Errors as of plan_promotion.
+[[nodiscard]] Result<PromotionPlan> plan_stream_restart(const PromotionFacts& facts,
+                                                        const std::vector<StreamSetting>& settings);
 
 }  // namespace pgxc::replication

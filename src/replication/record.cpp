@@ -199,6 +199,8 @@ std::string to_json(const Record& record) {
         configurations.push_back(configuration_json(configuration));
     json formers = json::array();
     for (const FormerMaster& former : record.formers) formers.push_back(former_json(former));
+    json restarting = json::object();
+    for (const auto& [address, place] : record.restarting) restarting[address] = place_json(place);
     const json value = {{"generation", record.generation},
                         {"claim", record.claim},
                         {"claim_owner", record.claim_owner},
@@ -213,7 +215,8 @@ std::string to_json(const Record& record) {
                         {"lines", record.lines},
                         {"pending", record.pending ? pending_json(*record.pending) : json(nullptr)},
                         {"place", place_json(record.place)},
-                        {"formers", formers}};
+                        {"formers", formers},
+                        {"restarting", restarting}};
     // Causes and settings quote what servers say, which an SQL_ASCII database sends in any encoding: a
     // character that is replaced does less harm than a record that can't be written.
     return value.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -244,6 +247,8 @@ Result<Record> record_from_json(const std::string& text) {
         record.place = place_from(value.at("place"));
         for (const json& former : value.at("formers").get_ref<const json::array_t&>())
             record.formers.push_back(former_from(former));
+        for (const auto& [address, place] : value.at("restarting").get_ref<const json::object_t&>())
+            record.restarting[address] = place_from(place);
         if (!plausible(record))
             return Error{"XX001", "the arbiter's record is damaged: its configurations make no sense"};
         return record;

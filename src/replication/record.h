@@ -98,6 +98,8 @@ struct Record {
     std::optional<PendingPromotion> pending;
     ServerPlace place;  // of the master's files
     std::vector<FormerMaster> formers;
+    /// address -> where the files are of a slave whose restart was begun: who finds it stopped starts it.
+    std::map<std::string, ServerPlace> restarting;
 
     [[nodiscard]] const Configuration& wanted() const { return configurations.back(); }
     /// Every slave that some listed configuration counts, each address once.

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
+#include "replication/promotion_plan.h"
+
 namespace pgxc {
 namespace {
-
-constexpr int first_with_reloadable_conninfo = 130000;
 
 std::string at(NodeKey key, const HostPort& address) {
     return key.to_string() + " (" + address.to_string() + ")";
@@ -63,6 +63,27 @@ Status check_upstream_role(const SlaveCandidate& candidate) {
                      (candidate.master_is_slave ? " is registered as a slave but is not in recovery"
                                                 : " is registered as a master but is in recovery"),
                  "See pgxc_node_status, and repair that node first."};
+}
+
+/// Does it stream as it would have to, though nobody here can have it do so?
+bool counts_by_hand(const SlaveCandidate& candidate) {
+    const NodeFacts& slave = candidate.slave_facts;
+    return slave.application_name == candidate.counting_name &&
+           slave.primary_slot_name == candidate.counting_name;
+}
+
+/// What an administrator has to write for a slave whose files can't be reached.
+std::string by_hand(const SlaveCandidate& candidate) {
+    const NodeFacts& slave = candidate.slave_facts;
+    const bool recovery_conf = slave.server_version_num < replication::first_without_recovery_conf;
+    const std::string& name = candidate.counting_name;
+    std::string text = "By hand: on " + at(candidate.master, candidate.master_address) +
+                       " SELECT pg_create_physical_replication_slot('" + name + "', true); in " +
+                       (recovery_conf ? "recovery.conf" : "postgresql.auto.conf") + " of " +
+                       at(candidate.slave, candidate.slave_address) + " primary_slot_name = '" + name +
+                       "', in primary_conninfo there application_name=" + name;
+    if (recovery_conf) text += ", and recovery_target_timeline = 'latest'";
+    return text + "; restart it and register it again. Each promotion needs that anew.";
 }
 
 }  // namespace
@@ -159,6 +180,10 @@ Status check_synchronous(const SlaveCandidate& candidate) {
     if (master.wal_level != "replica" && master.wal_level != "logical")
         return refuse("wal_level of " + master_name + " is " + master.wal_level,
                       "Set wal_level = replica there and restart it.");
+    if (candidate.files_out_of_reach && !counts_by_hand(candidate)) {
+        const Error& why = *candidate.files_out_of_reach;
+        return Error{why.sqlstate, why.message, by_hand(candidate), why.detail};
+    }
     const bool has_stream = stream_of(candidate) != nullptr;
     if (master.max_wal_senders - master.walsenders < (has_stream ? 0 : 1) || master.max_wal_senders == 0)
         return refuse("no WAL sender of " + master_name + " is free: max_wal_senders is " +
@@ -176,12 +201,17 @@ std::vector<Error> registration_warnings(const SlaveCandidate& candidate, Replic
     const auto warn = [&](const std::string& message, const std::string& hint, const std::string& detail) {
         warnings.emplace_back("01000", message, hint, detail);
     };
-    const int version = candidate.slave_facts.server_version_num;
-    if (replication == Replication::Synchronous && version < first_with_reloadable_conninfo)
+    if (candidate.files_out_of_reach && replication == Replication::Synchronous)
         warn("no automatic failover to " + candidate.slave.to_string() + ", which runs PostgreSQL " +
-                 version_text(version),
-             "Use PostgreSQL 13 or later, or promote by hand.",
-             "Before 13 a slave cannot be cut off from its master without a restart.");
+                 version_text(candidate.slave_facts.server_version_num),
+             "Use PostgreSQL 13 or later, or promote by hand on its host.",
+             candidate.files_out_of_reach->message + ".");
+    else if (candidate.files_out_of_reach)
+        warn(candidate.slave.to_string() + ", which runs PostgreSQL " +
+                 version_text(candidate.slave_facts.server_version_num) +
+                 ", does not follow a new master by itself",
+             "Use PostgreSQL 13 or later, or change its primary_conninfo by hand after each promotion.",
+             candidate.files_out_of_reach->message + ".");
     if (replication == Replication::Synchronous &&
         commits_may_not_wait_after_start(candidate.master_facts.server_version_num))
         warn(candidate.master.to_string() + " runs PostgreSQL " +

@@ -22,6 +22,9 @@ struct SlaveCandidate {
     NodeFacts master_facts;
     bool leads_to_master = false;           // leads_to(upstream, slave_address, master_address)
     std::optional<NodeKey> leads_to_other;  // the registered node that it leads to instead
+    std::string counting_name;              // application_name and slot under which it would count
+    /// Why its stream can't be changed from here; only of a slave before 13, whose files that takes.
+    std::optional<Error> files_out_of_reach;
 };
 
 /// The stream of this slave in its master's pg_stat_replication; nullptr if it can't be told.
@@ -39,7 +42,8 @@ struct SlaveCandidate {
 /// What the master says the slave really is. A name that several streams share tells nothing: asynchronous,
 /// then, is the answer that promises nothing.
 [[nodiscard]] Replication replication_seen(const SlaveCandidate& candidate);
-/// Can both servers be set up for synchronous replication?
+/// Can both servers be set up for synchronous replication? A slave before 13 out of reach can where it has
+/// been set up by hand.
 [[nodiscard]] Status check_synchronous(const SlaveCandidate& candidate);
 /// What works less well than it could: WARNINGs.
 [[nodiscard]] std::vector<Error> registration_warnings(const SlaveCandidate& candidate,

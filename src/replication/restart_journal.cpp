@@ -79,7 +79,8 @@ std::string journal_text(const RestartJournal& journal) {
     for (const auto& file : journal.files) {
         Json changes = Json::array();
         for (const auto& change : file.changes) {
-            Json entry{{"name", bytes_to_utf8(change.name)}, {"new_value", bytes_to_utf8(change.new_value)}};
+            Json entry{{"name", bytes_to_utf8(change.name)}};
+            if (change.new_value) entry["new_value"] = bytes_to_utf8(*change.new_value);
             if (change.old_value) entry["old_value"] = bytes_to_utf8(*change.old_value);
             changes.push_back(std::move(entry));
         }
@@ -114,7 +115,9 @@ Result<std::string> text_without_changes(const FileEdit& edit, std::string curre
     if (!settings) return std::move(settings).error();
     for (const auto& change : edit.changes) {
         const auto now = settings->get(change.name);
-        if (!now || now->value != change.new_value) continue;  // changed again by somebody: no longer ours
+        // Changed again by somebody: no longer ours.
+        if (now.has_value() != change.new_value.has_value()) continue;
+        if (now && now->value != *change.new_value) continue;
         if (change.old_value) {
             if (auto set = settings->set(change.name, *change.old_value); !set) return std::move(set).error();
         } else {
@@ -167,7 +170,9 @@ Result<std::optional<RestartJournal>> read_journal(const std::string& data_direc
             for (const auto& entry : file.at("changes")) {
                 FileEdit::Change change;
                 change.name = utf8_to_bytes(entry.at("name").get<std::string>());
-                change.new_value = utf8_to_bytes(entry.at("new_value").get<std::string>());
+                if (entry.contains("new_value")) {
+                    change.new_value = utf8_to_bytes(entry.at("new_value").get<std::string>());
+                }
                 if (entry.contains("old_value")) {
                     change.old_value = utf8_to_bytes(entry.at("old_value").get<std::string>());
                 }
@@ -193,6 +198,10 @@ Status write_journal(const std::string& data_directory, const RestartJournal& jo
     return replace_file_durably(journal_path(data_directory), journal_text(journal));
 }
 
+Status check_journal_writable(const std::string& data_directory, const RestartJournal& journal) {
+    return check_replaceable(journal_path(data_directory), journal_text(journal));
+}
+
 Status remove_journal(const std::string& data_directory) {
     if (auto removed = remove_file_durably(journal_path(data_directory)); !removed)
         return std::move(removed).error();
@@ -207,7 +216,6 @@ bool is_promoted_already(const std::string& data_directory, const RestartJournal
     return !exists(recovery_conf_path(data_directory));
 }
 
-// first.
 Status restore_files(const std::string& data_directory, const RestartJournal& journal) {
     Status first;
     const auto note = [&first](Status status) {

@@ -17,7 +17,7 @@ namespace pgxc::replication {
 struct FileEdit {
     struct Change {
         std::string name;
-        std::string new_value;
+        std::optional<std::string> new_value;  // nothing: every line of it is taken out
         std::optional<std::string> old_value;  // nothing: the setting wasn't in that file
     };
     std::string path;
@@ -47,6 +47,8 @@ struct RestartJournal {
 /// Nothing where there is none. F0000 for one that can't be read: then a person has to look.
 [[nodiscard]] Result<std::optional<RestartJournal>> read_journal(const std::string& data_directory);
 [[nodiscard]] Status write_journal(const std::string& data_directory, const RestartJournal& journal);
+/// Could it be written? Leaves nothing behind.
+[[nodiscard]] Status check_journal_writable(const std::string& data_directory, const RestartJournal& journal);
 [[nodiscard]] Status remove_journal(const std::string& data_directory);
 
 /// Has the server, started with the new files, already ended recovery by itself? It removes recovery.signal

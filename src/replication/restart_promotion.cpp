@@ -74,6 +74,10 @@ Result<std::string> file_to_edit(const ServerFiles& server, const PromotionStep&
     return file;
 }
 
+bool edits(const PromotionStep& step) {
+    return step.kind == PromotionStepKind::EditSetting || step.kind == PromotionStepKind::RemoveSetting;
+}
+
 Status add_edit(const ServerFiles& server, const PromotionStep& step, std::vector<FileEdit>& files) {
     auto path = file_to_edit(server, step);
     if (!path) return std::move(path).error();
@@ -87,9 +91,14 @@ Status add_edit(const ServerFiles& server, const PromotionStep& step, std::vecto
     auto settings = SettingsFile::parse(found->new_text, *path);
     if (!settings) return std::move(settings).error();
     if (settings->error() != nullptr) return *settings->error();
-    FileEdit::Change change{step.name, step.value, std::nullopt};
+    FileEdit::Change change{step.name, std::nullopt, std::nullopt};
     if (const auto old = settings->get(step.name)) change.old_value = old->value;
-    if (auto set = settings->set(step.name, step.value); !set) return set;
+    if (step.kind == PromotionStepKind::RemoveSetting) {
+        settings->remove(step.name);
+    } else {
+        change.new_value = step.value;
+        if (auto set = settings->set(step.name, step.value); !set) return set;
+    }
     found->new_text = settings->text();
     found->changes.push_back(std::move(change));
     return {};
@@ -98,13 +107,14 @@ Status add_edit(const ServerFiles& server, const PromotionStep& step, std::vecto
 // Does the server, starting now, see what the plan wants?
 Status verify_edits(const ServerFiles& server, const std::vector<PromotionStep>& steps) {
     for (const auto& step : steps) {
-        if (step.kind != PromotionStepKind::EditSetting) continue;
+        if (!edits(step)) continue;
+        const bool removed = step.kind == PromotionStepKind::RemoveSetting;
         const bool recovery_conf = step.file == SettingsFileRole::RecoveryConf;
         auto place =
             locate_setting(recovery_conf ? recovery_conf_path(server.data_directory) : server.config_file,
                            recovery_conf ? std::string{} : auto_conf_path(server), step.name);
         if (!place) return std::move(place).error();
-        if (!*place || (*place)->value != step.value) {
+        if (removed ? place->has_value() : !*place || (*place)->value != step.value) {
             return Error(sqlstate::config_file_error,
                          "setting \"" + step.name + "\" did not take effect in the files of the server",
                          "Look at the include directives of \"" + server.config_file + "\".",
@@ -576,7 +586,7 @@ Result<RestartPromotion> RestartPromotion::prepare(ServerFiles server, const Pro
         journal.old_start_time = files.postmaster->start_time;
     }
     for (const auto& step : steps) {
-        if (step.kind == PromotionStepKind::EditSetting) {
+        if (edits(step)) {
             if (auto added = add_edit(files, step, journal.files); !added) return std::move(added).error();
             if (step.file == SettingsFileRole::RecoveryConf && same_setting(step.name, "standby_mode")) {
                 journal.ends_by_itself = true;
@@ -670,6 +680,19 @@ void RestartPromotion::advance(TimePoint now) {
         case Phase::Failed:
             break;
     }
+}
+
+Status check_restart(const ServerFiles& server, const PromotionPlan& plan) {
+    if (auto checked = check_server(server, 0); !checked) return checked;
+    RestartJournal journal;
+    for (const auto& step : plan.file_steps()) {
+        if (!edits(step)) continue;
+        if (auto added = add_edit(server, step, journal.files); !added) return added;
+    }
+    for (const auto& file : journal.files) {
+        if (auto can = check_replaceable(file.path, file.new_text); !can) return can;
+    }
+    return check_journal_writable(server.data_directory, journal);
 }
 
 Status run_restart_promotion(ServerFiles server, const PromotionPlan& plan, RestartOptions options,

@@ -82,6 +82,11 @@ class RestartPromotion {
     std::unique_ptr<State> state_;
 };
 
+/// Could prepare() edit the files that this plan changes? Writes each new text beside its file, as prepare()
+/// would, and removes it again: what is refused (permissions, a full disk, a syntax error in the file) is
+/// known before anything is begun. Whether the port is free is another question.
+[[nodiscard]] Status check_restart(const ServerFiles& server, const PromotionPlan& plan);
+
 /// Is anything listening where this server would, if it were restarted on that port? 55006 if so.
 [[nodiscard]] Status check_port_is_free(const PostmasterPid& postmaster, std::uint16_t port);
 

@@ -5,12 +5,16 @@
 #include <asio/use_awaitable.hpp>
 #include <utility>
 
+#include "base/limits.h"
+#include "replication/durable_file.h"
 #include "replication/library_call.h"
 #include "replication/node_effects.h"
 #include "replication/pg_ctl.h"
 #include "replication/process_runner.h"
 #include "replication/process_wait.h"
+#include "replication/restart_journal.h"
 #include "replication/restart_promotion.h"
+#include "replication/settings_file.h"
 
 namespace pgxc {
 namespace {
@@ -42,8 +46,26 @@ Result<ServerFiles> files_within_reach(const ServerSays& says, bool runs) {
     return files;
 }
 
-/// Looks at the files of a server and plans its restart.
-Result<Inspected> look_at_files(const ServerSays& says, std::uint16_t port, bool runs) {
+/// What recovery.conf, which no setting shows, says of the end of recovery.
+Status read_recovery_conf(const ServerFiles& files, PromotionFacts& facts) {
+    auto text = read_file(recovery_conf_path(files.data_directory), limits::max_settings_file_bytes);
+    if (!text.ok()) return {};  // a master, or a slave that was just promoted
+    auto settings = SettingsFile::parse(std::move(*text), recovery_conf_path(files.data_directory));
+    if (!settings.ok()) return settings.error();
+    if (settings->error() != nullptr) return *settings->error();
+    const auto is_set = [&](std::string_view name) {
+        const auto item = settings->get(name);
+        return item && !item->value.empty();
+    };
+    facts.has_restore_command = is_set("restore_command");
+    facts.has_recovery_target = is_set("recovery_target") || is_set("recovery_target_name") ||
+                                is_set("recovery_target_time") || is_set("recovery_target_xid") ||
+                                is_set("recovery_target_lsn");
+    return {};
+}
+
+/// What the plan of a restart on that port needs; the files' part comes with look_at_files().
+PromotionFacts restart_facts(const ServerSays& says, std::uint16_t port) {
     PromotionFacts facts;
     facts.node = "node at " + says.address.to_string();
     facts.method = PromotionMethod::Restart;
@@ -52,21 +74,60 @@ Result<Inspected> look_at_files(const ServerSays& says, std::uint16_t port, bool
     facts.wanted_port = port;
     facts.server_version_num = says.version_num;
     facts.has_restore_command = says.has_restore_command;
+    facts.restore_command = says.restore_command;
     facts.has_recovery_target = says.has_recovery_target;
     facts.data_directory = says.place.data_directory;
+    return facts;
+}
+
+/// Looks at the files of a server, and adds what they say to what it says itself.
+Result<ServerFiles> look_at_files(const ServerSays& says, PromotionFacts& facts, bool runs) {
     auto files = files_within_reach(says, runs);
     facts.files_reachable = files.ok();
-    if (files.ok()) {
-        if (facts.server_version_num == 0) facts.server_version_num = files->major_version * 10000;
-        facts.systemd_unit = says.managed_by.empty() ? files->systemd_unit : says.managed_by;
-        for (const CommandLineSetting& setting : command_line_settings(files->arguments))
-            facts.command_line_settings.push_back(setting.name);
-    } else {
+    if (!files.ok()) {
         facts.files_unreachable_because = files.error().message;
+        return files;
     }
-    auto plan = plan_promotion(facts);
+    if (facts.server_version_num == 0) facts.server_version_num = files->major_version * 10000;
+    facts.systemd_unit = says.managed_by.empty() ? files->systemd_unit : says.managed_by;
+    for (const CommandLineSetting& setting : command_line_settings(files->arguments))
+        facts.command_line_settings.push_back(setting.name);
+    if (facts.server_version_num < first_without_recovery_conf) {
+        if (Status read = read_recovery_conf(*files, facts); !read.ok()) return read.error();
+    }
+    return files;
+}
+
+/// A plan can be refused with the files out of reach, and then tells it better than they do.
+Result<Inspected> inspected(Result<ServerFiles> files, Result<PromotionPlan> plan) {
     if (!plan.ok()) return plan.error();
+    if (!files.ok()) return files.error();
     return Inspected{std::move(*files), std::move(*plan)};
+}
+
+Result<Inspected> look_for_promotion(const ServerSays& says, std::uint16_t port, bool runs) {
+    PromotionFacts facts = restart_facts(says, port);
+    auto files = look_at_files(says, facts, runs);
+    auto plan = plan_promotion(facts);
+    return inspected(std::move(files), std::move(plan));
+}
+
+/// A restart that it stays a slave in.
+Result<Inspected> look_for_slave_restart(const ServerSays& says, const std::vector<StreamSetting>& settings,
+                                         bool runs) {
+    PromotionFacts facts = restart_facts(says, says.address.port);
+    auto files = look_at_files(says, facts, runs);
+    auto plan = plan_stream_restart(facts, settings);
+    return inspected(std::move(files), std::move(plan));
+}
+
+/// With whatever settings: could it be had at all?
+Status check_slave_restart(const ServerSays& says) {
+    const std::vector<StreamSetting> settings{{"primary_conninfo", std::nullopt},
+                                              {"primary_slot_name", std::nullopt}};
+    auto found = look_for_slave_restart(says, settings, true);
+    if (!found.ok()) return found.error();
+    return check_restart(found->files, found->plan);
 }
 
 asio::awaitable<Result<ServerSays>> ask(LockSession& server) {
@@ -91,6 +152,43 @@ asio::awaitable<Result<ServerSays>> ask(LockSession& server) {
     co_return says;
 }
 
+/// Runs a restart to its end; the claim is checked directly before each pg_ctl.
+asio::awaitable<Status> drive(Inspected inspected, RestartOptions options,
+                              std::function<asio::awaitable<Status>()> claim_is_newest,
+                              std::function<void()> before_stop) {
+    auto restart = RestartPromotion::prepare(std::move(inspected.files), inspected.plan, std::move(options));
+    if (!restart.ok()) co_return restart.error();
+    using Phase = RestartPromotion::Phase;
+    Status lost;
+    for (;;) {
+        switch (restart->phase()) {
+            case Phase::ReadyToStop:
+            case Phase::ReadyToStart: {
+                lost = co_await claim_is_newest();
+                if (!lost.ok()) {
+                    restart->abandon(Clock::now());
+                } else if (restart->phase() == Phase::ReadyToStop) {
+                    before_stop();
+                    restart->stop(Clock::now());
+                } else {
+                    restart->start(Clock::now());
+                }
+                break;
+            }
+            case Phase::Stopping:
+            case Phase::Starting:
+            case Phase::RollingBack:
+                co_await wait_for_event_on(restart->event_fd(), restart->next_wakeup());
+                restart->advance(Clock::now());
+                break;
+            case Phase::Done:
+                co_return Status{};
+            case Phase::Failed:
+                co_return lost.ok() ? Status{restart->error()} : lost;
+        }
+    }
+}
+
 /// Is our library there, and needed, because the files are out of reach?
 asio::awaitable<Result<bool>> needs_library(LockSession& server, ServerSays says) {
     if (files_within_reach(says, true).ok()) co_return false;
@@ -100,9 +198,10 @@ asio::awaitable<Result<bool>> needs_library(LockSession& server, ServerSays says
 }  // namespace
 
 Status can_restart_here(const ServerSays& says, std::uint16_t port) {
-    auto inspected = look_at_files(says, port, true);
-    if (!inspected.ok()) return inspected.error();
-    const PostmasterPid& postmaster = *inspected->files.postmaster;
+    auto found = look_for_promotion(says, port, true);
+    if (!found.ok()) return found.error();
+    if (Status can = check_restart(found->files, found->plan); !can.ok()) return can;
+    const PostmasterPid& postmaster = *found->files.postmaster;
     if (port == postmaster.port) return {};
     return check_port_is_free(postmaster, port);
 }
@@ -154,6 +253,7 @@ asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, Rest
                                              Clock::now() + request.timeout + library_grace);
         }
     }
+    says.restore_command = request.restore_command;
     const bool runs = server != nullptr;
     // A fast stop waits for nobody, but a session of ours would be told by a FATAL: end it first.
     std::function<void()> before_stop = [&server] { server.reset(); };
@@ -164,42 +264,91 @@ asio::awaitable<Status> restart_server(std::unique_ptr<LockSession> server, Rest
 asio::awaitable<Status> restart_server_here(ServerSays says, bool runs, std::uint16_t port, Millis timeout,
                                             std::function<asio::awaitable<Status>()> claim_is_newest,
                                             std::function<void()> before_stop) {
-    auto inspected = look_at_files(says, port, runs);
-    if (!inspected.ok()) co_return inspected.error();
+    auto found = look_for_promotion(says, port, runs);
+    if (!found.ok()) co_return found.error();
     RestartOptions options;
     options.intent = "promotion of the node at " + says.address.to_string();
     options.start_timeout = timeout;
-    auto restart = RestartPromotion::prepare(std::move(inspected->files), inspected->plan, options);
-    if (!restart.ok()) co_return restart.error();
-    using Phase = RestartPromotion::Phase;
-    Status lost;
-    for (;;) {
-        switch (restart->phase()) {
-            case Phase::ReadyToStop:
-            case Phase::ReadyToStart: {
-                lost = co_await claim_is_newest();
-                if (!lost.ok()) {
-                    restart->abandon(Clock::now());
-                } else if (restart->phase() == Phase::ReadyToStop) {
-                    before_stop();
-                    restart->stop(Clock::now());
-                } else {
-                    restart->start(Clock::now());
-                }
-                break;
-            }
-            case Phase::Stopping:
-            case Phase::Starting:
-            case Phase::RollingBack:
-                co_await wait_for_event_on(restart->event_fd(), restart->next_wakeup());
-                restart->advance(Clock::now());
-                break;
-            case Phase::Done:
-                co_return Status{};
-            case Phase::Failed:
-                co_return lost.ok() ? Status{restart->error()} : lost;
-        }
-    }
+    co_return co_await drive(std::move(*found), std::move(options), std::move(claim_is_newest),
+                             std::move(before_stop));
+}
+
+asio::awaitable<Status> can_restart_slave(LockSession& slave) {
+    auto says = co_await ask(slave);
+    if (!says.ok()) co_return says.error();
+    co_return check_slave_restart(*says);
+}
+
+Status can_restart_slave(const ServerPlace& place, const HostPort& address, int server_version_num,
+                         std::uint64_t system_identifier) {
+    ServerSays says;
+    says.place = place;
+    says.address = address;
+    says.version_num = server_version_num;
+    says.system_identifier = std::to_string(system_identifier);
+    return check_slave_restart(says);
+}
+
+asio::awaitable<Status> restart_slave(std::unique_ptr<LockSession> slave, std::vector<StreamSetting> settings,
+                                      Millis timeout,
+                                      std::function<asio::awaitable<Status>(ServerPlace)> intent,
+                                      std::function<asio::awaitable<Status>()> claim_is_newest) {
+    auto says = co_await ask(*slave);
+    if (!says.ok()) co_return says.error();
+    auto found = look_for_slave_restart(*says, settings, true);
+    if (!found.ok()) co_return found.error();
+    if (Status can = check_restart(found->files, found->plan); !can.ok()) co_return can;
+    if (Status intended = co_await intent(says->place); !intended.ok()) co_return intended;
+    RestartOptions options;
+    options.intent = "another stream of the node at " + says->address.to_string();
+    options.start_timeout = timeout;
+    // As in restart_server().
+    std::function<void()> before_stop = [&slave] { slave.reset(); };
+    co_return co_await drive(std::move(*found), std::move(options), std::move(claim_is_newest),
+                             std::move(before_stop));
+}
+
+asio::awaitable<Status> start_stopped_slave(ServerPlace place, HostPort address,
+                                            std::uint64_t system_identifier, Millis timeout,
+                                            std::function<asio::awaitable<Status>()> claim_is_newest) {
+    ServerSays says;
+    says.place = std::move(place);
+    says.address = address;
+    says.system_identifier = std::to_string(system_identifier);
+    const std::vector<StreamSetting> as_they_are;
+    auto found = look_for_slave_restart(says, as_they_are, false);
+    if (!found.ok()) co_return found.error();
+    if (found->files.postmaster) co_return Status{};
+    RestartOptions options;
+    options.intent = "start of the node at " + address.to_string();
+    options.start_timeout = timeout;
+    std::function<void()> before_stop = [] {};
+    co_return co_await drive(std::move(*found), std::move(options), std::move(claim_is_newest),
+                             std::move(before_stop));
+}
+
+asio::awaitable<Status> promote_by_pg_ctl(LockSession& slave, Millis timeout) {
+    const TimePoint deadline = Clock::now() + timeout;
+    auto says = co_await ask(slave);
+    if (!says.ok()) co_return says.error();
+    auto files = files_within_reach(*says, true);
+    if (!files.ok())
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        "node at " + slave.address().to_string() +
+                            " can't be promoted from here: " + files.error().message,
+                        "Before PostgreSQL 12 only pg_ctl promotes: run \"pg_ctl promote\" on its host."};
+    auto promote = ChildProcess::start(promote_command(*files), deadline);
+    if (!promote.ok()) co_return promote.error();
+    std::optional<ProcessResult> result;
+    while (!(result = promote->poll(Clock::now())))
+        co_await wait_for_event_on(promote->event_fd(), promote->next_wakeup());
+    // "Server is not in standby mode" is no failure: it may have been asked before.
+    Status promoted = co_await see_promoted(slave, deadline);
+    if (!promoted.ok() && !result->succeeded())
+        co_return Error{sqlstate::object_not_in_prerequisite_state,
+                        "pg_ctl could not promote the node at " + slave.address().to_string(),
+                        "Look at that server's log.", result->output};
+    co_return promoted;
 }
 
 asio::awaitable<Status> can_stop(LockSession& server) {

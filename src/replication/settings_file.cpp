@@ -208,8 +208,8 @@ SettingsItem::Kind kind_of(std::string_view name) {
     return SettingsItem::Kind::Setting;
 }
 
-// How the value is written: bare where the line's style is bare (or a new line's value is a plain number or
-// word) and the scanner reads it back as one token, else in quotes.
+// How the value is written: bare where the line's style is bare (or a new line's value is a plain
+// number) and the scanner reads it back as one token, else in quotes.
 std::string written_value(std::string_view value, bool bare_wanted) {
     if (bare_wanted && !value.empty()) {
         const Token token = token_at(value, 0);
@@ -359,7 +359,9 @@ Status SettingsFile::set(std::string_view name, std::string_view value) {
         if (!changed.empty() && changed.back() != '\n') changed += line_ending;
         changed += name;
         changed += " = ";
-        changed += written_value(value, true);
+        // Words get quotes, as ALTER SYSTEM and every example have it.
+        const Token token = token_at(value, 0);
+        changed += written_value(value, token.kind == TokenKind::Integer || token.kind == TokenKind::Real);
         changed += line_ending;
     }
     if (changed.size() > limits::max_settings_file_bytes) {

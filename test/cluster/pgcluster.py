@@ -105,10 +105,10 @@ class Workspace:
             shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
         return path
 
-    def run(self, program, *arguments, check=True, timeout=120, place=None, user=None, **options):
-        """Runs one of the server's programs as the server user, or another, on the host `place` (netns.Host) if there
-        is one, and returns the CompletedProcess."""
-        command = [str(self.bin / program), *map(str, arguments)]
+    def run(self, program, *arguments, check=True, timeout=120, place=None, user=None, programs=None, **options):
+        """Runs one of the server's programs (or of those in the folder `programs`) as the server user, or another, on
+        the host `place` (netns.Host) if there is one, and returns the CompletedProcess."""
+        command = [str((programs or self.bin) / program), *map(str, arguments)]
         runs_as = as_server_user(user)
         if place:
             command = place.command(*command, user=runs_as.pop("user"))
@@ -131,11 +131,12 @@ class Workspace:
         self._reserved.append(holder)
         return holder.getsockname()[1]
 
-    def template(self, name):
+    def template(self, name, programs=None):
         """A freshly made data directory to copy, one for each name: copies share their system identifier."""
         path = self.path / f"template_{name}"
         if not path.exists():
-            self.run("initdb", "-D", path, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+            self.run("initdb", "-D", path, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync",
+                     programs=programs)
         return path
 
     def forget(self, servers):
@@ -157,8 +158,13 @@ class Server:
     """One PostgreSQL server of a workspace. Not started by its constructor. With `user` (and as root) it runs as that
     operating system user, and the other servers can't reach its files."""
 
-    def __init__(self, workspace, name, port=None, place=None, folder=None, user=None):
-        """`place`: the host (netns.Host) that it runs on; `folder`: where its data directory is made."""
+    #: Settings of every server here; None: not set.
+    common_settings = {}
+
+    def __init__(self, workspace, name, port=None, place=None, folder=None, user=None, programs=None):
+        """`place`: the host (netns.Host) that it runs on; `folder`: where its data directory is made; `programs`: the
+        folder of its programs, if they aren't the workspace's."""
+        self.programs = programs
         self.killed = None  # the pid of the postmaster that kill9() ended
         self.workspace = workspace
         self.name = name
@@ -173,10 +179,10 @@ class Server:
 
     def init(self, template, settings=None):
         """Makes the data directory from a template and appends settings to postgresql.conf."""
-        subprocess.run(["cp", "-a", str(self.workspace.template(template)), str(self.data)], check=True)
+        subprocess.run(["cp", "-a", str(self.workspace.template(template, self.programs)), str(self.data)], check=True)
         if self.user:
             subprocess.run(["chown", "-R", f"{self.user}:", str(self.data)], check=True)
-        self.configure({
+        wanted = {
             "port": self.port,
             "listen_addresses": self.host,
             "unix_socket_directories": self.folder,
@@ -190,8 +196,10 @@ class Server:
             "wal_keep_size": "256MB",
             "log_line_prefix": "%m [%p] %q%u@%d/%a ",
             "log_checkpoints": "off",
+            **self.common_settings,
             **(settings or {}),
-        })
+        }
+        self.configure({name: value for name, value in wanted.items() if value is not None})
         if self.place:
             with open(self.data / "pg_hba.conf", "a", encoding="utf-8") as hba:
                 hba.write("host all,replication all samenet trust\n")
@@ -199,8 +207,9 @@ class Server:
 
     def init_from(self, master):
         """Makes the data directory by a plain `pg_basebackup -R` of `master`: nothing of ours is in it but the port."""
-        self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
-                  "-h", master.host, "-p", master.port, "-U", "postgres")
+        # The workspace's own, whatever the server is: it serves all of them.
+        self.workspace.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+                           "-h", master.host, "-p", master.port, "-U", "postgres", place=self.place, user=self.user)
         text = re.sub(r"(?m)^port = \d+$", f"port = {self.port}", self.conf_file.read_text())
         self.conf_file.write_text(re.sub(r"(?m)^listen_addresses = .*$", f"listen_addresses = '{self.host}'", text))
         return self
@@ -221,7 +230,8 @@ class Server:
                            else "{} = '{}'\n".format(name, str(value).replace("'", "''")))
 
     def _run(self, program, *arguments, **options):
-        return self.workspace.run(program, *arguments, place=self.place, user=self.user, **options)
+        return self.workspace.run(program, *arguments, place=self.place, user=self.user, programs=self.programs,
+                                  **options)
 
     def start(self, check=True):
         return self._run("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check)

@@ -14,7 +14,7 @@ from pgcluster import ROOT, wait_for
 FAILOVER = ["failover decided", "one fenced", "all fenced", "promotion recorded", "names in force", "followers pointed",
             "server promoted", "gate proven", "promotion published", "promotion settled"]
 CHANGE = ["configuration listed", "names changed", "names proven"]
-OTHERS = ["claimed", "slave streams"]
+OTHERS = ["slave stopped", "claimed", "slave streams"]
 
 
 @pytest.fixture

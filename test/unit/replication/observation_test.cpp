@@ -204,8 +204,38 @@ TEST(StreamProgress, ANewStreamHasTheTimeOfTwoAnswers) {
     EXPECT_EQ(stream.stands_since(), at(200));
 }
 
+TEST(FactsFrom, ASlaveWithRecoveryConf) {
+    const auto old = [](Cells cells) {
+        Rows rows;
+        rows.rows = {std::move(cells)};
+        return facts_from(rows, 110022);
+    };
+    auto cells = with(slave_cells(), 9, std::nullopt);
+    auto facts = old(with(cells, 8,
+                          "standby_mode = on\nprimary_conninfo = 'host=10.0.0.1 application_name=n'\n"
+                          "primary_slot_name 'n'\n"));
+    ASSERT_TRUE(facts.ok()) << facts.error().message;
+    EXPECT_EQ(facts->primary_conninfo, "host=10.0.0.1 application_name=n");
+    EXPECT_EQ(facts->primary_slot, "n");
+    facts = old(with(cells, 8, "standby_mode = on\n"));
+    EXPECT_EQ(facts->primary_conninfo, "") << "fenced";
+    // A login that may not read it sees what the WAL receiver goes by.
+    cells = with(cells, 8, std::nullopt);
+    facts = old(with(cells, 6, R"({"pid": 1, "status": "streaming", "received_tli": 3, "slot_name": "n",
+                                   "conninfo": "host=10.0.0.1"})"));
+    ASSERT_TRUE(facts.ok()) << facts.error().message;
+    EXPECT_EQ(facts->primary_conninfo, "host=10.0.0.1");
+    EXPECT_EQ(facts->primary_slot, "n");
+}
+
 TEST(ProbeSql, IsOneStatement) {
-    EXPECT_EQ(probe_sql().find(';'), std::string::npos);
+    for (const int version : {100023, 110022, 120022, 150020}) {
+        for (const bool superuser : {false, true}) {
+            const std::string sql = probe_sql(version, superuser);
+            EXPECT_EQ(sql.find(';'), std::string::npos);
+            EXPECT_EQ(sql.find("recovery.conf") != std::string::npos, superuser && version < 120000);
+        }
+    }
 }
 
 }  // namespace

@@ -17,8 +17,7 @@ PromotionFacts facts_of(int version) {
 }
 
 // The plan in one line, for tables.
-std::string plan_text(const PromotionFacts& facts) {
-    const auto plan = plan_promotion(facts);
+std::string text_of(const Result<PromotionPlan>& plan) {
     if (!plan) return "error " + plan.error().sqlstate;
     std::string text;
     for (const auto& step : plan->steps) {
@@ -28,6 +27,9 @@ std::string plan_text(const PromotionFacts& facts) {
             case Kind::EditSetting:
                 text += (step.file == SettingsFileRole::RecoveryConf ? "recovery.conf:" : "") + step.name +
                         "=" + step.value;
+                break;
+            case Kind::RemoveSetting:
+                text += (step.file == SettingsFileRole::RecoveryConf ? "recovery.conf:-" : "-") + step.name;
                 break;
             case Kind::ReplaceStandbySignal:
                 text += "signal";
@@ -50,6 +52,10 @@ std::string plan_text(const PromotionFacts& facts) {
         }
     }
     return text;
+}
+
+std::string plan_text(const PromotionFacts& facts) {
+    return text_of(plan_promotion(facts));
 }
 
 struct Row {
@@ -91,17 +97,24 @@ const Row rows[] = {
     {150000, restart, true, true, true, "port=5432, signal, restart:5432, wait:5432, promoted"},
     {110000, automatic, false, false, false, "pg_ctl, promoted"},
     {110000, automatic, false, false, true, "pg_ctl, promoted"},
-    {110000, automatic, false, true, false, "port=5432, restart:5432, wait:5432, pg_ctl, promoted"},
+    {110000, automatic, false, true, false,
+     "port=5432, recovery.conf:recovery_target_timeline=latest, restart:5432, "
+     "wait:5432, pg_ctl, promoted"},
     {110000, automatic, false, true, true,
-     "port=5432, recovery.conf:standby_mode=off, restart:5432, wait:5432, promoted"},
-    {110000, automatic, true, false, false, "restart:5433, wait:5433, pg_ctl, promoted"},
+     "port=5432, recovery.conf:recovery_target_timeline=latest, "
+     "recovery.conf:standby_mode=off, restart:5432, wait:5432, promoted"},
+    {110000, automatic, true, false, false,
+     "recovery.conf:recovery_target_timeline=latest, restart:5433, wait:5433, pg_ctl, promoted"},
     {110000, automatic, true, false, true,
-     "recovery.conf:standby_mode=off, restart:5433, wait:5433, promoted"},
+     "recovery.conf:recovery_target_timeline=latest, recovery.conf:standby_mode=off, "
+     "restart:5433, wait:5433, promoted"},
     {110000, promote, false, false, true, "pg_ctl, promoted"},
     {110000, promote, false, true, true, "error 55000"},
-    {110000, restart, false, false, false, "restart:5433, wait:5433, pg_ctl, promoted"},
+    {110000, restart, false, false, false,
+     "recovery.conf:recovery_target_timeline=latest, restart:5433, wait:5433, pg_ctl, promoted"},
     {110000, restart, false, false, true,
-     "recovery.conf:standby_mode=off, restart:5433, wait:5433, promoted"},
+     "recovery.conf:recovery_target_timeline=latest, recovery.conf:standby_mode=off, "
+     "restart:5433, wait:5433, promoted"},
     {120000, automatic, false, false, false, "sql, promoted"},
     {120000, restart, false, false, true, "signal, restart:5433, wait:5433, promoted"},
     {100000, automatic, false, false, false, "pg_ctl, promoted"},
@@ -221,6 +234,57 @@ TEST(PromotionPlanTest, ARecoveryTargetKeepsItAStandby) {
     facts.has_restore_command = true;
     facts.has_recovery_target = true;
     EXPECT_EQ(plan_text(facts), "restart:5433, wait:5433, sql, promoted");
+}
+
+TEST(PromotionPlanTest, PutsBackTheRestoreCommandThatTheFenceTookAway) {
+    auto facts = facts_of(110022);
+    facts.with_restart = true;
+    facts.restore_command = "cp /archive/%f %p";
+    EXPECT_EQ(plan_text(facts),
+              "recovery.conf:recovery_target_timeline=latest, "
+              "recovery.conf:restore_command=cp /archive/%f %p, recovery.conf:standby_mode=off, "
+              "restart:5433, wait:5433, promoted");
+    facts.server_version_num = 150000;
+    EXPECT_EQ(plan_text(facts),
+              "restore_command=cp /archive/%f %p, signal, restart:5433, wait:5433, promoted");
+    facts.has_recovery_target = true;
+    EXPECT_EQ(plan_text(facts), "restart:5433, wait:5433, sql, promoted");
+}
+
+TEST(StreamRestartTest, OfEachRelease) {
+    const std::vector<StreamSetting> cut{{"primary_conninfo", std::nullopt},
+                                         {"recovery_min_apply_delay", "0"}};
+    EXPECT_EQ(text_of(plan_stream_restart(facts_of(110022), cut)),
+              "recovery.conf:recovery_target_timeline=latest, recovery.conf:-primary_conninfo, "
+              "recovery.conf:recovery_min_apply_delay=0, restart:5433");
+    EXPECT_EQ(text_of(plan_stream_restart(facts_of(120022), cut)),
+              "primary_conninfo=, recovery_min_apply_delay=0, restart:5433");
+}
+
+TEST(StreamRestartTest, SaysWhyNot) {
+    const std::vector<StreamSetting> cut{{"primary_conninfo", std::nullopt}};
+    auto facts = facts_of(110022);
+    facts.files_reachable = false;
+    facts.files_unreachable_because = "It is on another host.";
+    auto plan = plan_stream_restart(facts, cut);
+    ASSERT_FALSE(plan.ok());
+    EXPECT_EQ(plan.error().detail, "It is on another host.");
+    EXPECT_NE(plan.error().message.find("datanode 3 runs PostgreSQL 11"), std::string::npos);
+    EXPECT_NE(plan.error().hint.find("recovery.conf"), std::string::npos);
+
+    facts = facts_of(120022);
+    facts.systemd_unit = "postgresql@12-main.service";
+    plan = plan_stream_restart(facts, cut);
+    ASSERT_FALSE(plan.ok());
+    EXPECT_NE(plan.error().hint.find("systemctl restart postgresql@12-main.service"), std::string::npos);
+
+    facts = facts_of(120022);
+    facts.command_line_settings = {"primary_conninfo"};
+    plan = plan_stream_restart(facts, cut);
+    ASSERT_FALSE(plan.ok());
+    EXPECT_NE(plan.error().message.find("command line"), std::string::npos);
+    facts.server_version_num = 110022;  // which has no such setting
+    EXPECT_TRUE(plan_stream_restart(facts, cut).ok());
 }
 
 }  // namespace

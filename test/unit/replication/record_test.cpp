@@ -60,6 +60,7 @@ Record sample() {
     former.timeline = 5;
     former.keep_because = "because";
     record.formers = {former};
+    record.restarting["10.0.0.3:5433"] = {"/data/3", "/etc/3/postgresql.conf"};
     return record;
 }
 
@@ -164,8 +165,9 @@ void collect_members(const json& value, const json::json_pointer& path,
         for (const auto& [key, child] : value.items()) {
             // Free-form maps: any key may be there or not. Records from before the library on datanodes lack
             // that one.
-            if (key != "library" && path.to_string() != "/lines" &&
-                path.to_string() != "/pending/settings_to_restore")
+            const std::string of = path.to_string();
+            if (key != "library" && of != "/lines" && of != "/restarting" &&
+                of != "/pending/settings_to_restore")
                 found.push_back(path / key);
             collect_members(child, path / key, found);
         }

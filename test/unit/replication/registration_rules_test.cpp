@@ -205,17 +205,60 @@ TEST(CheckSynchronous, CountsWhatTheSlaveHasAlready) {
     EXPECT_TRUE(check_synchronous(candidate).ok()) << "it has a slot";
 }
 
-TEST(Warnings, SayWhatWorksLessWell) {
+/// A slave of 11 whose files are on another host.
+SlaveCandidate out_of_reach() {
     auto candidate = sample();
+    candidate.slave_facts.server_version_num = 110022;
+    candidate.counting_name = "pgxc_d_3_e4";
+    candidate.files_out_of_reach =
+        Error(not_ready, "node at slave:5003 runs PostgreSQL 11", "", "It is not on this host.");
+    return candidate;
+}
+
+TEST(CheckSynchronous, TellsWhatToWriteByHandWhereFilesAreOutOfReach) {
+    auto candidate = out_of_reach();
+    auto refused = check_synchronous(candidate);
+    expect_refused(refused, not_ready, "node at slave:5003 runs PostgreSQL 11");
+    EXPECT_EQ(refused.error().detail, "It is not on this host.");
+    for (const char* words :
+         {"recovery.conf of datanode 3 (slave:5003)", "primary_slot_name = 'pgxc_d_3_e4'",
+          "application_name=pgxc_d_3_e4", "recovery_target_timeline = 'latest'",
+          "on datanode 1 (master:5001) SELECT pg_create_physical_replication_slot('pgxc_d_3_e4', true)"})
+        EXPECT_NE(refused.error().hint.find(words), std::string::npos) << words;
+
     candidate.slave_facts.server_version_num = 120022;
-    candidate.master_facts.server_version_num = 120022;
+    refused = check_synchronous(candidate);
+    EXPECT_NE(refused.error().hint.find("postgresql.auto.conf of"), std::string::npos);
+    EXPECT_EQ(refused.error().hint.find("recovery_target_timeline"), std::string::npos);
+}
+
+TEST(CheckSynchronous, AcceptsWhatWasWrittenByHand) {
+    auto candidate = out_of_reach();
+    candidate.slave_facts.application_name = "pgxc_d_3_e4";
+    EXPECT_FALSE(check_synchronous(candidate).ok()) << "without a slot of its own";
+    candidate.slave_facts.primary_slot_name = "pgxc_d_3_e4";
+    candidate.master_facts.standbys = {{"pgxc_d_3_e4", "streaming", "async", "10.0.0.3", "pgxc_d_3_e4"}};
+    EXPECT_TRUE(check_synchronous(candidate).ok());
+    candidate.counting_name = "pgxc_d_3_e5";
+    EXPECT_FALSE(check_synchronous(candidate).ok()) << "the name of an older epoch";
+}
+
+TEST(Warnings, SayWhatWorksLessWell) {
+    auto candidate = out_of_reach();
+    candidate.master_facts.server_version_num = 110022;
     candidate.master_facts.rewind_possible = false;
     const auto warnings = registration_warnings(candidate, Replication::Synchronous);
     ASSERT_EQ(warnings.size(), 3U);
-    EXPECT_EQ(warnings[0].message, "no automatic failover to datanode 3, which runs PostgreSQL 12.22");
+    EXPECT_EQ(warnings[0].message, "no automatic failover to datanode 3, which runs PostgreSQL 11.22");
     EXPECT_NE(warnings[1].message.find("do not wait"), std::string::npos);
     EXPECT_NE(warnings[2].hint.find("wal_log_hints"), std::string::npos);
-    EXPECT_EQ(registration_warnings(candidate, Replication::Asynchronous).size(), 1U);
+    const auto asynchronous = registration_warnings(candidate, Replication::Asynchronous);
+    ASSERT_EQ(asynchronous.size(), 2U);
+    EXPECT_NE(asynchronous[0].message.find("does not follow a new master"), std::string::npos);
+
+    candidate.files_out_of_reach.reset();
+    EXPECT_EQ(registration_warnings(candidate, Replication::Synchronous).size(), 2U)
+        << "within reach a slave of 11 is as good as another";
 }
 
 TEST(Warnings, KnowTheReleasesThatWereCorrected) {

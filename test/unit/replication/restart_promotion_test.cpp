@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -310,6 +311,64 @@ TEST_F(RestartPromotionTest, UndoingKeepsWhatOthersChangedMeanwhile) {
     write_text(auto_conf_, "port = 9999\n");
     ASSERT_TRUE(undo_unfinished_restart(data_).ok());
     EXPECT_EQ(text_of(auto_conf_), "port = 9999\n");
+}
+
+TEST_F(RestartPromotionTest, TakesSettingsOutAndPutsThemBack) {
+    // As before PostgreSQL 12, whose recovery.conf knows no empty primary_conninfo.
+    const std::string recovery_conf = data_ + "/recovery.conf";
+    const std::string original = "# mine\nstandby_mode = 'on'\r\nprimary_conninfo = 'host=h password=x'\n";
+    write_text(recovery_conf, original);
+    write_text(data_ + "/PG_VERSION", "11\n");
+    PromotionFacts facts;
+    facts.node = "datanode 3";
+    facts.server_version_num = 110000;
+    facts.listens_on_port = 5433;
+    facts.files_reachable = true;
+    const auto plan = plan_stream_restart(facts, {{"primary_conninfo", std::nullopt}});
+    ASSERT_TRUE(plan.ok());
+    ASSERT_TRUE(check_restart(inspected(), *plan).ok());
+    EXPECT_EQ(text_of(recovery_conf), original);
+    expect_no_journal();
+    const std::string cut = "# mine\nstandby_mode = 'on'\r\nrecovery_target_timeline = 'latest'\n";
+    { ASSERT_TRUE(RestartPromotion::prepare(inspected(), *plan, options()).ok()); }
+    EXPECT_EQ(text_of(recovery_conf), cut);
+    ASSERT_TRUE(undo_unfinished_restart(data_).ok());
+    EXPECT_EQ(text_of(recovery_conf), original);
+    // What somebody else has changed meanwhile stays.
+    { ASSERT_TRUE(RestartPromotion::prepare(inspected(), *plan, options()).ok()); }
+    write_text(recovery_conf, text_of(recovery_conf) + "restore_command = 'false'\n");
+    ASSERT_TRUE(undo_unfinished_restart(data_).ok());
+    EXPECT_EQ(text_of(recovery_conf),
+              "# mine\nstandby_mode = 'on'\r\nrestore_command = 'false'\n"
+              "primary_conninfo = 'host=h password=x'\n");
+    write_text(recovery_conf, original);
+    ASSERT_TRUE(run_restart_promotion(inspected(), *plan, options(), [] { return Status{}; }).ok());
+    EXPECT_EQ(text_of(recovery_conf), cut);
+    expect_no_journal();
+}
+
+TEST_F(RestartPromotionTest, WhatCanNotBeEditedIsKnownBefore) {
+    ASSERT_TRUE(check_restart(inspected(), plan_to(6013)).ok());
+    write_text(conf_, "port = = 1\n");
+    auto refused = check_restart(inspected(), plan_to(6013));
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().sqlstate, sqlstate::config_file_error);
+    write_text(conf_, original_conf);
+    struct rlimit old {};
+    ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
+    struct rlimit small = old;
+    small.rlim_cur = 10;  // the disk is full, as far as a test can have it
+    const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+    refused = check_restart(inspected(), plan_to(6013));
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old), 0);
+    ::signal(SIGXFSZ, handler);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().sqlstate, sqlstate::configuration_limit_exceeded);
+    EXPECT_NE(refused.error().hint, "");
+    expect_files_restored();
+    for (const auto& entry : std::filesystem::directory_iterator(data_))
+        EXPECT_EQ(entry.path().filename().string().find(".pgxc-"), std::string::npos) << entry.path();
 }
 
 TEST_F(RestartPromotionTest, TheNextDeciderRepeatsIt) {

@@ -133,6 +133,7 @@ TEST(SettingsFileTest, SetAppends) {
     EXPECT_EQ(after_set("a = 1", "port", "5433"), "a = 1\nport = 5433\n");
     EXPECT_EQ(after_set("a = 1\r\nb = 2", "x", "y z"), "a = 1\r\nb = 2\r\nx = 'y z'\r\n");
     EXPECT_EQ(after_set("", "pgxc.node", ""), "pgxc.node = ''\n");
+    EXPECT_EQ(after_set("", "standby_mode", "off"), "standby_mode = 'off'\n");
 }
 
 TEST(SettingsFileTest, SetRefusesWhatTheServerCouldNotKeep) {
