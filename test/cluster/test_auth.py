@@ -110,7 +110,7 @@ def set_files(cluster, hba, ident=None):
     (coordinator.data / "pg_hba.conf").write_text(hba + f"host all {mark} {HOST}/32 trust\n")
     coordinator.reload()
     for port in (coordinator.port, cluster.pooler_port):
-        wait_for(lambda: (found := login.outcome(**coordinator.dsn(port=port, user=mark)[0] == "ok", "pg_hba.conf to be read")
+        wait_for(lambda: login.outcome(**coordinator.dsn(port=port, user=mark))[0] == "ok", "pg_hba.conf to be read")
 
 
 def both_ways(cluster, **options):
@@ -283,70 +283,70 @@ def test_connection_limit_of_a_role_counts_clients(cluster):
 # ---- pass-through
 
 @pytest.fixture
-def asking_node(cluster):
-    """Datanode 1 asks `passed` for SCRAM; no passfile knows it."""
+def role(cluster, request):
+    """A role that datanode 1 asks for SCRAM; no passfile knows it. Of its own for each test: the sessions of a dropped
+    one live on, here as at the server."""
     node = cluster.masters[1]
+    name = "p_" + request.node.name[-50:]
     hba = node.data / "pg_hba.conf"
     old = hba.read_text()
-    cluster.coordinator.sql("SET password_encryption = 'scram-sha-256'; CREATE ROLE passed LOGIN PASSWORD 'one'")
-    node.sql("CREATE ROLE passed LOGIN")
-    copy_secret(cluster)
-    hba.write_text(f"host all passed {HOST}/32 scram-sha-256\n" + old)
+    cluster.coordinator.sql(f"SET password_encryption = 'scram-sha-256'; CREATE ROLE {name} LOGIN PASSWORD 'one'")
+    node.sql(f"CREATE ROLE {name} LOGIN")
+    copy_secret(cluster, name)
+    hba.write_text(f"host all {name} {HOST}/32 scram-sha-256\n" + old)
     node.reload()
-    wait_for(lambda: login.outcome(**node.dsn(user="passed", password="wrong"))[0] == "28P01", "the node to ask")
-    set_files(cluster, HBA + f"host all passed {HOST}/32 scram-sha-256\n")
-    yield node
+    wait_for(lambda: login.outcome(**node.dsn(user=name, password="wrong"))[0] == "28P01", "the node to ask")
+    set_files(cluster, HBA + f"host all {name} {HOST}/32 scram-sha-256\n")
+    yield name
     hba.write_text(old)
     node.reload()
-    node.sql("DROP ROLE passed")
-    cluster.coordinator.sql("DROP ROLE passed")
     set_files(cluster, HBA)
 
 
-def copy_secret(cluster):
-    secret = cluster.coordinator.value("SELECT rolpassword FROM pg_authid WHERE rolname = 'passed'")
-    cluster.masters[1].sql(f"ALTER ROLE passed PASSWORD '{secret}'")
+def copy_secret(cluster, role):
+    secret = cluster.coordinator.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", (role,))
+    cluster.masters[1].sql(f"ALTER ROLE {role} PASSWORD '{secret}'")
 
 
-def pooled(cluster):
-    return {pid for (pid,) in cluster.masters[1].sql("SELECT pid FROM pg_stat_activity WHERE usename = 'passed'")}
+def pooled(cluster, role):
+    return {pid for (pid,) in cluster.masters[1].sql("SELECT pid FROM pg_stat_activity WHERE usename = %s", (role,))}
 
 
-def end_pooled(cluster):
+def end_pooled(cluster, role):
     """Ends the node's sessions of that role; the pooler may open others."""
-    ended = pooled(cluster)
-    cluster.masters[1].sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'passed'")
-    wait_for(lambda: not ended & pooled(cluster), "the node's sessions of that role to end")
+    ended = pooled(cluster, role)
+    cluster.masters[1].sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (role,))
+    wait_for(lambda: not ended & pooled(cluster, role), "the node's sessions of that role to end")
 
 
-def test_scram_is_passed_through(cluster, asking_node):
-    assert cluster.pooler_sql("SELECT current_user, inet_server_port()", user="passed", password="one") == [
-        ("passed", asking_node.port)]
+def test_scram_is_passed_through(cluster, role):
+    assert cluster.pooler_sql("SELECT current_user, inet_server_port()", user=role, password="one") == [
+        (role, cluster.masters[1].port)]
     # A new password on both: the old keys are of no use, the new ones are.
-    cluster.coordinator.sql("SET password_encryption = 'scram-sha-256'; ALTER ROLE passed PASSWORD 'two'")
-    end_pooled(cluster)
+    cluster.coordinator.sql(f"SET password_encryption = 'scram-sha-256'; ALTER ROLE {role} PASSWORD 'two'")
+    end_pooled(cluster, role)
     # On the coordinator only: told clearly, and at once.
     with pytest.raises(psycopg2.errors.InvalidPassword) as caught:
-        cluster.pooler_sql("SELECT 1", user="passed", password="two")
+        cluster.pooler_sql("SELECT 1", user=role, password="two")
     assert "has another secret" in str(caught.value)
-    copy_secret(cluster)
-    assert cluster.pooler_sql("SELECT current_user", user="passed", password="two") == [("passed",)]
-    assert login.outcome(**cluster.pooler_dsn(user="passed", password="one"))[0] == "28P01"
+    copy_secret(cluster, role)
+    assert cluster.pooler_sql("SELECT current_user", user=role, password="two") == [(role,)]
+    assert login.outcome(**cluster.pooler_dsn(user=role, password="one"))[0] == "28P01"
 
 
-def test_an_open_client_outlives_its_server_connection(cluster, asking_node):
-    with contextlib.closing(cluster.pooler(user="passed", password="one")) as client, client.cursor() as cursor:
+def test_an_open_client_outlives_its_server_connection(cluster, role):
+    with contextlib.closing(cluster.pooler(user=role, password="one")) as client, client.cursor() as cursor:
         cursor.execute("SELECT 1")
-        before = pooled(cluster)
-        end_pooled(cluster)
+        before = pooled(cluster, role)
+        end_pooled(cluster, role)
         cursor.execute("SELECT 2")
         assert cursor.fetchall() == [(2,)]
-        assert pooled(cluster) and not before & pooled(cluster)
+        assert pooled(cluster, role) and not before & pooled(cluster, role)
 
 
-def test_without_scram_there_is_nothing_to_pass(cluster, asking_node):
-    set_files(cluster, HBA + f"host all passed {HOST}/32 trust\n")
-    end_pooled(cluster)
+def test_without_scram_there_is_nothing_to_pass(cluster, role):
+    set_files(cluster, HBA + f"host all {role} {HOST}/32 trust\n")
+    end_pooled(cluster, role)
     with pytest.raises(psycopg2.Error) as caught:
-        cluster.pooler_sql("SELECT 1", user="passed")
+        cluster.pooler_sql("SELECT 1", user=role)
     assert "which it doesn't know" in str(caught.value)
