@@ -73,8 +73,8 @@ struct Observation {
     /// Between the last two answers, both later than `previous_answer_at`, the received position has grown.
     std::optional<TimePoint> previous_answer_at;
     bool receives_new_wal = false;
-    /// The last two answers in a row between which it had grown. Asked again and again within milliseconds, even
-    /// a busy slave has nothing new in between.
+    /// The last two answers in a row between which it had grown. Asked again and again within milliseconds,
+    /// even a busy slave has nothing new in between.
     std::optional<TimePoint> new_wal_after;
     std::optional<TimePoint> new_wal_at;
 
@@ -88,5 +88,8 @@ struct Observation {
     bool refuses_us = false;  // the newest attempt was answered by another error (login, ...)
     std::string error;        // of the newest attempt; empty = it went well
 };
+
+/// Do two observations of a node differ in nothing but positions and times?
+[[nodiscard]] bool same_but_for_positions(const Observation& one, const Observation& other);
 
 }  // namespace pgxc
