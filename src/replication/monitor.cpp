@@ -6,6 +6,7 @@
 #include <asio/steady_timer.hpp>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -19,6 +20,8 @@ namespace {
 constexpr Millis view_interval{200};
 /// How often the catalog is looked for where there is none yet, and read again in case a wake-up was missed.
 constexpr Millis catalog_interval{1'000};
+/// What only moves a position in calm times is told this much later, together.
+constexpr Millis moved_interval{20};
 
 }  // namespace
 
@@ -29,7 +32,8 @@ class Monitor::Impl : public NodeGroup::Surroundings {
           environment_(environment),
           claim_token_(std::move(claim_token)),
           view_timer_(context),
-          catalog_timer_(context) {}
+          catalog_timer_(context),
+          moved_timer_(context) {}
 
     ~Impl() override { stop_all(); }
 
@@ -104,9 +108,22 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     // NodeGroup::Surroundings
     const Topology& topology() const override { return topology_; }
 
-    std::map<HostPort, Observation> observations() const override {
+    std::map<HostPort, Observation> observations(NodeKey key) const override {
         std::map<HostPort, Observation> seen;
-        for (const auto& [address, watch] : watches_) seen.emplace(address, watch->seen());
+        const auto add = [&](const HostPort& address) {
+            const auto watch = watches_.find(address);
+            if (watch != watches_.end()) seen.emplace(address, watch->second->seen());
+        };
+        for (const Node& node : topology_.nodes()) {
+            const Node* master = topology_.top_master_of(node.key);
+            if (master != nullptr && master->key == key) add(node.address);
+        }
+        const auto group = groups_.find(key);
+        if (group == groups_.end() || !group->second->record()) return seen;
+        const Record& record = *group->second->record();
+        add(record.master);
+        for (const Member& member : record.all_members()) add(member.address);
+        for (const FormerMaster& former : record.formers) add(former.address);
         return seen;
     }
 
@@ -143,6 +160,7 @@ class Monitor::Impl : public NodeGroup::Surroundings {
             if (wanted.contains(watch->first)) {
                 ++watch;
             } else {
+                told_.erase(watch->first);
                 watch->second->stop();
                 watch = watches_.erase(watch);
             }
@@ -188,16 +206,48 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     }
 
     void node_changed(const HostPort& address) {
+        const auto watch = watches_.find(address);
+        if (watch == watches_.end()) return;
+        const Observation& seen = watch->second->seen();
+        Observation& told = told_[address];
+        bool only_positions = told.answered_at && same_but_for_positions(told, seen);
+        told = seen;
+        const Node* node = topology_.find(address);
+        const Node* master = node != nullptr ? topology_.top_master_of(node->key) : nullptr;
         for (auto& [key, group] : groups_) {
-            bool recorded = group->record() && group->record()->master == address;
-            if (group->record())
-                for (const FormerMaster& former : group->record()->formers)
-                    recorded = recorded || former.address == address;
-            const Node* node = topology_.find(address);
-            const Node* master = node != nullptr ? topology_.top_master_of(node->key) : nullptr;
-            if (recorded || (master != nullptr && master->key == key)) group->wake();
+            bool concerned = master != nullptr && master->key == key;
+            if (const auto& record = group->record()) {
+                concerned = concerned || record->master == address;
+                for (const FormerMaster& former : record->formers)
+                    concerned = concerned || former.address == address;
+            }
+            if (!concerned) continue;
+            only_positions = only_positions && group->calm();
+            if (only_positions)
+                moved_.insert(key);
+            else
+                group->wake();
         }
-        publish();
+        // With many nodes the answers of calm times come one by one, and each would be looked at by
+        // everybody.
+        if (only_positions)
+            tell_soon();
+        else
+            publish();
+    }
+
+    void tell_soon() {
+        if (std::exchange(telling_, true)) return;
+        moved_timer_.expires_after(moved_interval);
+        moved_timer_.async_wait([this](const std::error_code& error) {
+            if (error) return;
+            telling_ = false;
+            for (const NodeKey key : std::exchange(moved_, {})) {
+                const auto group = groups_.find(key);
+                if (group != groups_.end()) group->second->wake();
+            }
+            publish();
+        });
     }
 
     /// What poolers and views are told. The recorded master is shown even before the catalog has it.
@@ -334,6 +384,10 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     unsigned groups_made_ = 0;
     asio::steady_timer view_timer_;
     asio::steady_timer catalog_timer_;
+    asio::steady_timer moved_timer_;
+    bool telling_ = false;
+    std::set<NodeKey> moved_;               // groups in which only positions have moved
+    std::map<HostPort, Observation> told_;  // what was last acted upon
     NodeLogin login_;
     Topology topology_;
     std::string trouble_;  // why there is no topology

@@ -222,7 +222,7 @@ asio::awaitable<void> NodeGroup::step() {
         co_return;
     }
 
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const auto now = Clock::now();
     const Judgement judgement = judge_master(*record_, seen, policy(), now, asynchronous_heirs());
     const auto master = seen.find(record_->master);

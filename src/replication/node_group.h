@@ -29,8 +29,9 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
       public:
         virtual ~Surroundings() = default;
         [[nodiscard]] virtual const Topology& topology() const = 0;
-        /// The newest observation of each address; a copy for a consistent decision.
-        [[nodiscard]] virtual std::map<HostPort, Observation> observations() const = 0;
+        /// The newest observation of each address that a group has to do with; a copy for a consistent
+        /// decision.
+        [[nodiscard]] virtual std::map<HostPort, Observation> observations(NodeKey group) const = 0;
         /// Asks a node now.
         virtual void kick(const HostPort& address) = 0;
         /// The group's part of the view has changed: publish now.
@@ -53,6 +54,11 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// The record as last read or written; nullopt before the first reading.
     [[nodiscard]] const std::optional<Record>& record() const { return record_; }
     [[nodiscard]] Gate gate() const { return gate_; }
+    /// Nothing is done or waited for: what moves only a position may be told a moment later.
+    [[nodiscard]] bool calm() const {
+        return gate_ == Gate::Open && why_.empty() && tasks_.empty() && !promoting() &&
+               record_->formers.empty();
+    }
     [[nodiscard]] bool promoting() const { return record_ && record_->pending.has_value(); }
     /// What the group does or waits for; empty when all is as it should be.
     [[nodiscard]] const std::string& why() const { return why_; }

@@ -59,10 +59,10 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     if (!chosen.ok()) co_return chosen.error();
     const bool takes_over = *new_address == record_->master;
 
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const auto master = seen.find(record_->master);
     const auto lives = [this] {
-        const auto now_seen = surroundings_.observations();
+        const auto now_seen = surroundings_.observations(key_);
         const auto found = now_seen.find(record_->master);
         return found != now_seen.end() && found->second.silence == Silence::None;
     };

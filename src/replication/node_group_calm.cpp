@@ -80,7 +80,7 @@ asio::awaitable<Status> NodeGroup::open_gate() {
         hold(master.error().message);
         co_return master.error();
     }
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const auto observation = seen.find(record_->master);
     if (observation == seen.end() || !observation->second.facts) co_return Status{};
     const ServerFacts facts = *observation->second.facts;
@@ -144,7 +144,7 @@ asio::awaitable<void> NodeGroup::tidy_slots() {
 
 asio::awaitable<Status> NodeGroup::keep_synchronous() {
     const auto judge = [this] {
-        return wanted_sync(*record_, surroundings_.topology(), key_, surroundings_.observations(),
+        return wanted_sync(*record_, surroundings_.topology(), key_, surroundings_.observations(key_),
                            missing_since_, policy(), Clock::now());
     };
     const auto in_force = [this](const WantedSync& wanted) {
@@ -181,7 +181,7 @@ asio::awaitable<Status> NodeGroup::keep_synchronous() {
 }
 
 asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const auto observation = seen.find(slave.address);
     if (observation == seen.end() || !observation->second.facts)
         co_return Error{sqlstate::object_not_in_prerequisite_state, "it has not answered yet"};
@@ -228,7 +228,7 @@ asio::awaitable<void> NodeGroup::observe_anew(HostPort address) {
     const TimePoint asked = Clock::now();
     surroundings_.kick(address);
     while (!stopped_ && Clock::now() - asked < policy().probe_timeout) {
-        const auto seen = surroundings_.observations();
+        const auto seen = surroundings_.observations(key_);
         const auto observation = seen.find(address);
         if (observation == seen.end() || observation->second.silence != Silence::None) break;
         if (observation->second.previous_answer_at && *observation->second.previous_answer_at >= asked) break;
@@ -281,7 +281,7 @@ asio::awaitable<Status> NodeGroup::follow() {
     if (follow_tried_ && Clock::now() - *follow_tried_ < retry_interval) co_return Status{};
     follow_tried_.reset();
     std::string failed;
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const Topology topology = surroundings_.topology();
     for (const Node& slave : topology.nodes()) {
         const Node* top = topology.top_master_of(slave.key);

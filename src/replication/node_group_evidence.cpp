@@ -14,7 +14,7 @@ void NodeGroup::note(const char* decision, const std::string& reason) {
     evidence.epoch = record_->epoch;
     evidence.decision = decision;
     evidence.reason = reason;
-    evidence.facts = evidence_facts(*record_, surroundings_.observations(), Clock::now());
+    evidence.facts = evidence_facts(*record_, surroundings_.observations(key_), Clock::now());
     last_evidence_ = evidence;
     evidence_.push_back(std::move(evidence));
 }

@@ -118,11 +118,11 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
 
 asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Timing timing) {
     const Epoch epoch = record_->epoch;
-    auto end = last_known_end(*record_, surroundings_.observations(), policy(), timing.silent_since);
+    auto end = last_known_end(*record_, surroundings_.observations(key_), policy(), timing.silent_since);
     if (!end.ok()) co_return end.error();
     // Before the first cut: somebody must be there, and near enough by what is known of it.
     const Topology topology = surroundings_.topology();
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     std::vector<Member> members;
     std::vector<FencedPosition> expected;
     std::vector<Member> candidates;
@@ -289,7 +289,7 @@ Status NodeGroup::publish_unfinished() {
 asio::awaitable<void> NodeGroup::fail_over_pending() {
     // Where files were to be rewritten it may be down because of that, and is started from its files.
     if (!policy().failover || !claimed_ || !record_->pending || record_->pending->by_restart) co_return;
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const TimePoint now = Clock::now();
     const Judgement judgement = judge_master(*record_, seen, policy(), now);
     for (const HostPort& address : judgement.ask) surroundings_.kick(address);
@@ -358,7 +358,7 @@ asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
 asio::awaitable<Status> NodeGroup::degrade_promotion() {
     if (!policy().sync_degrade) co_return Status{};
     const Configuration& wanted = record_->wanted();
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const TimePoint now = Clock::now();
     Configuration left = wanted;
     std::erase_if(left.slaves, [&](const Member& member) {
@@ -515,7 +515,7 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     }
     // What was seen of it so far was a slave; nobody must judge by that.
     co_await observe_anew(record_->master);
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const auto master = seen.find(record_->master);
     if (master != seen.end() && master->second.facts) proven_start_ = master->second.facts->started_at;
     retry_at_.reset();

@@ -187,7 +187,7 @@ asio::awaitable<Status> NodeGroup::take_back_one(FormerMaster former) {
         co_return co_await forget_former(former.address);
     }
     const auto now = Clock::now();
-    const auto seen = surroundings_.observations();
+    const auto seen = surroundings_.observations(key_);
     const auto found = seen.find(former.address);
     const Observation* server = found != seen.end() ? &found->second : nullptr;
     Returning& back = returning_[former.address];

@@ -81,6 +81,25 @@ void StreamProgress::answered(Lsn flush, Lsn master_flushed, TimePoint at) {
     }
 }
 
+bool same_but_for_positions(const Observation& one, const Observation& other) {
+    if (one.silence != other.silence || one.starting != other.starting ||
+        one.refuses_us != other.refuses_us || one.error != other.error ||
+        one.going_down_since.has_value() != other.going_down_since.has_value() ||
+        one.facts.has_value() != other.facts.has_value())
+        return false;
+    if (!one.facts) return true;
+    const ServerFacts& a = *one.facts;
+    const ServerFacts& b = *other.facts;
+    const bool same_streams = std::equal(
+        a.standbys.begin(), a.standbys.end(), b.standbys.begin(), b.standbys.end(),
+        [](const StreamSeen& x, const StreamSeen& y) { return x.name == y.name && x.state == y.state; });
+    return same_streams && a.in_recovery == b.in_recovery && a.system_identifier == b.system_identifier &&
+           a.timeline == b.timeline && a.receiver_status == b.receiver_status &&
+           a.sender_host == b.sender_host && a.sender_port == b.sender_port &&
+           a.standby_names == b.standby_names && a.primary_conninfo == b.primary_conninfo &&
+           a.primary_slot == b.primary_slot && a.started_at == b.started_at;
+}
+
 const StreamSeen* ServerFacts::find_standby(const std::string& name) const {
     const auto at = std::find_if(standbys.begin(), standbys.end(),
                                  [&](const StreamSeen& standby) { return standby.name == name; });

@@ -93,4 +93,7 @@ struct Observation {
     std::string error;        // of the newest attempt; empty = it went well
 };
 
+/// Do two observations of a node differ in nothing but positions and times?
+[[nodiscard]] bool same_but_for_positions(const Observation& one, const Observation& other);
+
 }  // namespace pgxc

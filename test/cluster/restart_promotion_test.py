@@ -240,7 +240,7 @@ class RestartPromotionTest(unittest.TestCase):
         self.driver("plan", self.slave.data, "", port, self.master.port, "restart")
         self.promote_by_sql(self.master.port)
 
-    def test_how_long_it_takes(self):
+    def test_again_and_again(self):
         self.master.stop()
         times = []
         ports = [self.slave.port, self.master.port]
@@ -252,7 +252,7 @@ class RestartPromotionTest(unittest.TestCase):
             print(out.splitlines()[-1], file=sys.stderr)
         print(f"restart with port change: median {statistics.median(times):.0f} ms, worst {max(times):.0f} ms",
               file=sys.stderr)
-        self.assertLess(statistics.median(times), 500)
+        self.promote_by_sql(ports[ARGS.rounds % 2])
 
 
 def main():

@@ -11,10 +11,12 @@ import pytest
 
 from pgcluster import ROOT, wait_for
 
-FAILOVER = ["failover decided", "one fenced", "all fenced", "promotion recorded", "names in force", "followers pointed",
-            "server promoted", "gate proven", "promotion published", "promotion settled"]
-CHANGE = ["configuration listed", "names changed", "names proven"]
-OTHERS = ["slave stopped", "claimed", "slave streams"]
+FAILOVER = ["failover decided", "conninfo stored", "stream cut", "one fenced", "all fenced", "promotion recorded",
+            "names in force", "followers pointed", "server promoted", "gate proven", "promotion published",
+            "promotion settled", "former registered"]
+CHANGE = ["configuration listed", "names changed", "names proven", "older ones left"]
+OTHERS = ["slave stopped", "claimed", "slave streams", "master proven", "prefix proven", "one unfenced", "master silenced",
+          "server restarted", "unfinished published"]
 
 
 @pytest.fixture
@@ -95,6 +97,21 @@ def test_a_follower_that_dies_during_the_promotion(cluster):
     assert chosen.sql("SELECT seq FROM load WHERE client = -1") == [(0,)]
 
 
+def test_steps_of_degrading(cluster):
+    """Durable first, then let go: whoever goes on finds both configurations, and the commit that waits is let through
+    only then."""
+    for number, point in enumerate(CHANGE):
+        wait_for(lambda: everybody_counts(cluster), f"two slaves to count before '{point}'")
+        arm(cluster, point)
+        cluster.slaves[3].kill9()
+        wait_fired(cluster, point)
+        wait_for(lambda: counting(cluster) == 1, f"the degrading that was at '{point}' to be finished")
+        cluster.pooler_sql(f"INSERT INTO load VALUES (-3, {number})")
+        cluster.slaves[3].wait_gone()
+        cluster.slaves[3].start()
+    assert cluster.coordinator.value("SELECT count(*) FROM pgxc.failover_history") == 0
+
+
 @pytest.mark.parametrize("point", CHANGE)
 def test_steps_of_a_change(cluster, point):
     for mode, count in (("ASYNCHRONOUS", 1), ("SYNCHRONOUS", 2)):
@@ -118,3 +135,97 @@ def test_others(cluster):
     wait_fired(cluster, "slave streams")
     wait_for(lambda: everybody_counts(cluster), "both slaves to count")
     assert "pgxc_d_4_e0" in master_of(cluster).value("SHOW synchronous_standby_names")
+
+
+def finished(cluster, rows=1):
+    wait_for(lambda: cluster.coordinator.value("SELECT count(*) FROM pgxc.failover_history") == rows, "the failover")
+    cluster.wait_status(1, state="up", role_seen="master", gate="open")
+
+
+def test_proving_a_restarted_master(cluster):
+    arm(cluster, "master proven")
+    cluster.masters[1].restart("fast")
+    wait_fired(cluster, "master proven")
+    cluster.wait_status(1, state="up", gate="open")
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    assert cluster.coordinator.value("SELECT count(*) FROM pgxc.failover_history") == 0
+
+
+def test_giving_an_epochs_name(cluster):
+    """A slave that isn't fenced follows after the proof that it is a beginning of the new master's line."""
+    third = cluster.make_slave(4, 1)
+    cluster.register(4, 1, "ASYNCHRONOUS")
+    wait_for(lambda: counting(cluster) == 2, "two slaves to count")
+    arm(cluster, "prefix proven")
+    cluster.masters[1].kill9()
+    wait_fired(cluster, "prefix proven")
+    finished(cluster)
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    wait_for(lambda: third.value("SELECT count(*) FROM load WHERE client = -1") == 1, "it to follow")
+
+
+def test_undoing_fences(cluster):
+    """Too few could be fenced: whoever goes on takes the rest back, and fails over once there are enough."""
+    wait_for(lambda: everybody_counts(cluster), "two slaves to count")
+    stubborn = cluster.slaves[3]
+    conninfo = stubborn.value("SHOW primary_conninfo")
+    stubborn.stop()
+    # What is on the command line can't be cut by a reload.
+    options = " ".join(f"-c \"{name}={value}\"" for name, value in (("primary_conninfo", conninfo),))
+    cluster.workspace.run("pg_ctl", "start", "-D", stubborn.data, "-l", stubborn.log, "-w", "-o", options)
+    wait_for(lambda: everybody_counts(cluster), "both to count again")
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    arm(cluster, "one unfenced")
+    cluster.masters[1].kill9()
+    wait_fired(cluster, "one unfenced")
+    wait_for(lambda: "no failover" in (cluster.status(1)["why"] or ""), "the refusal")
+    stubborn.stop()
+    stubborn.start()
+    finished(cluster)
+    assert master_of(cluster).sql("SELECT seq FROM load WHERE client = -1") == [(0,)]
+
+
+def test_a_planned_promotion(cluster):
+    """Between silencing the master and the record nothing is decided: it is opened again."""
+    wait_for(lambda: everybody_counts(cluster), "two slaves to count")
+    arm(cluster, "master silenced")
+    with contextlib.suppress(psycopg2.Error):
+        cluster.coordinator.sql("ALTER DATANODE SLAVE 2 PROMOTE TO MASTER")
+    wait_fired(cluster, "master silenced")
+    wait_for(lambda: everybody_counts(cluster), "all to be as before")
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    assert cluster.coordinator.value("SELECT count(*) FROM pgxc.failover_history") == 0
+    assert cluster.masters[1].value("SELECT count(*) FROM load WHERE client = -1") == 1
+
+
+def test_a_restart(make_cluster, monkeypatch):
+    monkeypatch.setenv("PGXC_CRASH_POINTS", "1")
+    cluster = make_cluster(slaves=1, promotion="restart", rejoin="off")
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    arm(cluster, "server restarted")
+    port = cluster.masters[1].port
+    cluster.masters[1].kill9()
+    wait_fired(cluster, "server restarted")
+    finished(cluster)
+    assert cluster.coordinator.value("SELECT node_port FROM pgxc_nodes WHERE node_type = 'D'") == port
+    assert cluster.pooler_sql("SELECT seq FROM load WHERE client = -1") == [(0,)]
+
+
+def test_a_chosen_that_is_lost(make_cluster, monkeypatch):
+    """The next one is promoted in its place, by a monitor that knows only what is recorded."""
+    monkeypatch.setenv("PGXC_CRASH_POINTS", "1")
+    cluster = make_cluster(slaves=3, sync_slaves=2, restart_grace="1s")
+    wait_for(lambda: counting(cluster) == 3, "three slaves to count")
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    arm(cluster, "names in force")
+    cluster.masters[1].kill9()
+    wait_for(lambda: not armed(cluster).exists(), "the crash")
+    chosen = next(server for server in cluster.slaves.values() if "nobody" not in server.value(
+        "SELECT setting FROM pg_settings WHERE name = 'synchronous_standby_names'"))
+    chosen.kill9()
+    arm(cluster, "unfinished published")
+    wait_fired(cluster, "unfinished published")
+    finished(cluster, 2)
+    assert master_of(cluster) is not chosen
+    assert master_of(cluster).sql("SELECT seq FROM load WHERE client = -1") == [(0,)]
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 1)")
