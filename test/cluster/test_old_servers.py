@@ -29,10 +29,10 @@ class OldCluster(Cluster):
         self.major = major
         self.programs = programs
 
-    def server(self, name):
+    def server(self, name, port=None, user=None):
         if name == "coordinator":
-            return super().server(name)
-        made = old_server.OldServer(self.workspace, f"{name}_{self.major}", programs=self.programs)
+            return super().server(name, port, user)
+        made = old_server.OldServer(self.workspace, f"{name}_{self.major}", port, user=user, programs=self.programs)
         self._made.append(made)
         return made
 
