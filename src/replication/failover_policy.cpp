@@ -126,6 +126,7 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     const std::size_t answers_needed = nobody_counts ? 1 : wanted.fences_needed();
     Judgement judgement{Verdict::Wait, {}, {}};
     std::size_t fresh = 0;
+    std::size_t heard_long = 0;
     int receiving = 0;
     for (const HostPort& address : witnesses) {
         const Observation* slave = find(seen, address);
@@ -135,6 +136,10 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             judgement.ask.push_back(address);
             continue;
         }
+        // Whoever was silent, too, until a moment ago tells of our own isolation or pause: the master may
+        // need one more attempt.
+        if (closed || !slave->answers_since || since(*slave->answers_since, now) >= settings.detection_time())
+            ++heard_long;
         if (!slave->facts->streaming()) {
             ++fresh;
             continue;
@@ -159,6 +164,12 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
         judgement.reason = cause + "; waiting for an answer of " + std::to_string(answers_needed) +
                            (nobody_counts ? " asynchronous" : " synchronous") + " slaves, have " +
                            std::to_string(fresh);
+        return judgement;
+    }
+    if (!wanted.slaves.empty() && heard_long < wanted.fences_needed()) {
+        judgement.reason = cause + ", but all were silent: waiting until " +
+                           std::to_string(wanted.fences_needed()) +
+                           " synchronous slaves have answered throughout " + ms(settings.detection_time());
         return judgement;
     }
     return {Verdict::Dead, cause, {}};

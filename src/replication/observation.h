@@ -78,6 +78,9 @@ struct Observation {
     std::optional<TimePoint> new_wal_after;
     std::optional<TimePoint> new_wal_at;
 
+    /// The first of its answers in a row: it has been heard without a break since then.
+    std::optional<TimePoint> answers_since;
+
     Silence silence = Silence::None;        // None: the newest attempt met a living server
     std::optional<TimePoint> silent_since;  // the first of the failed attempts in a row
     int failed_attempts = 0;                // in a row
