@@ -61,7 +61,7 @@ struct AuthRule {
     std::string method_name;  // as written in pg_hba.conf, e.g. "gss"
     std::string where;  // "pg_hba.conf line 12", or "no line of pg_hba.conf matches" for the implicit reject
     ClientCert client_cert = ClientCert::NotAsked;
-    std::string map{};              // of pg_ident.conf; empty: the names must be equal
+    std::string map{};            // of pg_ident.conf; empty: the names must be equal
     bool certificate_dn = false;  // clientname=DN: not the common name but the whole one counts
 };
 
