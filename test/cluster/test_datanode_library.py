@@ -434,8 +434,11 @@ def test_failed_restart_is_undone(make_cluster, workspace):
     cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")
 
 
-def test_missing_program_is_named(make_cluster, workspace):
+def test_missing_program_is_named(make_cluster, workspace, monkeypatch):
     """A module that was copied without its program says so, to the coordinator and at a start, and changes nothing."""
+    if not (workspace.path / "tree").exists():
+        # The given tree is other tests', too.
+        monkeypatch.setattr(workspace, "bin", workspace._make_tree())
     cluster = make_cluster(failover="off")
     master, slave, before = cluster.masters[1], cluster.slaves[2], cluster.nodes()
     program, = workspace.path.glob("tree/**/pgxc_ha_node")
