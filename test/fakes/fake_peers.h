@@ -206,8 +206,9 @@ class Backend : public Peer {
             wire::put_u32(out, static_cast<std::uint32_t>(body.size() + 4));
             out += body;
         }
+        wire::put_command_complete(out, "SELECT " + std::to_string(rows.size()));
+        wire::put_ready_for_query(out, static_cast<wire::TransactionStatus>(status));
         send(out);
-        complete("SELECT " + std::to_string(rows.size()), status);
     }
     void fail(const std::string& state, bool fatal = false) {
         wire::Buffer out;
