@@ -6,25 +6,28 @@ namespace pgxc::pooler {
 
 StatementStore::StatementStore() : table_(std::make_shared<Table>()) {}
 
-StatementRef StatementStore::intern(wire::Bytes parse_tail) {
-    const auto known = table_->find(parse_tail);
+StatementRef StatementStore::intern(wire::Bytes parse_tail, std::string_view search_path) {
+    std::string key{parse_tail};
+    key += search_path;
+    const auto known = table_->find(key);
     if (known != table_->end()) {
         if (auto statement = known->second.lock()) return statement;
     }
     auto* made = new Statement;
-    made->parse_tail = parse_tail;
+    made->key = std::move(key);
+    made->tail_bytes = parse_tail.size();
     made->server_name = std::string{server_name_prefix} + std::to_string(next_++);
     made->control = wire::read_statement_head(made->sql()).control;
     made->use = read_session_use(made->sql(), true);
     StatementRef statement{made, [table = table_](const Statement* last) {
-                               const auto at = table->find(last->parse_tail);
+                               const auto at = table->find(last->key);
                                // Another one of that text may have taken its place by now.
-                               if (at != table->end() && at->first.data() == last->parse_tail.data())
+                               if (at != table->end() && at->first.data() == last->key.data())
                                    table->erase(at);
                                delete last;
                            }};
-    table_->erase(std::string_view{made->parse_tail});
-    table_->emplace(made->parse_tail, statement);
+    table_->erase(std::string_view{made->key});
+    table_->emplace(made->key, statement);
     return statement;
 }
 

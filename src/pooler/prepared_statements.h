@@ -16,15 +16,17 @@
 /// text, and a text has one name on all servers, under which any client's Parse has put it there.
 namespace pgxc::pooler {
 
-/// A text with its parameter types, shared by all clients that have prepared it.
+/// A text with its parameter types, shared by all clients that have prepared it where names mean the same: the same
+/// text has other result types, or is planned anew each time, under another search_path.
 struct Statement {
-    std::string parse_tail;   // of a Parse message, behind the name: text, zero, parameter types
+    std::string key;             // the tail, and where names are looked up
+    std::size_t tail_bytes = 0;  // of it
     std::string server_name;  // unique in this process
     wire::TransactionControl control = wire::TransactionControl::None;
     SessionUse use;
-    [[nodiscard]] std::string_view sql() const {
-        return std::string_view{parse_tail}.substr(0, parse_tail.find('\0'));
-    }
+    /// Of a Parse message, behind the name: text, zero, parameter types.
+    [[nodiscard]] wire::Bytes parse_tail() const { return wire::Bytes{key}.substr(0, tail_bytes); }
+    [[nodiscard]] std::string_view sql() const { return parse_tail().substr(0, key.find('\0')); }
 };
 using StatementRef = std::shared_ptr<const Statement>;
 
@@ -36,8 +38,8 @@ inline constexpr std::string_view server_name_prefix = "pgxc:";
 class StatementStore {
   public:
     StatementStore();
-    /// The statement for what stands behind the name in a Parse message.
-    [[nodiscard]] StatementRef intern(wire::Bytes parse_tail);
+    /// The statement for what stands behind the name in a Parse message, of a session with that search_path.
+    [[nodiscard]] StatementRef intern(wire::Bytes parse_tail, std::string_view search_path = {});
     [[nodiscard]] std::size_t size() const { return table_->size(); }
 
   private:

@@ -138,15 +138,13 @@ class Session final : public Waiter, private net::StreamEvents {
     void query_sent();
     /// The text that a Query, Parse, or a Bind or Describe of a prepared statement means; nullopt = unknown.
     [[nodiscard]] std::optional<std::string_view> text_of(wire::FrontendMessage type, wire::Bytes body) const;
-    [[nodiscard]] bool prepares_natively() const {
-        return pins_.has(PinReasons::Prepared | PinReasons::NamedInSql);
-    }
     void put_own_parse(std::string_view name, wire::Bytes tail, StatementRef statement);
     void put_own_close(std::string_view name, StatementRef statement);
     void make_room();
     void bring(const StatementRef& statement);
     void bring_unnamed();
     void bring_named_in_sql(std::string_view sql, bool simple);
+    void close_other_clients();
     [[nodiscard]] bool expects_only_own() const;
     [[nodiscard]] bool answer_deallocate(std::string_view sql);
     void undo(std::vector<ExpectedAnswers::Entry> entries);

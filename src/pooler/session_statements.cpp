@@ -98,7 +98,7 @@ void Session::make_room() {
 void Session::bring(const StatementRef& statement) {
     make_room();
     backend_->statements.add(statement);
-    put_own_parse(statement->server_name, statement->parse_tail, statement);
+    put_own_parse(statement->server_name, statement->parse_tail(), statement);
 }
 
 void Session::bring_unnamed() {
@@ -141,18 +141,21 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     if (prepared_.find(name) != nullptr) {
         if (!pins_.has(PinReasons::NamedInSql)) {
             // The name is taken: let the server say so.
-            put_own_parse(name, prepared_.find(name)->parse_tail, nullptr);
+            put_own_parse(name, prepared_.find(name)->parse_tail(), nullptr);
             backend.soiled = true;
         }
         return pass();
     }
+    if (pins_.has(PinReasons::NamedInSql)) return pass();
     if (!whole || tail.size() > limits::max_prepared_bytes ||
         prepared_.size() >= limits::max_client_statements) {
+        // It lives under its own name on this connection alone.
         pin(PinReasons::Prepared);
+        return pass();
     }
-    if (prepares_natively()) return pass();
 
-    StatementRef statement = context_.statements.intern(tail);
+    const std::string* search_path = wanted_->find("search_path");
+    StatementRef statement = context_.statements.intern(tail, search_path == nullptr ? std::string_view{} : *search_path);
     if (backend.statements.use(statement.get())) {
         const bool nothing_before = tracker.quiet() || (!admitted_ && expects_only_own());
         if (nothing_before && !repeatable_ && tracker.status() != wire::TransactionStatus::Failed) {
@@ -279,22 +282,33 @@ bool Session::answer_deallocate(std::string_view sql) {
     return true;
 }
 
+void Session::close_other_clients() {
+    // Whoever looks at what is prepared shall see no other client's.
+    while (StatementRef last = backend_->statements.surplus(1)) {
+        backend_->statements.remove(last.get());
+        put_own_close(last->server_name, last);
+    }
+}
+
 void Session::bring_named_in_sql(std::string_view sql, bool simple) {
-    if (prepared_.empty() || pins_.has(PinReasons::NamedInSql)) return;
     Backend& backend = *backend_;
     const bool in_pipeline = backend.tracker().pipeline_open();
-    if (const std::string name = deallocated_name(sql); !name.empty()) {
-        // Deallocated where it is made for that: under its name, and nowhere else.
-        const StatementRef statement = prepared_.take(name);
-        if (!statement) return;
-        put_own_parse(name, statement->parse_tail, nullptr);
-        backend.soiled = true;  // until the server says DEALLOCATE
-    } else {
-        for (const auto& [own_name, statement] : prepared_.all())
-            put_own_parse(own_name, statement->parse_tail, nullptr);
-        pin(PinReasons::NamedInSql);
+    const std::size_t front_before = context_.front.size();
+    if (use_now_.has(SessionUse::SeesStatements)) close_other_clients();
+    if (!prepared_.empty() && !pins_.has(PinReasons::NamedInSql)) {
+        if (const std::string name = deallocated_name(sql); !name.empty()) {
+            // Deallocated where it is made for that: under its name, and nowhere else.
+            if (const StatementRef statement = prepared_.take(name)) {
+                put_own_parse(name, statement->parse_tail(), nullptr);
+                backend.soiled = true;  // until the server says DEALLOCATE
+            }
+        } else {
+            for (const auto& [own_name, statement] : prepared_.all())
+                put_own_parse(own_name, statement->parse_tail(), nullptr);
+            pin(PinReasons::NamedInSql);
+        }
     }
-    if (!simple || in_pipeline) return;
+    if (!simple || in_pipeline || context_.front.size() == front_before) return;
     // A Query isn't read behind extended messages that failed.
     wire::put_sync(context_.front);
     backend.tracker().own_unit_sent();

@@ -135,7 +135,8 @@ std::uint32_t find_words(std::string_view sql) {
                 if (begins_with(rest, "setseed")) bits |= Use::Seeds;
                 break;
             case 'p':
-                if (begins_with(rest, "pg_prepared_statement")) bits |= Use::NamesStatements;
+                if (begins_with(rest, "pg_prepared_statement"))
+                    bits |= Use::NamesStatements | Use::SeesStatements;
                 break;
             case 'v':
                 if (i >= 4 && begins_with(rest, "val")) {

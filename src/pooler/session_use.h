@@ -29,6 +29,7 @@ struct SessionUse {
         Several = 1U << 13U,          // several statements in one text, or one that can't be read
         FollowedOnly = 1U << 14U,     // SET of a setting that the server reports: nothing else is needed
         ReadsSequence = 1U << 15U,    // currval(), lastval(): what this session did before
+        SeesStatements = 1U << 17U,   // reads pg_prepared_statements
         MovesSequence = 1U << 16U,    // may draw a value that those tell of
     };
     std::uint32_t bits = 0;
