@@ -11,6 +11,7 @@
 #include "pooler/causal_bound.h"
 #include "pooler/connection.h"
 #include "pooler/environment.h"
+#include "pooler/statement_class.h"
 
 namespace pgxc::pooler {
 
@@ -27,8 +28,11 @@ class Context {
     net::Resolver resolver;
     std::shared_ptr<const ClusterView> view;  // never null; renewed by the Pooler only
     CancelMap cancels;
-    /// By group. An entry stays where it is, and for good: a group that comes back mustn't seem untouched.
-    std::map<NodeKey, CausalPosition> positions;
+    /// How far the slaves have replayed, and what they have to do. An entry stays where it is, and for good.
+    std::map<NodeKey, ReplayPosition> slaves;
+    ClassifierCache statements;
+    std::uint32_t turn = 0;       // of the slaves, for reads
+    std::vector<NodeLoad> loads;  // of the decision that is being made
     std::unique_ptr<PoolSet> pools;
     TimePoint coarse_now = Clock::now();  // renewed a few times a second, for what needs no better
     bool stats_changed = true;
@@ -38,10 +42,9 @@ class Context {
     [[nodiscard]] const Settings& settings() const { return environment.settings(); }
     [[nodiscard]] NodeKey own_node() const { return {NodeType::Coordinator, settings().own_node_id}; }
 
-    /// Tells the positions what the view says.
-    void observe_positions();
-    /// What a read that begins now at that group must see.
-    [[nodiscard]] CausalBound bound_of(NodeKey group);
+    /// Of a group, by its master's name. An entry stays where it is, and for good: a group that comes back
+    /// mustn't seem untouched.
+    [[nodiscard]] CausalPosition& position_of(NodeKey group);
 
     /// One read into the buffer that all connections share, behind what `kept` still holds; `input` is both
     /// together, valid until the next read. Only from the top of an event's callback: nothing reads while it
@@ -59,6 +62,7 @@ class Context {
   private:
     void schedule_burial();
 
+    std::map<NodeKey, CausalPosition> positions_;
     std::vector<std::shared_ptr<void>> graveyard_;
     std::vector<char> buffer_;
     std::shared_ptr<bool> alive_;

@@ -18,7 +18,7 @@ constexpr std::size_t max_known_logins = 64;
 }  // namespace
 
 NodePool::NodePool(Context& context, PoolKey key)
-    : context_(context), key_(std::move(key)), position_(context.positions[key_.node]) {
+    : context_(context), key_(std::move(key)), position_(context.position_of(key_.node)), replayed_(context.slaves[key_.node]) {
     refresh();
 }
 
@@ -48,12 +48,15 @@ void NodePool::give_back(Backend& backend) {
         core_.retire(backend);
         return;
     }
+    if (ask_on(backend)) return;
     core_.became_idle(backend, context_.coarse_now);
     serve();
 }
 
 void NodePool::discard(Backend& backend) {
     context_.stats_changed = true;
+    if (asking_ == &backend) question_lost();
+    if (!target_.is_master) replayed_.forget();
     backend.unlink();
     backend.lend_to(nullptr);
     backend.connection().close();
@@ -76,6 +79,9 @@ void NodePool::backend_ready(Backend& backend) {
         discard(backend);
         return;
     }
+    // It may be another server than the older connections led to.
+    if (!target_.is_master) replayed_.forget();
+    if (ask_on(backend)) return;
     core_.became_idle(backend, context_.coarse_now);
     serve();
 }
@@ -124,8 +130,9 @@ void NodePool::serve() {
 void NodePool::open_more() {
     if (context_.shutting_down || retry_pending_) return;
     // A server that doesn't answer is asked for somebody, not to keep connections in store.
-    if (backoff_ > Millis{0} && core_.waiters().empty()) return;
-    const int wanted = core_.members_wanted();
+    if (backoff_ > Millis{0} && core_.waiters().empty() && !try_again_) return;
+    const bool one = std::exchange(try_again_, false) && core_.members() == 0 && !core_.paused();
+    const int wanted = std::max(core_.members_wanted(), one ? 1 : 0);
     // After a failure one connection at a time finds out whether the server is back.
     const int now = backoff_ > Millis{0} ? std::min(wanted, core_.connecting().empty() ? 1 : 0) : wanted;
     for (int i = 0; i < now; ++i) {
@@ -155,6 +162,10 @@ void NodePool::refresh() {
     const Switch change = compare(target_, now);
     const Target before = std::exchange(target_, std::move(now));
     context_.stats_changed = true;
+    if (!target_.is_master && before.epoch != target_.epoch) {
+        replayed_.forget();
+        replayed_.wanted = Lsn{};
+    }
     const bool lending = target_.exists && !target_.held;
     lending ? core_.resume() : core_.pause();
     switch (change) {
@@ -166,6 +177,7 @@ void NodePool::refresh() {
         case Switch::Move:
             ++target_version_;
             logins_.clear();
+            defaults_ = Defaults{};
             if (before.exists) {
                 log_info("pooler: " + key_.node.to_string() + " has moved from " +
                          before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +
@@ -222,6 +234,10 @@ std::string NodePool::trouble() const {
     if (target_.held) return target_.why.empty() ? "it has no master that may be used" : target_.why;
     if (backoff_ > Millis{0} && core_.usable_members() == 0) return last_failure_;
     return {};
+}
+
+bool NodePool::in_trouble() const {
+    return !target_.exists || target_.held || (backoff_ > Millis{0} && core_.usable_members() == 0);
 }
 
 void NodePool::tick(TimePoint now) {

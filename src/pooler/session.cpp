@@ -290,6 +290,7 @@ void Session::finish_login(const Backend::Reported& reported) {
     for (const auto& [name, value] : reported) wire::put_parameter_status(out, name, value);
     wire::put_backend_key_data(out, cancel_key_->pid, cancel_key_->secret);
     wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+    note_reported(reported);
     login_.reset();
     set_state(State::Idle);
     if (send()) resume();

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "net/listener.h"
 #include "pooler/backend.h"
@@ -11,6 +12,7 @@
 #include "pooler/failed_block.h"
 #include "pooler/node_pool.h"
 #include "pooler/pool.h"
+#include "pooler/router.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
 
@@ -76,7 +78,13 @@ class Session final : public Waiter, private net::StreamEvents {
         Ended,     // the same, but what comes now is another transaction
     };
     /// What to do with a message of the client.
-    enum class Admit : std::uint8_t { Forward, Drop, Pause, Ended };
+    enum class Admit : std::uint8_t {
+        Forward,
+        Drop,
+        Pause,
+        Restart,  // kept_ holds what is to be taken in place of what is left
+        Ended,
+    };
 
     void on_readable() override;
     void on_writable() override;
@@ -119,6 +127,33 @@ class Session final : public Waiter, private net::StreamEvents {
     void pin(std::string_view reason);
     /// The pool of that node for this client; cached.
     [[nodiscard]] const std::shared_ptr<NodePool>& pool_of(NodeKey node);
+
+    // session_routing.cpp: pgxc.read_routing = auto, and what reads at slaves need
+    /// What a client sends up to the end of its next statement or pipeline.
+    struct Unit {
+        bool complete = false;
+        bool begins = false;  // a pipeline that begins a block
+        Classification what;
+        std::string_view begin_text;
+    };
+    [[nodiscard]] Decision decide(RouteFacts& facts);
+    void know_slaves(RouteFacts& facts);
+    [[nodiscard]] RouteFacts route_facts() const;
+    [[nodiscard]] Unit look_ahead() const;
+    [[nodiscard]] Classification classify(std::string_view sql) const;
+    /// nullopt: nothing special about it, it is routed by what `unit` says.
+    [[nodiscard]] std::optional<Admit> begin_auto(wire::FrontendMessage type, Unit& unit);
+    [[nodiscard]] std::optional<Admit> stay_at_slave(wire::FrontendMessage type);
+    [[nodiscard]] Admit restart_block(Decision decision);
+    void begin_movable_block(std::string_view begin_text);
+    void unit_answered_in_block(wire::TransactionStatus status);
+    void forget_block();
+    void learn_write();
+    void note_reported(const Backend::Reported& reported);
+    void note_dialect(std::string_view name, std::string_view value);
+    void note_modes(std::string_view text);
+    void transaction_seen();
+    [[nodiscard]] const std::shared_ptr<NodePool>& slave_pool(NodeKey slave);
 
     // session_server.cpp
     /// What the messages behind a CommandComplete say of the commit that it reports.
@@ -204,6 +239,23 @@ class Session final : public Waiter, private net::StreamEvents {
     bool unit_answered_ = false;   // something of the unit that runs now was given to the client
     unsigned swallow_next_ = 0;    // swallow_units_ of the connection that repeats
     unsigned swallow_units_ = 0;   // units of a repeated transaction whose answers the client has already
+
+    // Routing by what statements are.
+    wire::Bytes upcoming_;       // while commands are taken: from the message in question on
+    std::string deferred_begin_;  // a BEGIN that was answered here, and goes where the next statement goes
+    std::string begin_message_;   // of the block that runs, which can be begun anew at the master
+    bool movable_ = false;        // it runs at a slave, and moves to the master at its first write
+    std::optional<Decision> planned_;  // for the BEGIN that is sent now
+    bool first_unit_ = false;          // what follows that BEGIN goes along with it
+    bool only_reads_ = false;          // the statement that runs at the master was one for a slave
+    bool strict_default_ = false;      // transactions may begin with a strict isolation level
+    bool maybe_async_ = false;         // commits may not wait for their WAL
+    SqlDialect dialect_;
+    CausalPosition::Ticket seen_ = 0;    // the newest commit that a look at the master may have shown
+    CausalPosition::Ticket commit_ = 0;  // of the commit that runs
+    Outstanding outstanding_;            // at a slave
+    std::string held_back_;              // of a slave's answer, while the master could still give another
+    std::vector<std::shared_ptr<NodePool>> slave_pools_;
 
     FailedBlock failed_block_;  // in place of a server: a transaction block whose server was lost
 };

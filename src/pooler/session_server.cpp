@@ -26,6 +26,13 @@ bool must_be_whole(wire::BackendMessage type) {
     }
 }
 
+/// What a server says before it has anything to tell.
+bool is_only_announced(wire::BackendMessage type) {
+    return type == wire::BackendMessage::ParseComplete || type == wire::BackendMessage::BindComplete ||
+           type == wire::BackendMessage::RowDescription || type == wire::BackendMessage::NoData ||
+           type == wire::BackendMessage::ParameterDescription;
+}
+
 /// F38: errors that a slave may give because it is one. Everything else is the client's answer.
 bool is_slaves_own_error(std::string_view state) {
     static constexpr std::array<std::string_view, 9> states{"25006", "0A000", "40001", "40P01", "55000",
@@ -208,6 +215,16 @@ void Session::relay(wire::Bytes& input) {
                 break;
         }
         if (more_needed) break;
+        if (to_slave_ && !drop && may_repeat() && whole && is_only_announced(header.type)) {
+            // Not the answer yet: as long as it is held back, the master can give another one.
+            collect();
+            held_back_.append(rest.substr(0, here));
+            drop = true;
+            answers = false;
+        } else if (!held_back_.empty() && !drop) {
+            collect();
+            client_.out().append(std::exchange(held_back_, {}));
+        }
         if (drop) collect();
         rest.remove_prefix(here);
         server_pass_ = header.total_bytes() - here;
@@ -253,7 +270,9 @@ bool Session::gives_up_server(wire::Bytes body) {
         if (reports_lost_server(fields->sqlstate)) backend_->pool().report(TrafficFailure::ConnectionLost);
         return true;
     }
-    return to_slave_ && may_repeat() && is_slaves_own_error(fields->sqlstate);
+    const bool gives_up = to_slave_ && may_repeat() && is_slaves_own_error(fields->sqlstate);
+    if (gives_up && fields->sqlstate == "25006") learn_write();
+    return gives_up;
 }
 
 /// False: the client is not to hear of it.
@@ -292,6 +311,10 @@ void Session::answer_ready(wire::TransactionStatus status) {
     ++units_answered_;
     unit_answered_ = false;
     if (status == wire::TransactionStatus::Idle) ++transactions_;
+    if (movable_) {
+        unit_answered_in_block(status);
+        return;
+    }
     if (repeatable_ && !(begins_with_begin_ && units_answered_ == 1)) {
         repeatable_ = false;
         sent_.clear();
@@ -299,6 +322,8 @@ void Session::answer_ready(wire::TransactionStatus status) {
 }
 
 void Session::transaction_over() {
+    transaction_seen();
+    forget_block();
     units_answered_ = 0;
     repeatable_ = false;
     sent_.clear();
@@ -333,6 +358,9 @@ void Session::let_go(bool reusable) {
     swallow_units_ = 0;
     unit_answered_ = false;
     paused_ = false;
+    first_unit_ = false;
+    outstanding_.end();
+    held_back_.clear();
     if (reusable) {
         backend.read_on(true);
         backend.pool().give_back(backend);
@@ -353,6 +381,7 @@ void Session::repeat_elsewhere() {
     const bool was_slave = to_slave_;
     let_go(false);
     repeatable_ = false;
+    movable_ = false;
     force_master_ = force_master_ || was_slave;
     swallow_next_ = units_answered_;
     set_state(State::Idle);
@@ -425,6 +454,8 @@ void Session::lose_transaction(const std::string& cause) {
         return;
     }
     const bool block_survives = in_block && !(busy && tracker.commit_may_be_running());
+    transaction_seen();
+    forget_block();
     if (block_survives) failed_block_.fail_block(busy ? std::nullopt : std::optional{error});
     units_answered_ = 0;
     repeatable_ = false;
