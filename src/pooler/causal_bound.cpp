@@ -66,19 +66,26 @@ void CausalPosition::commit_ends(Ticket ticket, bool maybe_async) {
 }
 
 bool CausalPosition::unresolved(Epoch epoch) const {
-    return record_->acked.load() > record_->resolved.load() ||
-           record_->epoch.load() != static_cast<std::uint64_t>(epoch.value()) + 1;
+    return look_at(*record_, epoch).state != CausalBound::State::Known;
+}
+
+CausalBound look_at(const CausalRecord& record, Epoch epoch) {
+    const std::uint64_t acked = record.acked.load();
+    if (acked > record.resolved.load() ||
+        record.epoch.load() != static_cast<std::uint64_t>(epoch.value()) + 1)
+        return {CausalBound::State::Unknown, {}, {}};
+    return {CausalBound::State::Known, Lsn{record.position.load()}, epoch};
 }
 
 CausalBound CausalPosition::bound(Epoch epoch, Ticket seen) const {
     constexpr CausalBound unknown{CausalBound::State::Unknown, {}, {}};
-    if (unresolved(epoch)) return unknown;
-    const Lsn position{record_->position.load()};
+    const CausalBound now = look_at(*record_, epoch);
+    if (now.state != CausalBound::State::Known || workers_ == 0) return unknown;
     for (int worker = 0; worker < workers_; ++worker) {
         const Ticket oldest = record_->oldest_running[worker].load();
         if (oldest != 0 && oldest <= seen) return unknown;
     }
-    return {CausalBound::State::Known, position, epoch};
+    return now;
 }
 
 void CausalPosition::want(TimePoint now) {

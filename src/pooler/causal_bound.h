@@ -42,6 +42,9 @@ class CausalPosition {
     /// Goes over to a record that other workers share; what a former process of that number left is taken back.
     void attach(CausalRecord& record, int worker, int workers);
 
+    /// There are others, of whose commits nothing is known here: no bound is ever known.
+    void know_nothing() { workers_ = 0; }
+
     /// Something is about to be sent to the master that may commit.
     [[nodiscard]] Ticket commit_begins();
     /// It was answered (before the client is told), or nobody will hear its answer. `maybe_async`: it may not
@@ -76,6 +79,9 @@ class CausalPosition {
     int workers_ = 1;
     std::vector<Ticket> running_;  // this worker's
 };
+
+/// The bound as somebody sees it who has no part in it.
+[[nodiscard]] CausalBound look_at(const CausalRecord& record, Epoch epoch);
 
 /// How far a slave has replayed, as one worker was told by that slave itself over a connection that it still
 /// has.

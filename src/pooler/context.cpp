@@ -42,6 +42,8 @@ CausalPosition& Context::position_of(NodeKey group) {
     if (added) {
         if (CausalRecord* record = environment.causal_record(group))
             entry->second.attach(*record, environment.worker_index(), settings().workers);
+        else if (settings().workers > 1)
+            entry->second.know_nothing();
     }
     return entry->second;
 }

@@ -38,6 +38,11 @@ void NodePool::stop_waiting(Session& session) {
 void NodePool::give_back(Backend& backend) {
     context_.stats_changed = true;
     backend.lend_to(nullptr);
+    if (target_.paused) {
+        // It is still on the list of those that are lent.
+        core_.retire(backend);
+        context_.pools->report_in_use(target_.group);
+    }
     if (!usable(backend) || context_.shutting_down) {
         discard(backend);
         return;
@@ -68,6 +73,7 @@ void NodePool::discard(Backend& backend) {
     }
     backends_.pop_back();
     context_.bury(std::move(owned));
+    if (target_.paused) context_.pools->report_in_use(target_.group);
     open_more();
 }
 
@@ -173,6 +179,9 @@ void NodePool::refresh() {
         case Switch::Hold:
             break;
         case Switch::Release:
+            for (Backend* backend : lent())
+                if (backend->list() == &core_.lent() && backend->session() != nullptr)
+                    backend->session()->released();
             break;
         case Switch::Move:
             ++target_version_;
@@ -208,15 +217,24 @@ void NodePool::close_idle() {
 void NodePool::close_all(const std::string& cause) {
     close_idle();
     while (!core_.connecting().empty()) discard(static_cast<Backend&>(*core_.connecting().front()));
-    std::vector<Backend*> lent;
-    for (Member* member = core_.lent().front(); member != nullptr; member = core_.lent().after(*member)) {
-        lent.push_back(static_cast<Backend*>(member));
-    }
-    for (Backend* backend : lent) {
+    for (Backend* backend : lent()) {
         // One session's end may have taken another's connection along.
         if (backend->list() != &core_.lent() || backend->session() == nullptr) continue;
         backend->session()->server_lost(cause);
     }
+}
+
+std::vector<Backend*> NodePool::lent() {
+    std::vector<Backend*> all;
+    for (Member* member = core_.lent().front(); member != nullptr; member = core_.lent().after(*member))
+        all.push_back(static_cast<Backend*>(member));
+    return all;
+}
+
+std::uint32_t NodePool::in_use() {
+    std::uint32_t count = 0;
+    for (Backend* backend : lent()) count += backend->tracker().clean_and_idle() ? 0 : 1;
+    return count;
 }
 
 void NodePool::fail_waiters(const Error& error) {
@@ -242,6 +260,8 @@ bool NodePool::in_trouble() const {
 
 void NodePool::tick(TimePoint now) {
     while (Member* surplus = core_.surplus(now - longest_idle)) discard(static_cast<Backend&>(*surplus));
+    // A pause lasts as long as who asked for it wants.
+    if (target_.paused) return;
     const Millis hold = context_.settings().failover_hold;
     const std::string why = trouble();
     while (!why.empty() && !core_.waiters().empty()) {
@@ -298,6 +318,15 @@ void PoolSet::refresh() {
     std::vector<std::shared_ptr<NodePool>> pools;
     for (const auto& [key, pool] : pools_) pools.push_back(pool);
     for (const auto& pool : pools) pool->refresh();
+    for (const NodeView& node : context_.view->nodes)
+        if (node.paused) report_in_use(node.node.key);
+}
+
+void PoolSet::report_in_use(NodeKey group) {
+    std::uint32_t count = 0;
+    for (const auto& [key, pool] : pools_)
+        if (pool->target().group == group) count += pool->in_use();
+    context_.environment.report_in_use(group, count);
 }
 
 void PoolSet::close_own_idle(const std::string& database) {

@@ -85,6 +85,8 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     [[nodiscard]] bool deserted() const { return core_.members() == 0 && core_.waiters().empty(); }
     /// "datanode 1 (127.0.0.1:5433)".
     [[nodiscard]] std::string node_text() const;
+    /// Transactions that run.
+    [[nodiscard]] std::uint32_t in_use();
     /// Why nobody is served now; empty if that isn't so.
     [[nodiscard]] std::string trouble() const;
     [[nodiscard]] bool in_trouble() const;
@@ -103,6 +105,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void slave_answered(const Backend::Row& row);
     void question_lost();
 
+    [[nodiscard]] std::vector<Backend*> lent();
     void serve();
     void open_more();
     void retry_later();
@@ -144,6 +147,8 @@ class PoolSet {
     /// Closes idle connections to this coordinator's database of that name; of any if empty.
     void close_own_idle(const std::string& database);
     void close_all_idle();
+    /// Tells how many transactions of a paused group still run.
+    void report_in_use(NodeKey group);
     /// The bound of a group has moved: its slaves are asked whether they are there yet.
     void ask_slaves(NodeKey group, Lsn wanted);
     /// That pool has asked its slave last.

@@ -292,6 +292,7 @@ Decision decide_route(const RouteFacts& facts) {
             case Gate::Open:
                 break;
         }
+        if (master->paused) return hold(master->why.empty() ? std::string_view("it is paused") : master->why);
     }
     switch (facts.routing) {
         case ReadRouting::Master:

@@ -44,6 +44,8 @@ class Session final : public Waiter, private net::StreamEvents {
     // From the server connection that the session has.
     void server_input(wire::Bytes& input);
     void server_writable();
+    /// Transactions may begin again at the node whose connection the session has.
+    void released();
     /// The connection is of no use any more, because it broke or leads to a server that isn't the master now.
     /// The session tells the client what that means and gives the connection up.
     void server_lost(const std::string& cause);
@@ -148,6 +150,7 @@ class Session final : public Waiter, private net::StreamEvents {
     void begin_movable_block(std::string_view begin_text);
     void unit_answered_in_block(wire::TransactionStatus status);
     void forget_block();
+    [[nodiscard]] bool held_by_pause();
     void learn_write();
     void note_reported(const Backend::Reported& reported);
     void note_dialect(std::string_view name, std::string_view value);
@@ -248,6 +251,7 @@ class Session final : public Waiter, private net::StreamEvents {
     std::optional<Decision> planned_;  // for the BEGIN that is sent now
     bool first_unit_ = false;          // what follows that BEGIN goes along with it
     bool only_reads_ = false;          // the statement that runs at the master was one for a slave
+    bool pause_held_ = false;          // pinned, and its next transaction waits for the end of a pause
     bool strict_default_ = false;      // transactions may begin with a strict isolation level
     bool maybe_async_ = false;         // commits may not wait for their WAL
     SqlDialect dialect_;

@@ -330,6 +330,7 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
     } else if (movable_) {
         if (const auto moved = stay_at_slave(type)) return *moved;
     }
+    if ((!pin_reason_.empty() || keep_for_bind_) && held_by_pause()) return Admit::Pause;
     note_statement(type, body, whole);
     if (access_ != Access::Open) note_access(type, body, whole);
     tracker.client_sent(type, body, whole);

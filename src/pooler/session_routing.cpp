@@ -278,6 +278,21 @@ void Session::unit_answered_in_block(wire::TransactionStatus status) {
     movable_ = repeatable_;
 }
 
+void Session::released() {
+    if (pause_held_ && std::exchange(paused_, false)) {
+        pause_held_ = false;
+        resume();
+    }
+}
+
+bool Session::held_by_pause() {
+    // A client that is pinned keeps its connection: its next transaction waits here.
+    if (!backend_->pool().target().paused || !backend_->tracker().clean_and_idle()) return false;
+    pause_held_ = true;
+    paused_ = true;
+    return true;
+}
+
 void Session::forget_block() {
     begin_message_.clear();
     deferred_begin_.clear();

@@ -342,6 +342,7 @@ void Session::transaction_over() {
     } else if (pin_reason_.empty() && !keep_for_bind_) {
         let_go(true);
     } else {
+        if (backend_->pool().target().paused) context_.pools->report_in_use(backend_->pool().target().group);
         return;
     }
     set_state(State::Idle);
