@@ -53,7 +53,10 @@ void NodePool::give_back(Backend& backend) {
         core_.retire(backend);
         return;
     }
-    if (ask_on(backend)) return;
+    if (ask_on(backend)) {
+        open_more();  // for who waits
+        return;
+    }
     core_.became_idle(backend, context_.coarse_now);
     serve();
 }
@@ -87,7 +90,10 @@ void NodePool::backend_ready(Backend& backend) {
     }
     // It may be another server than the older connections led to.
     if (!target_.is_master) replayed_.forget();
-    if (ask_on(backend)) return;
+    if (ask_on(backend)) {
+        open_more();  // for who waits
+        return;
+    }
     core_.became_idle(backend, context_.coarse_now);
     serve();
 }

@@ -40,7 +40,7 @@ bool NodePool::ask_on(Backend& backend) {
     } else {
         question_version_ = replayed_.ask(Clock::now());
     }
-    core_.add_connecting(backend);  // it is on its way: nobody need open another one
+    core_.retire(backend);  // it comes back, but nobody should have to wait for that
     backend.run_own(Backend::Own::Question, question_sql);
     return true;
 }
@@ -139,7 +139,7 @@ void NodePool::roll_back(Backend& backend) {
         discard(backend);
         return;
     }
-    core_.add_connecting(backend);
+    core_.retire(backend);
     backend.run_own(Backend::Own::Rollback, "ROLLBACK");
 }
 

@@ -250,8 +250,10 @@ class Server {
         }
         wire::Buffer out = "D";
         wire::put_u32(out, static_cast<std::uint32_t>(body.size() + 4));
-        backend.send(out + body);
-        backend.complete("SELECT 1", 'I');
+        out += body;
+        wire::put_command_complete(out, "SELECT 1");
+        wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+        backend.send(out);
     }
 
     [[nodiscard]] std::vector<std::string> queries() const {
