@@ -156,6 +156,7 @@ stage_cluster() {
     (cd "$PGXC_ROOT/test/cluster" && TMPDIR=$work PGXC_SERVER_BIN=$server_bin \
         /usr/bin/python3 -m pytest -q -n 3 --dist loadfile --durations 15 --junitxml "$work/cluster.xml") \
         >"$work/cluster.log" 2>&1 || true
+    sed -n 's/^told: /    /p' "$work/cluster.log" >&2
     show_if_failed "$work/cluster.log" "$(junit "$work/cluster.xml")" 200
 }
 

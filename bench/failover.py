@@ -22,10 +22,11 @@ pgcluster.DURABLE = True
 PHASES = ("detect_ms", "decide_ms", "fence_ms", "promote_ms", "publish_ms", "outage_ms")
 
 
-def one_run(workspace, clients, promotion):
-    cluster = pgcluster.standard_cluster(workspace, promotion=promotion)
+def one_run(workspace, wanted):
+    clients, promotion = wanted.clients, wanted.promotion
+    cluster = pgcluster.standard_cluster(workspace, slaves=wanted.slaves, promotion=promotion, sync_slaves=wanted.sync_slaves)
     try:
-        master, slave = cluster.masters[1], cluster.slaves[2]
+        master = cluster.masters[1]
         load = Writer(cluster.pooler_dsn(), clients).start()
         wait_for(lambda: load.acked_count() >= 300 * clients, "the load to run")
         killed_at = master.kill9()
@@ -35,10 +36,10 @@ def one_run(workspace, clients, promotion):
         cluster.wait_status(1, state="up", role_seen="master")
         ((new_address, method, *phases),) = cluster.coordinator.sql(
             f"SELECT new_address, method, {', '.join(PHASES)} FROM pgxc.failover_history")
-        slave.port = int(new_address.rsplit(":", 1)[1])
+        port = int(new_address.rsplit(":", 1)[1])
         if promotion == "restart":
-            assert slave.port == master.port, "the port of the dead master was not taken over"
-        lost, duplicated, phantom = load.verify(slave.sql("SELECT client, seq FROM load"))
+            assert port == master.port, "the port of the dead master was not taken over"
+        lost, duplicated, phantom = load.verify(master.sql("SELECT client, seq FROM load", port=port))
         answers = load.answers()
         return {
             "outage_ms": round(load.outage_ms(killed_at), 1),
@@ -60,6 +61,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--slaves", type=int, default=1)
+    parser.add_argument("--sync-slaves", type=int, default=1)
     parser.add_argument("--promotion", choices=("auto", "promote", "restart"), default="auto")
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--max-median", type=float)
@@ -72,7 +75,7 @@ def main():
         print(f"{'run':>4} {'outage':>8} " + " ".join(f"{name[:-3]:>8}" for name in PHASES[:-1])
               + f" {'acked':>8} {'unknown':>8} {'lost':>5} {'twice':>6}   (outage and phases in ms)")
         for number in range(1, wanted.runs + 1):
-            run = one_run(workspace, wanted.clients, wanted.promotion)
+            run = one_run(workspace, wanted)
             runs.append(run)
             phases = " ".join(f"{'-' if run['phases'][n] is None else run['phases'][n]:>8}" for n in PHASES[:-1])
             print(f"{number:>4} {run['outage_ms']:>8} {phases} {run['acknowledged']:>8} {run['unknown']:>8} "
@@ -82,7 +85,8 @@ def main():
 
     outages = [run["outage_ms"] for run in runs]
     summary = {
-        "runs": len(runs), "clients": wanted.clients, "promotion": wanted.promotion,
+        "runs": len(runs), "clients": wanted.clients, "slaves": wanted.slaves, "sync_slaves": wanted.sync_slaves,
+        "promotion": wanted.promotion,
         "median_ms": round(statistics.median(outages), 1), "worst_ms": max(outages), "best_ms": min(outages),
         "acknowledged": sum(run["acknowledged"] for run in runs), "lost": sum(run["lost"] for run in runs),
         "duplicated": sum(run["duplicated"] for run in runs), "phantom": sum(run["phantom"] for run in runs),

@@ -7,17 +7,19 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: bench/failover.sh [--runs N] [--clients N] [--promotion auto|promote|restart] [--json FILE]
-                         [--max-median MS] [--max-worst MS]
+usage: bench/failover.sh [--runs N] [--clients N] [--slaves N] [--sync-slaves K] [--promotion auto|promote|restart]
+                         [--json FILE] [--max-median MS] [--max-worst MS]
        bench/failover.sh [--peers LIST|all] [--scenario LIST|all] [--runs N] [--json FILE] [--deadline S]
                          [--wake-window S] [--without-own] [--verbose]
 
-Each run: a fresh coordinator, master and synchronous slave on loopback; clients insert one row per transaction
+Each run: a fresh coordinator, master and synchronous slaves on loopback; clients insert one row per transaction
 through the pooler without pause; kill -9 of the master's postmaster. Prints a table, and as JSON what it measured.
 With --promotion restart the slave takes over the dead master's port.
 
   --runs N        how many (20)
   --clients N     how many clients write (1)
+  --slaves N      how many synchronous slaves the master has (1)
+  --sync-slaves K how many of them acknowledge a commit: pgxc.sync_slaves (1)
   --json FILE     write the JSON there instead of after the table
   --max-median MS, --max-worst MS
                   fail if the median or the worst outage is above it; lost or duplicated rows always fail

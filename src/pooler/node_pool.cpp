@@ -179,7 +179,7 @@ void NodePool::refresh() {
         replayed_.wanted = Lsn{};
     }
     const bool lending = target_.exists && !target_.held;
-    lending ? core_.resume() : core_.pause();
+    if (!lending) core_.pause();
     switch (change) {
         case Switch::Nothing:
         case Switch::Hold:
@@ -207,6 +207,7 @@ void NodePool::refresh() {
                 {sqlstate::connection_failure, key_.node.to_string() + " is not in pgxc_nodes any more"});
             break;
     }
+    if (lending) core_.resume();
     // A new view may mean that the server is back: ask at once.
     if (retry_pending_ && lending && !core_.waiters().empty()) {
         retry_.reset();
@@ -221,6 +222,9 @@ void NodePool::close_idle() {
 }
 
 void NodePool::close_all(const std::string& cause) {
+    // Each one that is closed makes room for another, for those who wait: opened in here it would be closed in here,
+    // without end. refresh() opens what is wanted behind this.
+    core_.pause();
     close_idle();
     while (!core_.connecting().empty()) discard(static_cast<Backend&>(*core_.connecting().front()));
     for (Backend* backend : lent()) {

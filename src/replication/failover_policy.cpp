@@ -21,6 +21,12 @@ Millis since(TimePoint start, TimePoint now) {
     return std::chrono::duration_cast<Millis>(now - start);
 }
 
+/// Has a slave received WAL that its master sent since then, within the last `lately`?
+bool has_received(const Observation& slave, TimePoint then, Millis lately, TimePoint now) {
+    return slave.new_wal_at && slave.new_wal_after && *slave.new_wal_after > then &&
+           since(*slave.new_wal_at, now) < lately;
+}
+
 }  // namespace
 
 StateAndReason classify(const Node& node, const Observation& seen, const PolicySettings& settings,
@@ -108,7 +114,9 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             break;
     }
 
-    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody.
+    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody. Behind a closed port
+    // only what comes now counts; a silence lasts long enough for the pauses of those who write.
+    const bool closed = master->silence == Silence::Refused;
     const Configuration& wanted = record.wanted();
     Judgement judgement{Verdict::Wait, {}, {}};
     std::size_t fresh = 0;
@@ -131,12 +139,15 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             continue;
         }
         ++fresh;
-        if (slave->receives_new_wal) ++receiving;
+        if (slave->receives_new_wal ||
+            (!closed && has_received(*slave, silent_since, settings.probe_timeout, now)))
+            ++receiving;
     }
     if (receiving > 0 && receiving >= wanted.k) {
         judgement.reason =
             cause + ", but " + std::to_string(receiving) + " of its slaves still receive new WAL from it";
-        for (const Member& member : wanted.slaves) judgement.ask.push_back(member.address);
+        if (closed)
+            for (const Member& member : wanted.slaves) judgement.ask.push_back(member.address);
         return judgement;
     }
     if (!wanted.slaves.empty() && fresh < wanted.fences_needed()) {

@@ -68,6 +68,10 @@ void NodeWatch::answered(ServerFacts facts) {
     const Lsn before = seen_.facts ? seen_.facts->received : Lsn{};
     seen_.previous_answer_at = seen_.silence == Silence::None ? seen_.answered_at : std::nullopt;
     seen_.receives_new_wal = seen_.previous_answer_at && facts.received > before;
+    if (seen_.receives_new_wal) {
+        seen_.new_wal_after = seen_.previous_answer_at;
+        seen_.new_wal_at = now;
+    }
     seen_.facts = std::move(facts);
     seen_.answered_at = now;
     seen_.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());

@@ -73,6 +73,10 @@ struct Observation {
     /// Between the last two answers, both later than `previous_answer_at`, the received position has grown.
     std::optional<TimePoint> previous_answer_at;
     bool receives_new_wal = false;
+    /// The last two answers in a row between which it had grown. Asked again and again within milliseconds, even
+    /// a busy slave has nothing new in between.
+    std::optional<TimePoint> new_wal_after;
+    std::optional<TimePoint> new_wal_at;
 
     Silence silence = Silence::None;        // None: the newest attempt met a living server
     std::optional<TimePoint> silent_since;  // the first of the failed attempts in a row

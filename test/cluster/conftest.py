@@ -2,6 +2,9 @@ import pytest
 
 import pgcluster
 
+#: The property of a test's report that holds what it tells.
+TOLD = "told"
+
 
 @pytest.fixture(scope="session")
 def workspace():
@@ -30,6 +33,20 @@ def bare_cluster(workspace):
     made = pgcluster.Cluster(workspace)
     yield made
     made.destroy()
+
+
+@pytest.fixture
+def tell(record_property):
+    """Prints a line at the end of the whole run, of a good one, too."""
+    return lambda line: record_property(TOLD, line)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for reports in list(terminalreporter.stats.values()):
+        for report in reports:
+            for name, line in getattr(report, "user_properties", ()):
+                if name == TOLD and report.when == "teardown":
+                    terminalreporter.write_line(f"told: {line}")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -92,11 +92,19 @@ class Workspace:
                               stdout=subprocess.PIPE, text=True, check=True)
         return pathlib.Path(made.stdout.strip())
 
-    def run(self, program, *arguments, check=True, timeout=120, **options):
-        """Runs one of the server's programs as the server user and returns the CompletedProcess."""
-        done = subprocess.run([str(self.bin / program), *map(str, arguments)], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
-                              cwd=self.path, **as_server_user(), **options)
+    def run(self, program, *arguments, check=True, timeout=120, place=None, **options):
+        """Runs one of the server's programs as the server user, on the host `place` (netns.Host) if there is one, and
+        returns the CompletedProcess."""
+        command = [str(self.bin / program), *map(str, arguments)]
+        user = as_server_user()
+        if place:
+            command = place.command(*command, user=user.pop("user"))
+            user = {"env": user["env"]}
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True, timeout=timeout, cwd=self.path, **user, **options)
+        except subprocess.TimeoutExpired as error:
+            raise Timeout(f"{program} {arguments} takes longer than {timeout} s") from error
         if check and done.returncode != 0:
             raise AssertionError(f"{program} {arguments} failed ({done.returncode}):\n{done.stdout}")
         return done
@@ -135,12 +143,15 @@ class Workspace:
 class Server:
     """One PostgreSQL server of a workspace. Not started by its constructor."""
 
-    def __init__(self, workspace, name, port=None):
+    def __init__(self, workspace, name, port=None, place=None, folder=None):
+        """`place`: the host (netns.Host) that it runs on; `folder`: where its data directory is made."""
         self.killed = None  # the pid of the postmaster that kill9() ended
         self.workspace = workspace
         self.name = name
+        self.place = place
+        self.host = place.address if place else HOST
         self.port = port or workspace.free_port()
-        self.data = workspace.path / f"{name}.{self.port}"
+        self.data = (folder or workspace.path) / f"{name}.{self.port}"
         self.log = workspace.path / f"{name}.{self.port}.log"
         workspace.servers.append(self)
 
@@ -149,7 +160,7 @@ class Server:
         subprocess.run(["cp", "-a", str(self.workspace.template(template)), str(self.data)], check=True)
         self.configure({
             "port": self.port,
-            "listen_addresses": HOST,
+            "listen_addresses": self.host,
             "unix_socket_directories": self.workspace.path,
             "max_connections": 150,
             "shared_buffers": "32MB",
@@ -163,14 +174,17 @@ class Server:
             "log_checkpoints": "off",
             **(settings or {}),
         })
+        if self.place:
+            with open(self.data / "pg_hba.conf", "a", encoding="utf-8") as hba:
+                hba.write("host all,replication all samenet trust\n")
         return self
 
     def init_from(self, master):
         """Makes the data directory by a plain `pg_basebackup -R` of `master`: nothing of ours is in it but the port."""
-        self.workspace.run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
-                           "-h", HOST, "-p", master.port, "-U", "postgres")
-        text = self.conf_file.read_text()
-        self.conf_file.write_text(re.sub(r"(?m)^port = \d+$", f"port = {self.port}", text))
+        self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+                  "-h", master.host, "-p", master.port, "-U", "postgres")
+        text = re.sub(r"(?m)^port = \d+$", f"port = {self.port}", self.conf_file.read_text())
+        self.conf_file.write_text(re.sub(r"(?m)^listen_addresses = .*$", f"listen_addresses = '{self.host}'", text))
         return self
 
     @property
@@ -179,7 +193,7 @@ class Server:
 
     @property
     def address(self):
-        return f"{HOST}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def configure(self, settings):
         """Appends settings to postgresql.conf (the last one of a name wins)."""
@@ -188,17 +202,20 @@ class Server:
                 conf.write(f"{name} = {value}\n" if isinstance(value, int)
                            else "{} = '{}'\n".format(name, str(value).replace("'", "''")))
 
+    def _run(self, program, *arguments, **options):
+        return self.workspace.run(program, *arguments, place=self.place, **options)
+
     def start(self, check=True):
-        return self.workspace.run("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check)
+        return self._run("pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", check=check)
 
     def stop(self, mode="fast", check=True, timeout_s=60):
-        return self.workspace.run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", timeout_s, check=check)
+        return self._run("pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", timeout_s, check=check)
 
     def restart(self, mode="fast"):
-        return self.workspace.run("pg_ctl", "restart", "-D", self.data, "-m", mode, "-l", self.log, "-w", "-t", "60")
+        return self._run("pg_ctl", "restart", "-D", self.data, "-m", mode, "-l", self.log, "-w", "-t", "60")
 
     def reload(self):
-        return self.workspace.run("pg_ctl", "reload", "-D", self.data)
+        return self._run("pg_ctl", "reload", "-D", self.data)
 
     def postmaster_pid(self):
         """The pid in postmaster.pid if that process lives in this data directory, else None."""
@@ -253,7 +270,8 @@ class Server:
         return not self.pids() and not (self.killed and os.path.exists(f"/proc/{self.killed}"))
 
     def dsn(self, **options):
-        merged = {"host": HOST, "port": self.port, "user": "postgres", "dbname": "postgres", "connect_timeout": 10,
+        # Another host is out of our reach, its sockets' files aren't.
+        merged = {"host": str(self.workspace.path) if self.place else HOST, "port": self.port, "user": "postgres", "dbname": "postgres", "connect_timeout": 10,
                   "application_name": "pgxc_test", **options}
         return {name: value for name, value in merged.items() if value is not None}
 
@@ -294,8 +312,11 @@ class Server:
 class Cluster:
     """One coordinator and datanodes with slaves. Node ids: masters 1, 2, ...; slaves as they are registered."""
 
-    def __init__(self, workspace):
+    def __init__(self, workspace, network=None):
+        """`network` (netns.Network): each server gets a host of its own, and the coordinator can't see the datanodes'
+        files."""
         self.workspace = workspace
+        self.network = network
         self.coordinator = None
         self.pooler_port = None
         self.masters = {}
@@ -303,9 +324,24 @@ class Cluster:
         self._made = []
 
     def server(self, name):
-        made = Server(self.workspace, name)
+        place = folder = None
+        if self.network:
+            place = self.network.host(name)
+            if name == "coordinator":
+                place.hide(self._apart())
+            else:
+                folder = self._apart()
+        made = Server(self.workspace, name, place=place, folder=folder)
         self._made.append(made)
         return made
+
+    def _apart(self):
+        """Where the datanodes' data directories are if they have hosts of their own."""
+        folder = self.workspace.path / "apart"
+        if not folder.exists():
+            folder.mkdir(mode=0o755)
+            shutil.chown(folder, "postgres", "postgres")
+        return folder
 
     def make_datanode(self, node_id, **settings):
         """A started master that knows nothing of us."""
@@ -400,10 +436,10 @@ class Cluster:
         self._made = []
 
 
-def standard_cluster(workspace, datanodes=1, slaves=1, replication="SYNCHRONOUS", **settings):
+def standard_cluster(workspace, datanodes=1, slaves=1, replication="SYNCHRONOUS", network=None, **settings):
     """A ready cluster: masters 1..datanodes, `slaves` registered slaves for each, with ids from datanodes + 1 on in
     the order of their masters; and a table `load` on each master."""
-    cluster = Cluster(workspace)
+    cluster = Cluster(workspace, network)
     try:
         for node_id in range(1, datanodes + 1):
             cluster.make_datanode(node_id)

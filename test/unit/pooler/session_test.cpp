@@ -611,6 +611,29 @@ TEST_F(SessionTest, AHeldGroupMakesTransactionsWaitAndOpensToTheNewMaster) {
     EXPECT_EQ(in_block->types(), "CZ");
 }
 
+TEST_F(SessionTest, ClientsHeldBesideIdleConnectionsGoToTheNewMaster) {
+    // As with a master that is cut off: its connections are idle, and look as good as ever.
+    environment.settings_now.failover_hold = Millis{8000};
+    start();
+    std::vector<std::unique_ptr<Client>> clients;
+    for (int i = 0; i < 3; ++i) clients.push_back(login());
+    for (auto& client : clients) run(*client, "begin");
+    for (auto& client : clients) run(*client, "commit");
+    show_master(*server, 1, Gate::Held);
+    for (auto& client : clients) {
+        client->messages.clear();
+        client->query("insert");
+    }
+    settle();
+    Server other(loop);
+    show_master(other, 2, Gate::Open);
+    for (auto& client : clients) {
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+        EXPECT_EQ(client->types(), "CZ");
+    }
+    EXPECT_EQ(other.queries(), (std::vector<std::string>{"insert", "insert", "insert"}));
+}
+
 TEST_F(SessionTest, AHeldTransactionFailsInTimeAndSaysWhy) {
     start();
     auto client = login();

@@ -262,7 +262,37 @@ TEST_F(JudgeMaster, SlavesThatStillReceiveNewWalBlock) {
     answered_twice(2, 3'000, 3'200, true, true);
     const Judgement judgement = judge(3'300);
     EXPECT_EQ(judgement.verdict, Verdict::Wait);
-    EXPECT_EQ(judgement.ask, std::vector<HostPort>{at(2)}) << "they are watched further";
+    EXPECT_TRUE(judgement.ask.empty()) << "asked within milliseconds they would have nothing new";
+    seen[at(1)] = silent(Silence::Refused, 0, 5);
+    EXPECT_EQ(judge(3'300).ask, std::vector<HostPort>{at(2)}) << "they are watched further";
+}
+
+TEST_F(JudgeMaster, SlavesThatReceivedNewWalAMomentAgoStillBlockASilentMaster) {
+    seen[at(1)] = silent(Silence::Timeout, 0, 2);
+    answered_twice(2, 2'100, 2'101, true, false);
+    seen[at(2)].new_wal_after = after(1'900);
+    seen[at(2)].new_wal_at = after(2'100);
+    expect(Verdict::Wait, 2'102);
+    answered_twice(2, 3'000, 3'100, true, false);
+    seen[at(2)].new_wal_after = after(1'900);
+    seen[at(2)].new_wal_at = after(2'100);
+    expect(Verdict::Dead, 3'100);  // for probe_timeout nothing has come
+}
+
+TEST_F(JudgeMaster, WalThatMayBeFromBeforeTheSilenceBlocksNothing) {
+    seen[at(1)] = silent(Silence::Timeout, 0, 2);
+    answered_twice(2, 1'900, 2'000, true, false);
+    seen[at(2)].new_wal_after = after(-10);
+    seen[at(2)].new_wal_at = after(1'900);
+    expect(Verdict::Dead, 2'001);
+}
+
+TEST_F(JudgeMaster, BehindAClosedPortOnlyWalThatComesNowBlocks) {
+    seen[at(1)] = silent(Silence::Refused, 0, 1);
+    answered_twice(2, 20, 21, true, false);
+    seen[at(2)].new_wal_after = after(10);
+    seen[at(2)].new_wal_at = after(20);
+    expect(Verdict::Dead, 22);
 }
 
 TEST_F(JudgeMaster, FewerThanKThatReceiveBlockNothing) {
