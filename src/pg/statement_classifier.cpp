@@ -89,8 +89,9 @@ Functions read_functions(std::istream& file) {
         }
         if (!in_table) continue;
         if (in_columns) {
-            if (line.starts_with("(")) continue;
-            if (line.starts_with(" )") || line.starts_with(")")) {
+            const auto begin = line.find_first_not_of(' ');
+            if (begin == std::string::npos || line[begin] == '(') continue;
+            if (line[begin] == ')') {
                 in_columns = false;
                 const auto at = [&](std::string_view name) {
                     return static_cast<std::size_t>(std::find(columns.begin(), columns.end(), name) -
@@ -101,9 +102,7 @@ Functions read_functions(std::istream& file) {
                 if (std::max(name_at, volatility_at) >= columns.size()) return {};
                 continue;
             }
-            const auto begin = line.find_first_not_of(' ');
-            if (begin != std::string::npos)
-                columns.push_back(line.substr(begin, line.find(' ', begin) - begin));
+            columns.push_back(line.substr(begin, line.find(' ', begin) - begin));
             continue;
         }
         constexpr std::string_view insert = "insert ( ";

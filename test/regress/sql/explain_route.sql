@@ -1,3 +1,8 @@
+-- The routing of statements, and pauses. Without a slave: what is tested here is how statements are read.
+\set SHOW_CONTEXT never
+SET client_min_messages = error;
+CREATE EXTENSION IF NOT EXISTS pgxc_ha;
+RESET client_min_messages;
 -- What the server's parser tells of statements, and so where pgxc.read_routing = auto would send them. There is no slave
 -- here: the class is what is tested.
 SELECT class, s AS statement, reason FROM unnest(ARRAY[
