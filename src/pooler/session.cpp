@@ -16,15 +16,9 @@ namespace {
 constexpr std::size_t max_read_ahead = 64 * 1024;
 constexpr std::size_t kept_capacity = 16 * 1024;
 
-/// An enum's words are read in any case (config_enum_lookup_by_name).
-bool hides_warnings(std::string_view level) {
-    const std::string word = to_lower(level);
-    return word == "error" || word == "fatal" || word == "panic";
-}
-
 /// A session that asked for silence would not be told that a commit is on no synchronous slave (F19).
 bool silences_warnings(std::string_view name, std::string_view value) {
-    return name == "client_min_messages" && hides_warnings(value);
+    return name == "client_min_messages" && is_quiet_level(value);
 }
 
 bool is_true(std::optional<std::string_view> value) {
@@ -245,7 +239,11 @@ void Session::proven() {
     for (const auto* list : {&startup.options_settings, &startup.parameters}) {
         for (const auto& [name, value] : *list) {
             const std::string lower = to_lower(name);
-            if (!silences_warnings(lower, value)) settings.set(lower, value);
+            if (silences_warnings(lower, value)) {
+                quiet_.logged_in(true);
+            } else {
+                settings.set(lower, value);
+            }
         }
     }
     default_read_only_ = is_true(startup.setting("default_transaction_read_only"));

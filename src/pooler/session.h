@@ -12,6 +12,7 @@
 #include "pooler/failed_block.h"
 #include "pooler/node_pool.h"
 #include "pooler/pool.h"
+#include "pooler/quiet_level.h"
 #include "pooler/router.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
@@ -155,6 +156,7 @@ class Session final : public Waiter, private net::StreamEvents {
     void note_reported(const Backend::Reported& reported);
     void note_dialect(std::string_view name, std::string_view value);
     void note_modes(std::string_view text);
+    [[nodiscard]] bool holds_back_notice(wire::Bytes body) const;
     void transaction_seen();
     [[nodiscard]] const std::shared_ptr<NodePool>& slave_pool(NodeKey slave);
 
@@ -260,6 +262,9 @@ class Session final : public Waiter, private net::StreamEvents {
     Outstanding outstanding_;            // at a slave
     std::string held_back_;              // of a slave's answer, while the master could still give another
     std::vector<std::shared_ptr<NodePool>> slave_pools_;
+
+    QuietLevel quiet_;
+    bool rolled_back_ = false;  // by the newest statement
 
     FailedBlock failed_block_;  // in place of a server: a transaction block whose server was lost
 };

@@ -157,7 +157,7 @@ void Session::resume() {
         return;
     }
     client_.stream().want_readable(true);
-    const std::string input = std::exchange(kept_, {});
+    std::string input = std::exchange(kept_, {});  // note_modes() may write to it
     take_commands(input);
 }
 

@@ -25,8 +25,9 @@ bool may_set(std::string_view text) {
     const auto first = text.find_first_not_of(" \t\r\n;(/-");
     if (first == std::string_view::npos) return false;
     const char c = text[first];
-    return c == 's' || c == 'S' ? mentions(text.substr(first, 3), "set") || mentions(text, "set_config")
-                                : text.find(';') != std::string_view::npos;
+    if (c == 'r' || c == 'R') return mentions(text.substr(first, 5), "reset");
+    if (c == 's' || c == 'S') return mentions(text.substr(first, 3), "set") || mentions(text, "set_config");
+    return text.find(';') != std::string_view::npos;
 }
 
 int badness(StatementClass kind) {
@@ -308,6 +309,13 @@ void Session::transaction_seen() {
         seen_ = backend_->pool().position().newest();
 }
 
+bool Session::holds_back_notice(wire::Bytes body) const {
+    if (!quiet_.quiet()) return false;
+    const auto fields = wire::parse_error_fields(body);
+    // INFO is sent at every level.
+    return fields && fields->severity != "INFO";
+}
+
 void Session::learn_write() {
     std::string_view only;
     wire::Bytes rest = sent_;
@@ -340,6 +348,12 @@ void Session::note_reported(const Backend::Reported& reported) {
 
 void Session::note_modes(std::string_view text) {
     if (!may_set(text)) return;
+    if (const auto set = read_min_messages(text)) {
+        quiet_.sent(*set);
+        // In its place, in the buffer that is about to be sent: a level at which the server warns.
+        for (std::size_t i = 0; i < set->value.size(); ++i)
+            const_cast<char*>(set->value.data())[i] = i < loud_level.size() ? loud_level[i] : ' ';
+    }
     if (mentions(text, "synchronous_commit")) maybe_async_ = true;
     if (mentions(text, "isolation") || mentions(text, "characteristics")) strict_default_ = true;
 }

@@ -165,6 +165,8 @@ void Session::relay(wire::Bytes& input) {
                 if (tracker.sync_wait_canceled()) {
                     drop_until_ready_ = true;
                     drop = true;
+                } else if (whole && holds_back_notice(body)) {
+                    drop = true;
                 }
                 break;
             case wire::BackendMessage::ParameterStatus:
@@ -291,7 +293,11 @@ bool Session::parameter_changed(std::string_view name, std::string_view value) {
 }
 
 void Session::statement_done(std::string_view tag) {
+    rolled_back_ = tag == "ROLLBACK";
+    if (quiet_.pending() && (tag == "SET" || tag == "RESET"))
+        quiet_.done(backend_->tracker().status() != wire::TransactionStatus::Idle);
     if (tag == "DISCARD ALL") {
+        quiet_.discard_all();
         // The session is as new: nothing holds the client to it, and its settings are those of its login
         // again.
         pin_reason_ = {};
@@ -310,7 +316,10 @@ void Session::statement_done(std::string_view tag) {
 void Session::answer_ready(wire::TransactionStatus status) {
     ++units_answered_;
     unit_answered_ = false;
-    if (status == wire::TransactionStatus::Idle) ++transactions_;
+    if (status == wire::TransactionStatus::Idle) {
+        ++transactions_;
+        quiet_.transaction_ended(!rolled_back_);
+    }
     if (movable_) {
         unit_answered_in_block(status);
         return;

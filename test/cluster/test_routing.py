@@ -251,9 +251,9 @@ def test_a_slave_that_dies_leaves_the_rotation_and_comes_back(cluster):
         wait_for_slaves(cluster, cursor)
         slave = cluster.slaves[3]
         slave.kill9()
+        slave.wait_gone()
         for _ in range(100):
             assert port_now(cursor) != slave.port
-        slave.wait_gone()
         slave.start()
         wait_for(lambda: port_now(cursor) == slave.port, "the slave to serve again")
 
