@@ -222,8 +222,8 @@ void NodePool::close_idle() {
 }
 
 void NodePool::close_all(const std::string& cause) {
-    // Each one that is closed makes room for another, for those who wait: opened in here it would be closed in here,
-    // without end. refresh() opens what is wanted behind this.
+    // Each one that is closed makes room for another, for those who wait: opened in here it would be closed
+    // in here, without end. refresh() opens what is wanted behind this.
     core_.pause();
     close_idle();
     while (!core_.connecting().empty()) discard(static_cast<Backend&>(*core_.connecting().front()));

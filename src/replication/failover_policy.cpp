@@ -114,12 +114,13 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             break;
     }
 
-    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody. Behind a closed port
-    // only what comes now counts; a silence lasts long enough for the pauses of those who write.
+    // What the slaves' WAL receivers see: a master that still feeds k of them serves somebody. Behind a
+    // closed port only what comes now counts; a silence lasts long enough for the pauses of those who write.
     const bool closed = master->silence == Silence::Refused;
     const Configuration& wanted = record.wanted();
     Judgement judgement{Verdict::Wait, {}, {}};
     std::size_t fresh = 0;
+    std::size_t heard_long = 0;
     int receiving = 0;
     for (const Member& member : wanted.slaves) {
         const Observation* slave = find(seen, member.address);
@@ -129,6 +130,10 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
             judgement.ask.push_back(member.address);
             continue;
         }
+        // Whoever was silent, too, until a moment ago tells of our own isolation or pause: the master may
+        // need one more attempt.
+        if (closed || !slave->answers_since || since(*slave->answers_since, now) >= settings.detection_time())
+            ++heard_long;
         if (!slave->facts->streaming()) {
             ++fresh;
             continue;
@@ -153,6 +158,12 @@ Judgement judge_master(const Record& record, const std::map<HostPort, Observatio
     if (!wanted.slaves.empty() && fresh < wanted.fences_needed()) {
         judgement.reason = cause + "; waiting for an answer of " + std::to_string(wanted.fences_needed()) +
                            " synchronous slaves, have " + std::to_string(fresh);
+        return judgement;
+    }
+    if (!wanted.slaves.empty() && heard_long < wanted.fences_needed()) {
+        judgement.reason = cause + ", but all were silent: waiting until " +
+                           std::to_string(wanted.fences_needed()) +
+                           " synchronous slaves have answered throughout " + ms(settings.detection_time());
         return judgement;
     }
     return {Verdict::Dead, cause, {}};

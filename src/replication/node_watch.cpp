@@ -65,6 +65,7 @@ asio::awaitable<void> NodeWatch::pause(Millis time) {
 
 void NodeWatch::answered(ServerFacts facts) {
     const auto now = Clock::now();
+    if (!seen_.answers_since || seen_.silence != Silence::None) seen_.answers_since = now;
     const Lsn before = seen_.facts ? seen_.facts->received : Lsn{};
     seen_.previous_answer_at = seen_.silence == Silence::None ? seen_.answered_at : std::nullopt;
     seen_.receives_new_wal = seen_.previous_answer_at && facts.received > before;

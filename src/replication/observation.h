@@ -73,10 +73,13 @@ struct Observation {
     /// Between the last two answers, both later than `previous_answer_at`, the received position has grown.
     std::optional<TimePoint> previous_answer_at;
     bool receives_new_wal = false;
-    /// The last two answers in a row between which it had grown. Asked again and again within milliseconds, even
-    /// a busy slave has nothing new in between.
+    /// The last two answers in a row between which it had grown. Asked again and again within milliseconds,
+    /// even a busy slave has nothing new in between.
     std::optional<TimePoint> new_wal_after;
     std::optional<TimePoint> new_wal_at;
+
+    /// The first of its answers in a row: it has been heard without a break since then.
+    std::optional<TimePoint> answers_since;
 
     Silence silence = Silence::None;        // None: the newest attempt met a living server
     std::optional<TimePoint> silent_since;  // the first of the failed attempts in a row

@@ -323,9 +323,13 @@ class Faults:
     def cut_coordinator(self, fault):
         """From everybody: it can't know whether anything has happened."""
         fault.victim = "coordinator"
+        whole, epoch = not self.broken(), self.epoch()
         with self._links(fault):
             self.network.separate([self.coordinator.place], self._hosts(self.coordinator))
             self._cut_for_a_while(fault)
+        wait_for(lambda: self.gate_is_open(self.nodes()), "an open gate after the coordinator's isolation", STUCK_S)
+        if whole and self.epoch() > epoch:
+            fault.note += "; a master that served was replaced"  # on a busy machine that may have been slow as well
 
     def _some_hosts(self, server):
         """What is on the other end of a one-way cut."""

@@ -313,6 +313,25 @@ TEST_F(JudgeMaster, SlavesThatAreSilentTooLookLikeOurOwnIsolation) {
     EXPECT_TRUE(judgement.ask.empty()) << "they are being asked already";
 }
 
+TEST_F(JudgeMaster, AfterOurOwnIsolationTheMasterHasAsLongAsItsSlavesAreHeardAgain) {
+    // The first slave's answer comes a moment before the master's would.
+    seen[at(1)] = silent(Silence::Timeout, 0, 4);
+    answered_twice(2, 4'020, 4'021, true, false);
+    seen[at(2)].answers_since = after(4'020);
+    expect(Verdict::Wait, 4'021);
+    expect(Verdict::Wait, 6'019);
+    expect(Verdict::Dead, 6'020);
+    seen[at(2)].answers_since = after(-60'000);
+    expect(Verdict::Dead, 4'021);
+}
+
+TEST_F(JudgeMaster, AClosedPortNeedsNoOtherProof) {
+    seen[at(1)] = silent(Silence::Refused, 0, 1);
+    answered_twice(2, 20, 21, true, false);
+    seen[at(2)].answers_since = after(20);
+    expect(Verdict::Dead, 22);
+}
+
 TEST_F(JudgeMaster, WaitsForAsManySlavesAsMustBeFenced) {
     record.configurations = {configuration({2, 3, 4}, 2)};
     seen[at(1)] = silent(Silence::Refused, 0, 1);
