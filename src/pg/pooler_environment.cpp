@@ -124,7 +124,10 @@ pooler::ReadRouting routing_of(guc::Routing routing) {
 }
 
 PoolerEnvironment::PoolerEnvironment(int worker)
-    : worker_(worker), most_clients_(guc::max_client_connections()), facts_(server_hba_facts()), classifier_(make_statement_classifier()) {
+    : worker_(worker),
+      most_clients_(guc::max_client_connections()),
+      facts_(server_hba_facts()),
+      classifier_(make_statement_classifier()) {
     const std::size_t wanted = files_for(static_cast<std::size_t>(most_clients_));
     const std::size_t allowed = raise_file_limit(wanted);
     if (allowed < wanted) {

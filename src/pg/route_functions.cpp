@@ -62,8 +62,8 @@ PGXC_FUNCTION(pgxc_explain_route) {
     }
     SharedClusterView source;
     const auto view = source.current();
-    const auto group = pooler::choose_group(node ? std::optional<std::string_view>{*node} : std::nullopt, *view,
-                                            guc::node_id());
+    const auto group = pooler::choose_group(node ? std::optional<std::string_view>{*node} : std::nullopt,
+                                            *view, guc::node_id());
     if (!group) return group.error();
 
     const auto classifier = make_statement_classifier();

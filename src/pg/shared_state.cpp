@@ -255,7 +255,8 @@ std::shared_ptr<const ClusterView> SharedClusterView::current() {
         for (const PausedGroup& group : shared->paused) {
             if (!group.on) continue;
             for (NodeView& node : fresh->nodes) {
-                if (node.node.key != NodeKey{group.type, NodeId{group.id}} || !node.node.is_master()) continue;
+                if (node.node.key != NodeKey{group.type, NodeId{group.id}} || !node.node.is_master())
+                    continue;
                 node.paused = true;
                 node.why = "paused by " + std::string(group.user) + ": CALL pgxc.resume('" +
                            std::to_string(group.id) + "') lets transactions begin again" +

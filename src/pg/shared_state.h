@@ -49,8 +49,8 @@ class SharedClusterView : public ClusterViewSource {
 
 // --- Groups that are paused: backends write, the poolers obey ---------------------------------------------
 
-/// Holds the transactions of a datanode group from the next view on, whatever the monitor does meanwhile. False:
-/// it was paused already. Error 53400 beyond limits::max_paused_groups.
+/// Holds the transactions of a datanode group from the next view on, whatever the monitor does meanwhile.
+/// False: it was paused already. Error 53400 beyond limits::max_paused_groups.
 [[nodiscard]] Result<bool> pause_group(NodeKey group, const std::string& user);
 /// False: it wasn't paused.
 [[nodiscard]] bool resume_group(NodeKey group);

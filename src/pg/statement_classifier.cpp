@@ -26,9 +26,9 @@ extern "C" {
 namespace {
 
 namespace pooler = pgxc::pooler;
+using pgxc::log_warning;
 using pgxc::pg_call;
 using pgxc::Status;
-using pgxc::log_warning;
 using pooler::Classification;
 using pooler::StatementClass;
 
@@ -48,16 +48,27 @@ bool is_one_of(std::string_view name, const std::array<std::string_view, N>& nam
 
 /// Volatile, but of no effect, and no truer on the master.
 constexpr std::array<std::string_view, 11> harmless_volatile{
-    "random",   "random_normal",    "clock_timestamp",   "timeofday",   "gen_random_uuid", "uuidv4",
-    "pg_sleep", "pg_sleep_for",     "pg_sleep_until",    "uuidv7",      "statement_timestamp"};
+    "random",   "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid",    "uuidv4",
+    "pg_sleep", "pg_sleep_for",  "pg_sleep_until",  "uuidv7",    "statement_timestamp"};
 /// They give the time at which the transaction began, which changes when it moves.
 constexpr std::array<std::string_view, 2> transaction_time{"now", "transaction_timestamp"};
 /// Marked stable, but of the session's or the server's own state.
-constexpr std::array<std::string_view, 16> masters_own{
-    "pg_backend_pid",        "pg_postmaster_start_time", "pg_conf_load_time",    "pg_my_temp_schema",
-    "pg_is_other_temp_schema", "current_setting",        "pg_show_all_settings", "pg_settings_get_flags",
-    "pg_cursor",             "pg_prepared_statement",    "pg_current_snapshot",  "pg_current_xact_id",
-    "pg_current_xact_id_if_assigned", "pg_export_snapshot", "currval",           "lastval"};
+constexpr std::array<std::string_view, 16> masters_own{"pg_backend_pid",
+                                                       "pg_postmaster_start_time",
+                                                       "pg_conf_load_time",
+                                                       "pg_my_temp_schema",
+                                                       "pg_is_other_temp_schema",
+                                                       "current_setting",
+                                                       "pg_show_all_settings",
+                                                       "pg_settings_get_flags",
+                                                       "pg_cursor",
+                                                       "pg_prepared_statement",
+                                                       "pg_current_snapshot",
+                                                       "pg_current_xact_id",
+                                                       "pg_current_xact_id_if_assigned",
+                                                       "pg_export_snapshot",
+                                                       "currval",
+                                                       "lastval"};
 
 bool is_masters_own(std::string_view name) {
     return is_one_of(name, masters_own) || name.starts_with("pg_stat_") || name.starts_with("txid_") ||
@@ -211,7 +222,8 @@ void look_at_function(const FuncCall* call, Finding* finding) {
             find(finding, StatementClass::ReadWithTime, "it shows when its transaction began");
             return;
         case Function::Master:
-            find(finding, StatementClass::MasterOnly, "it calls a function that means this session or server");
+            find(finding, StatementClass::MasterOnly,
+                 "it calls a function that means this session or server");
             return;
         case Function::Writes:
             find(finding, StatementClass::Write, "it calls a function that is volatile");
@@ -298,7 +310,8 @@ void look_at_transaction(const TransactionStmt* statement, Finding* finding) {
             if (!statement->chain)
                 find(finding, StatementClass::End, "it ends a transaction");
             else
-                find(finding, StatementClass::MasterOnly, "it begins another transaction like the one it ends");
+                find(finding, StatementClass::MasterOnly,
+                     "it begins another transaction like the one it ends");
             return;
         default:
             find(finding, StatementClass::MasterOnly, "it controls a transaction");
@@ -421,7 +434,8 @@ class ServerClassifier final : public pooler::StatementClassifier {
         escape_string_warning = false;
         const Status parsed = pg_call([&] {
             if (context_ == nullptr)
-                context_ = AllocSetContextCreate(TopMemoryContext, "pgxc_ha statements", ALLOCSET_DEFAULT_SIZES);
+                context_ =
+                    AllocSetContextCreate(TopMemoryContext, "pgxc_ha statements", ALLOCSET_DEFAULT_SIZES);
             MemoryContextSwitchTo(context_);
             look_at_text(text, &finding);
         });

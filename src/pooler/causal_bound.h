@@ -12,34 +12,36 @@
 
 namespace pgxc::pooler {
 
-/// What all pooler workers know together of the commits at one group's master. Zero is "nothing is known yet".
-/// Lies in shared memory: plain lock-free atomics, sequentially consistent; `writing` is held for a few stores
-/// only, by who raises epoch and position.
+/// What all pooler workers know together of the commits at one group's master. Zero is "nothing is known
+/// yet". Lies in shared memory: plain lock-free atomics, sequentially consistent; `writing` is held for a few
+/// stores only, by who raises epoch and position.
 struct CausalRecord {
-    std::atomic<std::uint64_t> begun;     // commits that were ever forwarded: the newest ticket
-    std::atomic<std::uint64_t> acked;     // commits that were answered, or whose answer nobody will hear
+    std::atomic<std::uint64_t> begun;        // commits that were ever forwarded: the newest ticket
+    std::atomic<std::uint64_t> acked;        // commits that were answered, or whose answer nobody will hear
     std::atomic<std::uint64_t> acked_async;  // the newest of these that may not have waited for its WAL
-    std::atomic<std::uint64_t> resolved;  // so many of `acked` are at or before `position`
-    std::atomic<std::uint64_t> epoch;     // of the position, plus 1; 0 = none is known
+    std::atomic<std::uint64_t> resolved;     // so many of `acked` are at or before `position`
+    std::atomic<std::uint64_t> epoch;        // of the position, plus 1; 0 = none is known
     std::atomic<std::uint64_t> position;
     std::atomic<std::int64_t> wanted_until_ms;  // on the steady clock, which all processes of a host share
     std::atomic<std::uint32_t> writing;
     std::atomic<std::uint64_t> oldest_running[limits::max_pooler_workers];  // ticket; 0 = none runs
 };
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::int64_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
+              std::atomic<std::int64_t>::is_always_lock_free);
 
 /// Up to which position of a group's master a read must see. One worker's end of a CausalRecord.
 ///
-/// A commit gets a ticket before it is forwarded, and is counted as answered before its client hears of it. The
-/// master's position is asked for after that; the answer covers every commit that had been answered when the
-/// question was sent. So as long as something answered isn't covered, the bound is unknown. A commit that still
-/// runs may be seen at the master already: whoever has looked there since it began must not look elsewhere until
-/// it is covered (`seen`).
+/// A commit gets a ticket before it is forwarded, and is counted as answered before its client hears of it.
+/// The master's position is asked for after that; the answer covers every commit that had been answered when
+/// the question was sent. So as long as something answered isn't covered, the bound is unknown. A commit that
+/// still runs may be seen at the master already: whoever has looked there since it began must not look
+/// elsewhere until it is covered (`seen`).
 class CausalPosition {
   public:
     using Ticket = std::uint64_t;
 
-    /// Goes over to a record that other workers share; what a former process of that number left is taken back.
+    /// Goes over to a record that other workers share; what a former process of that number left is taken
+    /// back.
     void attach(CausalRecord& record, int worker, int workers);
 
     /// There are others, of whose commits nothing is known here: no bound is ever known.
@@ -88,8 +90,8 @@ class CausalPosition {
 class ReplayPosition {
   public:
     [[nodiscard]] Lsn position() const { return position_; }
-    /// A connection to the slave was made or lost, or it belongs to another epoch: it may be another server, or
-    /// the same one behind where it was.
+    /// A connection to the slave was made or lost, or it belongs to another epoch: it may be another server,
+    /// or the same one behind where it was.
     void forget() {
         position_ = Lsn{};
         ++version_;

@@ -14,8 +14,8 @@
 /// Every call is made from the pooler's loop and must not block on the network.
 namespace pgxc::pooler {
 
-/// pgxc.read_routing: which reads may go to slaves: none, those of transactions declared read only, or also all
-/// that the server's parser knows to only read.
+/// pgxc.read_routing: which reads may go to slaves: none, those of transactions declared read only, or also
+/// all that the server's parser knows to only read.
 enum class ReadRouting : std::uint8_t { Master, Explicit, Auto };
 
 struct CausalRecord;

@@ -18,7 +18,10 @@ constexpr std::size_t max_known_logins = 64;
 }  // namespace
 
 NodePool::NodePool(Context& context, PoolKey key)
-    : context_(context), key_(std::move(key)), position_(context.position_of(key_.node)), replayed_(context.slaves[key_.node]) {
+    : context_(context),
+      key_(std::move(key)),
+      position_(context.position_of(key_.node)),
+      replayed_(context.slaves[key_.node]) {
     refresh();
 }
 

@@ -46,11 +46,11 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     [[nodiscard]] const Defaults& defaults() const { return defaults_; }
 
     // node_questions.cpp
-    /// The position of a commit, or what the sessions begin with, isn't known: the master is asked as soon as a
-    /// connection is free.
+    /// The position of a commit, or what the sessions begin with, isn't known: the master is asked as soon as
+    /// a connection is free.
     void ask_master();
-    /// Reads wait for this slave to have replayed that position of its group: it is asked until it says so, as
-    /// long as reads are wanted.
+    /// Reads wait for this slave to have replayed that position of its group: it is asked until it says so,
+    /// as long as reads are wanted.
     void ask_slave(NodeKey group, Lsn wanted);
     [[nodiscard]] NodeKey asked_group() const { return group_; }
     /// Somebody would use this node, if it could be reached.

@@ -4,15 +4,15 @@
 #include <string_view>
 
 /// A client that sets client_min_messages to error or above is sent no warning, so neither the one by which a
-/// server says that a commit is on no synchronous slave (F19). So the server keeps a lower level, and what the
-/// client doesn't want to hear is held back here. Pure.
+/// server says that a commit is on no synchronous slave (F19). So the server keeps a lower level, and what
+/// the client doesn't want to hear is held back here. Pure.
 namespace pgxc::pooler {
 
 /// One statement that sets client_min_messages.
 struct MinMessagesSet {
-    bool quiet = false;    // error, fatal or panic
-    bool reset = false;    // back to what the login asked for
-    bool local = false;    // SET LOCAL
+    bool quiet = false;      // error, fatal or panic
+    bool reset = false;      // back to what the login asked for
+    bool local = false;      // SET LOCAL
     std::string_view value;  // with its quotes, in the text, where it is quiet
 };
 /// Reads a text that is a single SET or RESET of it; nullopt for everything else.
@@ -21,8 +21,8 @@ struct MinMessagesSet {
 /// error, fatal or panic, in any case.
 [[nodiscard]] bool is_quiet_level(std::string_view level);
 
-/// What the server is told in place of a quiet level, filled up with blanks to that many characters: the longest
-/// that is never longer than what it stands for.
+/// What the server is told in place of a quiet level, filled up with blanks to that many characters: the
+/// longest that is never longer than what it stands for.
 inline constexpr std::string_view loud_level = "info";
 
 /// Whether a session is quiet now, through its transactions.

@@ -246,7 +246,7 @@ class Session final : public Waiter, private net::StreamEvents {
     unsigned swallow_units_ = 0;   // units of a repeated transaction whose answers the client has already
 
     // Routing by what statements are.
-    wire::Bytes upcoming_;       // while commands are taken: from the message in question on
+    wire::Bytes upcoming_;        // while commands are taken: from the message in question on
     std::string deferred_begin_;  // a BEGIN that was answered here, and goes where the next statement goes
     std::string begin_message_;   // of the block that runs, which can be begun anew at the master
     bool movable_ = false;        // it runs at a slave, and moves to the master at its first write

@@ -173,8 +173,7 @@ Session::Unit Session::look_ahead() const {
                 break;
             case wire::FrontendMessage::Sync:
                 if (!any || parsed) return unknown("a statement is prepared for later");
-                if (unit.begins && statements == 1)
-                    return unknown("nothing but the begin of a transaction");
+                if (unit.begins && statements == 1) return unknown("nothing but the begin of a transaction");
                 unit.complete = true;
                 return unit;
             case wire::FrontendMessage::Flush:
@@ -198,7 +197,8 @@ std::optional<Session::Admit> Session::begin_auto(wire::FrontendMessage type, Un
         facts.first_statement = "";
         facts.statement = unit.what;
         facts.in_block = true;
-        if (unit.begins) facts.statement = Classification{StatementClass::Unknown, "a transaction in a transaction"};
+        if (unit.begins)
+            facts.statement = Classification{StatementClass::Unknown, "a transaction in a transaction"};
         return restart_block(decide(facts));
     }
     const bool begins = unit.begins || unit.what.kind == StatementClass::Begin;
@@ -324,7 +324,8 @@ void Session::learn_write() {
         if (header.violation() || !header.complete() || rest.size() < header.total_bytes()) break;
         wire::BodyReader body{rest.substr(wire::header_bytes, header.body_bytes)};
         rest.remove_prefix(header.total_bytes());
-        if (header.type != wire::FrontendMessage::Query && header.type != wire::FrontendMessage::Parse) continue;
+        if (header.type != wire::FrontendMessage::Query && header.type != wire::FrontendMessage::Parse)
+            continue;
         if (header.type == wire::FrontendMessage::Parse) (void)body.cstring();
         const std::string_view text = body.cstring();
         if (classify(text).kind == StatementClass::Begin) continue;

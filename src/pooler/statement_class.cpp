@@ -78,8 +78,8 @@ bool encoding_hides_quotes(std::string_view encoding) {
     // PG_SJIS, BIG5, GBK, UHC, GB18030, JOHAB, SHIFT_JIS_2004, with all their other names, without
     // punctuation.
     static constexpr std::array<std::string_view, 13> names{
-        "sjis",  "mskanji", "shiftjis",     "win932",       "windows932", "big5",    "win950",
-        "windows950", "gbk",     "win936", "windows936", "uhc", "gb18030"};
+        "sjis",       "mskanji", "shiftjis", "win932",     "windows932", "big5",   "win950",
+        "windows950", "gbk",     "win936",   "windows936", "uhc",        "gb18030"};
     static constexpr std::array<std::string_view, 5> more{"win949", "windows949", "johab", "shiftjis2004",
                                                           "sjis2004"};
     std::string plain;

@@ -6,10 +6,10 @@
 #include <string_view>
 #include <unordered_map>
 
-/// What a statement is, as far as its text tells (pgxc.read_routing = auto). A raw parse knows words, not what
-/// they stand for: whether a relation is a view that writes, or what an unknown function does, is not in the
-/// text. Where that matters it says Unknown; where it can't even be asked (a view, an operator), the slave's
-/// refusal to write is what corrects it.
+/// What a statement is, as far as its text tells (pgxc.read_routing = auto). A raw parse knows words, not
+/// what they stand for: whether a relation is a view that writes, or what an unknown function does, is not in
+/// the text. Where that matters it says Unknown; where it can't even be asked (a view, an operator), the
+/// slave's refusal to write is what corrects it.
 namespace pgxc::pooler {
 
 enum class StatementClass : std::uint8_t {
@@ -72,8 +72,8 @@ class ClassifierCache {
 
     StatementClassifier* classifier_;  // nullptr: nothing is known
     std::size_t limit_;
-    // Two generations: when the newer is full it becomes the older, whose entries are dropped unless they were
-    // asked for meanwhile.
+    // Two generations: when the newer is full it becomes the older, whose entries are dropped unless they
+    // were asked for meanwhile.
     Table known_;
     Table older_;
     std::uint64_t parsed_ = 0;

@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "fakes/fake_environment.h"
-#include "pooler/quiet_level.h"
 #include "pooler/cancel_map.h"
 #include "pooler/failed_block.h"
+#include "pooler/quiet_level.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
 #include "pooler/topology_switch.h"
@@ -245,12 +245,13 @@ TEST(QuietLevel, ReadsStatementsThatSetIt) {
           Case{"set client_min_messages to warning", true, false, false, false, ""},
           Case{"set client_min_messages to default", true, false, true, false, ""},
           Case{"reset client_min_messages", true, false, true, false, ""},
-          Case{"reset all", true, false, true, false, ""}, Case{"reset work_mem", false, false, false, false, ""},
+          Case{"reset all", true, false, true, false, ""},
+          Case{"reset work_mem", false, false, false, false, ""},
           Case{"set work_mem = 'error'", false, false, false, false, ""},
           Case{"select 'set client_min_messages = error'", false, false, false, false, ""},
           Case{"set client_min_messages = error; select 1", false, false, false, false, ""},
-          Case{"create function f() returns int language sql set client_min_messages = error as 'select 1'", false,
-               false, false, false, ""}}) {
+          Case{"create function f() returns int language sql set client_min_messages = error as 'select 1'",
+               false, false, false, false, ""}}) {
         const auto set = read_min_messages(given.sql);
         ASSERT_EQ(set.has_value(), given.found) << given.sql;
         if (!set) continue;
