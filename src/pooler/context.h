@@ -40,7 +40,8 @@ class Context {
     std::unique_ptr<PoolSet> pools;
     StatementStore statements;
     SettingSetStore setting_sets;
-    wire::Buffer front;  // what goes in front of the message that a session looks at now, or in place of its front
+    wire::Buffer
+        front;  // what goes in front of the message that a session looks at now, or in place of its front
     TimePoint coarse_now = Clock::now();  // renewed a few times a second, for what needs no better
     bool stats_changed = true;
     std::size_t logged_in = 0;  // clients that count for max_client_connections
