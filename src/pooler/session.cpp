@@ -179,7 +179,8 @@ void Session::protocol_error(const Error& error) {
 }
 
 bool Session::tick(TimePoint now) {
-    if (state_ != State::Login || now < login_deadline_) return false;
+    // A refusal that is held back comes by itself, and soon.
+    if (state_ != State::Login || login_delayed_ || now < login_deadline_) return false;
     log_info("pooler: client " + from_.to_string() + " did not log in in time");
     close();
     return true;
