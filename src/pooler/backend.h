@@ -71,6 +71,13 @@ class Backend final : public Member, private net::StreamEvents {
     void cancel();
     [[nodiscard]] bool cancels_running() const { return cancels_ > 0; }
 
+    /// Runs a statement of the pooler's own, of at most one row, while nobody has the connection. The pool
+    /// hears own_statement_done(), unless the connection breaks.
+    enum class Own : std::uint8_t { None, Question, Rollback };
+    void run_own(Own what, std::string_view sql);
+    [[nodiscard]] Own own_statement() const { return own_; }
+    using Row = std::vector<std::optional<std::string>>;
+
     std::size_t pool_index = 0;  // the pool's place for it
 
   private:
@@ -123,6 +130,9 @@ class Backend final : public Member, private net::StreamEvents {
     Reported reported_;
     wire::CancelRequest key_;
     int cancels_ = 0;
+    Own own_ = Own::None;
+    Row own_row_;
+    bool own_failed_ = false;
     std::shared_ptr<bool> alive_;
 
     // While connecting.

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "net/listener.h"
 #include "pooler/backend.h"
@@ -12,6 +13,8 @@
 #include "pooler/node_pool.h"
 #include "pooler/pool.h"
 #include "pooler/prepared_statements.h"
+#include "pooler/quiet_level.h"
+#include "pooler/router.h"
 #include "pooler/session_probe.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
@@ -31,10 +34,10 @@ class SessionOwner {
     ~SessionOwner() = default;
 };
 
-/// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it proves who it is;
-/// session_client.cpp: what the client says; session_statements.cpp: its prepared statements; session_server.cpp: what
-/// the server answers; session_loss.cpp: what a lost server means; session_settle.cpp: what its transactions leave
-/// behind.
+/// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it proves who
+/// it is; session_client.cpp: what the client says; session_statements.cpp: its prepared statements;
+/// session_server.cpp: what the server answers; session_loss.cpp: what a lost server means;
+/// session_settle.cpp: what its transactions leave behind.
 class Session final : public Waiter, private net::StreamEvents {
   public:
     Session(Context& context, SessionOwner& owner, ClientId id, ClientAddress from);
@@ -48,6 +51,8 @@ class Session final : public Waiter, private net::StreamEvents {
     // From the server connection that the session has.
     void server_input(wire::Bytes& input);
     void server_writable();
+    /// Transactions may begin again at the node whose connection the session has.
+    void released();
     /// The connection is of no use any more, because it broke or leads to a server that isn't the master now.
     /// The session tells the client what that means and gives the connection up.
     void server_lost(const std::string& cause);
@@ -85,7 +90,13 @@ class Session final : public Waiter, private net::StreamEvents {
         Ended,     // the same, but what comes now is another transaction
     };
     /// What to do with a message of the client.
-    enum class Admit : std::uint8_t { Forward, Drop, Pause, Ended };
+    enum class Admit : std::uint8_t {
+        Forward,
+        Drop,
+        Pause,
+        Restart,  // kept_ holds what is to be taken in place of what is left
+        Ended,
+    };
 
     void on_readable() override;
     void on_writable() override;
@@ -122,7 +133,8 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool takes_commands() const {
         return (state_ == State::Idle || state_ == State::Linked) && !paused_;
     }
-    /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is made of.
+    /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is
+    /// made of.
     [[nodiscard]] bool forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest);
     void refuse_pending(const Error& error);
     void take_commands(wire::Bytes input);
@@ -174,6 +186,37 @@ class Session final : public Waiter, private net::StreamEvents {
     void put_settings();
     /// The pool of that node for this client; cached.
     [[nodiscard]] const std::shared_ptr<NodePool>& pool_of(NodeKey node);
+
+    // session_routing.cpp: pgxc.read_routing = auto, and what reads at slaves need
+    /// What a client sends up to the end of its next statement or pipeline.
+    struct Unit {
+        bool complete = false;
+        bool begins = false;  // a pipeline that begins a block
+        Classification what;
+        std::string_view begin_text;
+    };
+    [[nodiscard]] Decision decide(RouteFacts& facts);
+    void know_slaves(RouteFacts& facts);
+    [[nodiscard]] RouteFacts route_facts() const;
+    [[nodiscard]] Unit look_ahead() const;
+    [[nodiscard]] Classification classify(std::string_view sql) const;
+    /// nullopt: nothing special about it, it is routed by what `unit` says.
+    [[nodiscard]] std::optional<Admit> begin_auto(wire::FrontendMessage type, Unit& unit);
+    [[nodiscard]] std::optional<Admit> stay_at_slave(wire::FrontendMessage type);
+    [[nodiscard]] Admit restart_block(Decision decision);
+    void begin_movable_block(std::string_view begin_text);
+    /// It keeps something there, which only a master can be left to keep.
+    void leave_slave();
+    void unit_answered_in_block(wire::TransactionStatus status);
+    void forget_block();
+    [[nodiscard]] bool held_by_pause();
+    void learn_write();
+    void note_reported(const Backend::Reported& reported);
+    void note_dialect(std::string_view name, std::string_view value);
+    void note_modes(std::string_view text);
+    [[nodiscard]] bool holds_back_notice(wire::Bytes body) const;
+    void transaction_seen();
+    [[nodiscard]] const std::shared_ptr<NodePool>& slave_pool(NodeKey slave);
 
     // session_server.cpp
     /// What the messages behind a CommandComplete say of the commit that it reports.
@@ -246,32 +289,32 @@ class Session final : public Waiter, private net::StreamEvents {
     bool committing_ = false;        // counted in the position of the group as a commit that runs
     bool force_master_ = false;      // the next transaction: a slave could not do it
     bool drop_until_ready_ = false;  // an error was put in place of the answers up to ReadyForQuery
-    SessionUse use_;               // what the texts of this transaction may do
-    SessionUse use_now_;           // what the text that was looked at last may do
-    SessionUse left_;              // what they may have left behind: to be asked for when it is over
-    PinReasons pins_;              // why the client keeps its server connection
-    std::string pin_text_;         // the same in words
-    TimePoint quiet_since_;        // pinned: the end of its last transaction
+    SessionUse use_;                 // what the texts of this transaction may do
+    SessionUse use_now_;             // what the text that was looked at last may do
+    SessionUse left_;                // what they may have left behind: to be asked for when it is over
+    PinReasons pins_;                // why the client keeps its server connection
+    std::string pin_text_;           // the same in words
+    TimePoint quiet_since_;          // pinned: the end of its last transaction
     bool asked_while_quiet_ = false;
     std::unique_ptr<ProbeAnswer> probe_;  // while settling
     bool own_failed_ = false;             // the server refused something of the pooler's own
-    bool never_slave_ = false;     // what it keeps can't be kept on a slave
-    bool sent_any_ = false;        // the server was sent something of the transaction
-    bool admitted_ = false;        // a message of the client's has passed since it got the connection
-    bool flush_asked_ = false;     // the client wants to see answers before its Sync
-    bool beginning_ = false;       // begin_transaction() is on the stack
-    bool taking_ = false;          // take_commands() is on the stack
-    bool leaving_ = false;         // ends when what it was promised has been answered
-    bool again_ = false;           // resume() was called meanwhile
+    bool never_slave_ = false;            // what it keeps can't be kept on a slave
+    bool sent_any_ = false;               // the server was sent something of the transaction
+    bool admitted_ = false;               // a message of the client's has passed since it got the connection
+    bool flush_asked_ = false;            // the client wants to see answers before its Sync
+    bool beginning_ = false;              // begin_transaction() is on the stack
+    bool taking_ = false;                 // take_commands() is on the stack
+    bool leaving_ = false;                // ends when what it was promised has been answered
+    bool again_ = false;                  // resume() was called meanwhile
     std::uint64_t transactions_ = 0;
 
     // Prepared statements. The unnamed one is lost with each simple Query.
     ClientStatements prepared_;
-    std::string unnamed_;         // as Statement::parse_tail; empty though there is one: too large
+    std::string unnamed_;  // as Statement::parse_tail; empty though there is one: too large
     bool has_unnamed_ = false;
     bool unnamed_unbound_ = false;  // too large to be remembered, and not bound yet: keep the connection
-    bool unnamed_here_ = false;   // it is on the server connection that the session has
-    std::size_t replaced_ = 0;    // bytes of the message that is looked at for which context_.front stands
+    bool unnamed_here_ = false;     // it is on the server connection that the session has
+    std::size_t replaced_ = 0;      // bytes of the message that is looked at for which context_.front stands
     std::vector<std::string> custom_settings_;
 
     // A read-only transaction as it was sent, to repeat it elsewhere as long as that can't be noticed.
@@ -282,6 +325,27 @@ class Session final : public Waiter, private net::StreamEvents {
     bool unit_answered_ = false;   // something of the unit that runs now was given to the client
     unsigned swallow_next_ = 0;    // swallow_units_ of the connection that repeats
     unsigned swallow_units_ = 0;   // units of a repeated transaction whose answers the client has already
+
+    // Routing by what statements are.
+    wire::Bytes upcoming_;        // while commands are taken: from the message in question on
+    std::string deferred_begin_;  // a BEGIN that was answered here, and goes where the next statement goes
+    std::string begin_message_;   // of the block that runs, which can be begun anew at the master
+    bool movable_ = false;        // it runs at a slave, and moves to the master at its first write
+    std::optional<Decision> planned_;  // for the BEGIN that is sent now
+    bool first_unit_ = false;          // what follows that BEGIN goes along with it
+    bool only_reads_ = false;          // the statement that runs at the master was one for a slave
+    bool pause_held_ = false;          // pinned, and its next transaction waits for the end of a pause
+    bool strict_default_ = false;      // transactions may begin with a strict isolation level
+    bool maybe_async_ = false;         // commits may not wait for their WAL
+    SqlDialect dialect_;
+    CausalPosition::Ticket seen_ = 0;    // the newest commit that a look at the master may have shown
+    CausalPosition::Ticket commit_ = 0;  // of the commit that runs
+    Outstanding outstanding_;            // at a slave
+    std::string held_back_;              // of a slave's answer, while the master could still give another
+    std::vector<std::shared_ptr<NodePool>> slave_pools_;
+
+    QuietLevel quiet_;
+    bool rolled_back_ = false;  // by the newest statement
 
     FailedBlock failed_block_;  // in place of a server: a transaction block whose server was lost
 };

@@ -17,6 +17,7 @@ void Session::repeat_elsewhere() {
     const bool was_slave = to_slave_;
     let_go(false);
     repeatable_ = false;
+    movable_ = false;
     force_master_ = force_master_ || was_slave;
     swallow_next_ = units_answered_;
     set_state(State::Idle);
@@ -92,6 +93,8 @@ void Session::lose_transaction(const std::string& cause) {
         return;
     }
     const bool block_survives = in_block && !(busy && tracker.commit_may_be_running());
+    transaction_seen();
+    forget_block();
     if (block_survives) failed_block_.fail_block(busy ? std::nullopt : std::optional{error});
     units_answered_ = 0;
     repeatable_ = false;

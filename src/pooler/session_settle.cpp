@@ -118,16 +118,13 @@ void Session::settled() {
         context_.stats_changed = true;
     }
     if (to_slave_ && pinned()) {
-        // A slave can't be this client's only server. What was kept there is lost; from now on the master has
-        // it.
-        never_slave_ = true;
-        pins_ = {};
-        pin_text_.clear();
-        let_go(false);
-        set_state(State::Idle);
-    } else if (pinned() || unnamed_unbound_) {
+        leave_slave();
+        return;
+    }
+    if (pinned() || unnamed_unbound_) {
         quiet_since_ = context_.coarse_now;
         set_state(State::Linked);
+        if (backend_->pool().target().paused) context_.pools->report_in_use(backend_->pool().target().group);
         if (backend_->applied != wanted_) {
             put_settings();
             backend_->applied = wanted_;

@@ -278,8 +278,9 @@ bool Session::answer_deallocate(std::string_view sql) {
     const std::string name = deallocated_name(sql);
     if (name.empty() || !prepared_.take(name)) return false;
     wire::put_command_complete(client_.out(), "DEALLOCATE");
-    wire::put_ready_for_query(
-        client_.out(), backend_ == nullptr ? wire::TransactionStatus::Idle : backend_->tracker().status());
+    wire::put_ready_for_query(client_.out(), backend_ != nullptr       ? backend_->tracker().status()
+                                             : deferred_begin_.empty() ? wire::TransactionStatus::Idle
+                                                                       : wire::TransactionStatus::InBlock);
     return true;
 }
 

@@ -6,6 +6,7 @@
 #include "pooler/cancel_map.h"
 #include "pooler/expected_answers.h"
 #include "pooler/failed_block.h"
+#include "pooler/quiet_level.h"
 #include "pooler/session_probe.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
@@ -394,6 +395,76 @@ TEST(FailedBlock, SkipsThePipelineAfterItsError) {
     EXPECT_EQ(out.size(), after_error);
     block.take(wire::FrontendMessage::Sync, {}, true, out);
     EXPECT_EQ(out.back(), 'E');
+}
+
+TEST(QuietLevel, ReadsStatementsThatSetIt) {
+    struct Case {
+        const char* sql;
+        bool found;
+        bool quiet;
+        bool reset;
+        bool local;
+        const char* value;
+    };
+    for (const Case& given :
+         {Case{"set client_min_messages = error", true, true, false, false, "error"},
+          Case{"SET SESSION client_min_messages TO 'Fatal';", true, true, false, false, "'Fatal'"},
+          Case{"set local \"client_min_messages\" to panic", true, true, false, true, "panic"},
+          Case{"set client_min_messages to warning", true, false, false, false, ""},
+          Case{"set client_min_messages to default", true, false, true, false, ""},
+          Case{"reset client_min_messages", true, false, true, false, ""},
+          Case{"reset all", true, false, true, false, ""},
+          Case{"reset work_mem", false, false, false, false, ""},
+          Case{"set work_mem = 'error'", false, false, false, false, ""},
+          Case{"select 'set client_min_messages = error'", false, false, false, false, ""},
+          Case{"set client_min_messages = error; select 1", false, false, false, false, ""},
+          Case{"create function f() returns int language sql set client_min_messages = error as 'select 1'",
+               false, false, false, false, ""}}) {
+        const auto set = read_min_messages(given.sql);
+        ASSERT_EQ(set.has_value(), given.found) << given.sql;
+        if (!set) continue;
+        EXPECT_EQ(set->quiet, given.quiet) << given.sql;
+        EXPECT_EQ(set->reset, given.reset) << given.sql;
+        EXPECT_EQ(set->local, given.local) << given.sql;
+        EXPECT_EQ(set->value, given.value) << given.sql;
+    }
+}
+
+TEST(QuietLevel, FollowsTransactions) {
+    const MinMessagesSet quiet{true, false, false, {}};
+    const MinMessagesSet loud{};
+    const MinMessagesSet local{true, false, true, {}};
+    QuietLevel level;
+    level.sent(quiet);
+    EXPECT_FALSE(level.quiet());
+    level.done(false);
+    EXPECT_TRUE(level.quiet());
+    level.sent(loud);
+    level.done(true);
+    EXPECT_FALSE(level.quiet());
+    level.transaction_ended(false);
+    EXPECT_TRUE(level.quiet());
+    level.sent(loud);
+    level.done(true);
+    level.transaction_ended(true);
+    EXPECT_FALSE(level.quiet());
+    level.sent(local);
+    level.done(false);
+    EXPECT_FALSE(level.quiet());
+    level.sent(local);
+    level.done(true);
+    EXPECT_TRUE(level.quiet());
+    level.transaction_ended(true);
+    EXPECT_FALSE(level.quiet());
+    level.sent(quiet);  // it failed
+    level.transaction_ended(false);
+    level.done(false);
+    EXPECT_FALSE(level.quiet());
+    level.logged_in(true);
+    level.sent(loud);
+    level.done(false);
+    level.discard_all();
+    EXPECT_TRUE(level.quiet());
 }
 
 }  // namespace
