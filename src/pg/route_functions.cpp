@@ -72,7 +72,7 @@ PGXC_FUNCTION(pgxc_explain_route) {
     const pooler::Classification statement =
         sql->size() > pooler::max_classified_bytes
             ? pooler::Classification{pooler::StatementClass::Unknown, "its text is too long to be looked at"}
-            : classifier->classify(*sql, dialect);
+            : pooler::with_session_use(classifier->classify(*sql, dialect), *sql);
 
     pooler::RouteFacts facts;
     facts.view = view.get();

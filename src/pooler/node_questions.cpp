@@ -135,7 +135,7 @@ void NodePool::slave_answered(const Backend::Row& row) {
 void NodePool::roll_back(Backend& backend) {
     context_.stats_changed = true;
     backend.lend_to(nullptr);
-    if (!usable(backend) || context_.shutting_down || backend.cancels_running()) {
+    if (!usable(backend) || backend.soiled || context_.shutting_down || backend.cancels_running()) {
         discard(backend);
         return;
     }

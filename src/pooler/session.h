@@ -192,7 +192,9 @@ class Session final : public Waiter, private net::StreamEvents {
     struct Unit {
         bool complete = false;
         bool begins = false;  // a pipeline that begins a block
-        Classification what;
+        bool ends = false;    // it ends one, whatever else it does
+        int statements = 0;   // that a pipeline runs, beside those
+        Classification what;  // of the worst of these; End where there is nothing else
         std::string_view begin_text;
     };
     [[nodiscard]] Decision decide(RouteFacts& facts);
@@ -211,9 +213,13 @@ class Session final : public Waiter, private net::StreamEvents {
     void forget_block();
     [[nodiscard]] bool held_by_pause();
     void learn_write();
+    /// What is sent again prepares again what it had prepared.
+    void forget_sent_names();
     void note_reported(const Backend::Reported& reported);
     void note_dialect(std::string_view name, std::string_view value);
     void note_modes(std::string_view text);
+    /// The client wants to see what there is: nothing can be repeated behind that.
+    void hold_nothing_back();
     [[nodiscard]] bool holds_back_notice(wire::Bytes body) const;
     void transaction_seen();
     [[nodiscard]] const std::shared_ptr<NodePool>& slave_pool(NodeKey slave);

@@ -218,12 +218,14 @@ Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes b
 }
 
 Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole) {
-    const auto text = text_of(type, body);
+    auto text = text_of(type, body);
     RouteFacts facts = route_facts();
     if (whole) facts.first_statement = text;
     if (facts.routing == ReadRouting::Auto && !planned_) {
         Unit unit = look_ahead();
         if (const auto handled = begin_auto(type, unit)) return *handled;
+        // Whatever it begins with, all of it has been read.
+        if (!text) facts.first_statement = text = "";
         facts.statement = unit.what;
         facts.in_block = unit.begins;
         if (unit.begins) begin_message_ = unit.begin_text;
@@ -231,7 +233,7 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
     Decision decision = planned_ ? *planned_ : decide(facts);
     if (decision.to_slave && facts.routing != ReadRouting::Auto && text) {
         // What a session keeps must be kept at the master, where everything else can be done too.
-        if ((read_session_use(*text, whole).bits & ~SessionUse::HoldsCursor) != 0) {
+        if (keeps_at_master(read_session_use(*text, whole))) {
             facts.routing = ReadRouting::Master;
             decision = decide_route(facts);
         }
@@ -399,6 +401,7 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
             break;
         case wire::FrontendMessage::Flush:
             flush_asked_ = true;
+            hold_nothing_back();
             break;
         case wire::FrontendMessage::CopyData:
         case wire::FrontendMessage::CopyDone:
@@ -449,8 +452,13 @@ void Session::keep_sequence_values(SessionUse use) {
 }
 
 void Session::note_access(wire::FrontendMessage type, wire::Bytes body, bool whole) {
-    const auto text = statement_text(type, body);
-    if (!text) return;
+    const auto text = text_of(type, body);
+    if (!text) {
+        if (type == wire::FrontendMessage::Bind) access_ = Access::Open;
+        return;
+    }
+    // The text of what was prepared is known, however long the values are.
+    whole = whole || type == wire::FrontendMessage::Bind || type == wire::FrontendMessage::Describe;
     if (!whole || access_ == Access::Ended) {
         access_ = Access::Open;
         return;

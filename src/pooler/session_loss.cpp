@@ -11,11 +11,12 @@ bool Session::may_repeat() const {
 
 void Session::repeat_elsewhere() {
     // What was sent goes in front of what wasn't, and the first unit's answer isn't given twice.
+    const bool was_slave = to_slave_;
+    let_go(false);
+    forget_sent_names();
     std::string all = std::exchange(sent_, {});
     all += kept_;
     kept_ = std::move(all);
-    const bool was_slave = to_slave_;
-    let_go(false);
     repeatable_ = false;
     movable_ = false;
     force_master_ = force_master_ || was_slave;

@@ -3,7 +3,9 @@
 // master at the first that may write.
 
 #include <algorithm>
+#include <utility>
 
+#include "base/limits.h"
 #include "pooler/session.h"
 #include "wire/messages.h"
 #include "wire/statement_head.h"
@@ -46,6 +48,20 @@ int badness(StatementClass kind) {
             return 4;
     }
     return 4;
+}
+
+struct Message {
+    wire::FrontendMessage type;
+    wire::Bytes body;
+};
+
+/// The first message, and takes it off; nullopt if there is no whole one.
+std::optional<Message> next_message(wire::Bytes& rest) {
+    const auto header = wire::read_frontend_header(rest, wire::FrontendPhase::Normal);
+    if (header.violation() || !header.complete() || rest.size() < header.total_bytes()) return std::nullopt;
+    const Message message{header.type, rest.substr(wire::header_bytes, header.body_bytes)};
+    rest.remove_prefix(header.total_bytes());
+    return message;
 }
 
 }  // namespace
@@ -118,11 +134,15 @@ Session::Unit Session::look_ahead() const {
         unit.what = {StatementClass::Unknown, reason};
         return unit;
     };
-    wire::Bytes rest = upcoming_;
     bool any = false;
-    bool parsed = false;  // the unnamed statement, in this unit and not bound yet
-    bool unnamed = false;
-    int statements = 0;
+    const auto add = [&](Classification what) {
+        if (!any || badness(what.kind) > badness(unit.what.kind)) unit.what = what;
+        any = true;
+    };
+    wire::Bytes rest = upcoming_;
+    std::vector<std::pair<std::string_view, std::string_view>> prepared;  // in this unit: name, text
+    std::size_t unbound = 0;  // the size of the unnamed statement, where nothing has used it yet
+    int bound = 0;            // statements that are run
     while (true) {
         const auto header = wire::read_frontend_header(rest, wire::FrontendPhase::Normal);
         if (header.violation()) return unknown("it is not the protocol");
@@ -132,53 +152,88 @@ Session::Unit Session::look_ahead() const {
             if (seen + next > max_looked_at) return unknown("it is too long to be looked at");
             return unit;
         }
-        wire::BodyReader body{rest.substr(wire::header_bytes, header.body_bytes)};
+        const wire::Bytes message = rest.substr(wire::header_bytes, header.body_bytes);
+        wire::BodyReader body{message};
         rest.remove_prefix(header.total_bytes());
         switch (header.type) {
-            case wire::FrontendMessage::Query: {
+            case wire::FrontendMessage::Query:
                 if (any) return unknown("a simple query behind a pipeline");
                 unit.what = classify(body.cstring());
+                unit.ends = unit.what.kind == StatementClass::End;
                 unit.complete = true;
                 return unit;
-            }
             case wire::FrontendMessage::Parse: {
                 const std::string_view name = body.cstring();
                 const std::string_view text = body.cstring();
                 if (!body.ok()) return unknown("it is not the protocol");
-                if (!name.empty()) return unknown("a prepared statement is kept where it was made");
-                parsed = true;
-                unnamed = true;
-                ++statements;
+                // What can't be prepared anywhere stays where it is prepared.
+                if (!name.empty() && (message.size() > limits::max_prepared_bytes ||
+                                      prepared_.size() + prepared.size() >= limits::max_client_statements))
+                    return unknown("a prepared statement that has to stay where it was made");
+                if (name.empty()) unbound = message.size();
+                prepared.emplace_back(name, text);
+                // Whether it controls a transaction matters when it is run.
                 const Classification what = classify(text);
-                if (!any && what.kind == StatementClass::Begin) {
-                    unit.begins = true;
-                    unit.begin_text = text;
-                    unit.what = {StatementClass::Read, "it only reads"};
-                } else if (!any || badness(what.kind) > badness(unit.what.kind)) {
-                    unit.what = what;
+                if (what.kind != StatementClass::Begin && what.kind != StatementClass::End) add(what);
+                break;
+            }
+            case wire::FrontendMessage::Bind:
+            case wire::FrontendMessage::Describe: {
+                const bool binds = header.type == wire::FrontendMessage::Bind;
+                bool portal = !binds && body.u8() != static_cast<std::uint8_t>(wire::ObjectKind::Statement);
+                if (portal && bound == 0) return unknown("it goes on with what was opened before");
+                if (portal) break;
+                if (binds) portal = !body.cstring().empty();
+                const std::string_view name = body.cstring();
+                const auto here = std::find_if(prepared.rbegin(), prepared.rend(),
+                                               [name](const auto& entry) { return entry.first == name; });
+                const auto text =
+                    here != prepared.rend() ? std::optional{here->second} : text_of(header.type, message);
+                if (!body.ok() || !text) return unknown("it uses a statement that is not known");
+                const Classification what = classify(*text);
+                if (!binds) {
+                    const bool controls =
+                        what.kind == StatementClass::Begin || what.kind == StatementClass::End;
+                    if (!controls) add(what);
+                    break;
                 }
-                any = true;
+                if (name.empty()) unbound = 0;
+                if (what.kind == StatementClass::Begin && bound == 0) {
+                    unit.begins = true;
+                    unit.begin_text = *text;
+                    if (!any) add({StatementClass::Read, "it only reads"});
+                } else if (what.kind == StatementClass::End) {
+                    unit.ends = true;
+                } else {
+                    add(what);
+                    ++unit.statements;
+                }
+                ++bound;
+                if (portal)
+                    add({StatementClass::ReadWithTime, "the rest of its transaction may use what it opens"});
                 break;
             }
-            case wire::FrontendMessage::Bind: {
-                (void)body.cstring();
-                if (!body.cstring().empty() || !unnamed)
-                    return unknown("it uses a statement that was prepared before");
-                parsed = false;
-                break;
-            }
-            case wire::FrontendMessage::Describe:
             case wire::FrontendMessage::Execute:
-                if (!any) return unknown("it uses a statement that was prepared before");
+                if (bound == 0) return unknown("it goes on with what was opened before");
+                (void)body.cstring();
+                if (body.u32() != 0)
+                    add({StatementClass::ReadWithTime, "the rest of its transaction may go on with it"});
+                break;
+            case wire::FrontendMessage::Close:
                 break;
             case wire::FrontendMessage::Sync:
-                if (!any || parsed) return unknown("a statement is prepared for later");
-                if (unit.begins && statements == 1) return unknown("nothing but the begin of a transaction");
+                if (unbound > limits::max_unnamed_bytes)
+                    return unknown("a prepared statement that has to stay where it was made");
+                if (bound > 0 && unit.statements == 0) {
+                    if (unit.begins) return unknown("nothing but the begin of a transaction");
+                    unit.what = {StatementClass::End, "it ends a transaction"};
+                } else if (!any) {
+                    return unknown("its messages tell nothing of what they do");
+                }
                 unit.complete = true;
                 return unit;
             case wire::FrontendMessage::Flush:
                 return unknown("the client waits for a part of the pipeline's answer");
-            case wire::FrontendMessage::Close:
             case wire::FrontendMessage::CopyData:
             case wire::FrontendMessage::CopyDone:
             case wire::FrontendMessage::CopyFail:
@@ -217,6 +272,7 @@ std::optional<Session::Admit> Session::begin_auto(wire::FrontendMessage type, Un
     // Nothing needs a server yet: the next statement says which one.
     const auto header = wire::read_frontend_header(upcoming_, wire::FrontendPhase::Normal);
     deferred_begin_ = upcoming_.substr(0, header.total_bytes());
+    has_unnamed_ = unnamed_unbound_ = false;  // as by every Query
     wire::put_command_complete(client_.out(), "BEGIN");
     wire::put_ready_for_query(client_.out(), wire::TransactionStatus::InBlock);
     return Admit::Drop;
@@ -254,6 +310,7 @@ std::optional<Session::Admit> Session::stay_at_slave(wire::FrontendMessage type)
     Backend& slave = *backend_;
     backend_ = nullptr;
     use_ = {};
+    left_ = {};
     repeatable_ = false;
     movable_ = false;
     unit_answered_ = false;
@@ -320,6 +377,15 @@ void Session::transaction_seen() {
         seen_ = backend_->pool().position().newest();
 }
 
+void Session::hold_nothing_back() {
+    if (!repeatable_) return;
+    repeatable_ = false;
+    sent_.clear();
+    if (held_back_.empty()) return;
+    client_.out().append(std::exchange(held_back_, {}));
+    unit_answered_ = true;
+}
+
 bool Session::holds_back_notice(wire::Bytes body) const {
     if (!quiet_.quiet()) return false;
     const auto fields = wire::parse_error_fields(body);
@@ -329,21 +395,23 @@ bool Session::holds_back_notice(wire::Bytes body) const {
 
 void Session::learn_write() {
     std::string_view only;
-    wire::Bytes rest = sent_;
-    while (true) {
-        const auto header = wire::read_frontend_header(rest, wire::FrontendPhase::Normal);
-        if (header.violation() || !header.complete() || rest.size() < header.total_bytes()) break;
-        wire::BodyReader body{rest.substr(wire::header_bytes, header.body_bytes)};
-        rest.remove_prefix(header.total_bytes());
-        if (header.type != wire::FrontendMessage::Query && header.type != wire::FrontendMessage::Parse)
+    for (wire::Bytes rest = sent_; const auto message = next_message(rest);) {
+        if (message->type != wire::FrontendMessage::Query && message->type != wire::FrontendMessage::Bind)
             continue;
-        if (header.type == wire::FrontendMessage::Parse) (void)body.cstring();
-        const std::string_view text = body.cstring();
-        if (classify(text).kind == StatementClass::Begin) continue;
+        auto text = text_of(message->type, message->body);
+        if (!text || classify(*text).kind == StatementClass::Begin) continue;
         if (!only.empty()) return;
-        only = text;
+        only = *text;
     }
     if (!only.empty()) context_.classes.learn_write(only, dialect_);
+}
+
+void Session::forget_sent_names() {
+    for (wire::Bytes rest = sent_; const auto message = next_message(rest);) {
+        if (message->type != wire::FrontendMessage::Parse) continue;
+        wire::BodyReader body{message->body};
+        if (const std::string_view name = body.cstring(); !name.empty()) (void)prepared_.take(name);
+    }
 }
 
 void Session::note_dialect(std::string_view name, std::string_view value) {

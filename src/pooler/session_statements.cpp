@@ -262,8 +262,11 @@ void Session::close_sent(wire::Bytes body) {
 }
 
 void Session::query_sent() {
-    // The server drops the unnamed statement (exec_simple_query).
-    has_unnamed_ = unnamed_here_ = unnamed_unbound_ = false;
+    // The server drops the unnamed statement (exec_simple_query). What is sent again says nothing new of it.
+    const bool again =
+        swallow_units_ > backend_->tracker().ready_for_query_owed() - backend_->expected.own_units();
+    if (!again) has_unnamed_ = unnamed_unbound_ = false;
+    unnamed_here_ = false;
     backend_->unnamed_of = 0;
     backend_->expected.sent_unit_end();
 }

@@ -5,6 +5,8 @@
 #include <functional>
 #include <utility>
 
+#include "pooler/session_use.h"
+
 namespace pgxc::pooler {
 
 std::string_view to_word(StatementClass kind) {
@@ -40,9 +42,16 @@ Classification ClassifierCache::classify(std::string_view sql, const SqlDialect&
     if (cacheable)
         if (const Classification* known = find(sql)) return *known;
     ++parsed_;
-    const Classification answer = classifier_->classify(sql, dialect);
+    const Classification answer = with_session_use(classifier_->classify(sql, dialect), sql);
     if (cacheable) remember(sql, answer);
     return answer;
+}
+
+Classification with_session_use(Classification what, std::string_view sql) {
+    const bool reads = what.kind == StatementClass::Read || what.kind == StatementClass::ReadWithTime;
+    if (reads && keeps_at_master(read_session_use(sql, true)))
+        return {StatementClass::MasterOnly, "its session may keep something of it"};
+    return what;
 }
 
 void ClassifierCache::learn_write(std::string_view sql, const SqlDialect& dialect) {

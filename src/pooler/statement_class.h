@@ -47,6 +47,9 @@ class StatementClassifier {
     [[nodiscard]] virtual Classification classify(std::string_view sql, const SqlDialect& dialect) = 0;
 };
 
+/// What a session keeps must be kept at the master, though the statement itself only reads.
+[[nodiscard]] Classification with_session_use(Classification what, std::string_view sql);
+
 /// Remembers the newest answers, so that a text that comes again isn't parsed again.
 class ClassifierCache {
   public:
