@@ -183,7 +183,8 @@ bool Session::tick(TimePoint now) {
         settle();
         return false;
     }
-    if (state_ != State::Login || now < login_deadline_) return false;
+    // A refusal that is held back comes by itself, and soon.
+    if (state_ != State::Login || login_delayed_ || now < login_deadline_) return false;
     log_info("pooler: client " + from_.to_string() + " did not log in in time");
     close();
     return true;

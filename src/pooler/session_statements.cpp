@@ -108,8 +108,9 @@ void Session::bring_unnamed() {
         put_own_parse({}, unnamed_, nullptr);
         backend.unnamed_of = id_.value();
         unnamed_here_ = true;
-    } else if (!has_unnamed_ && backend.unnamed_of != 0) {
-        // It must not run another client's: the server shall say that there is none.
+    } else if (backend.unnamed_of != 0) {
+        // There is none, or it was too large to be remembered. It must not run another client's: the server
+        // shall say that there is none.
         put_own_close({}, nullptr);
         backend.unnamed_of = 0;
     }
