@@ -12,9 +12,28 @@ namespace {
 using wire::SqlScanner;
 using wire::SqlToken;
 
+constexpr std::string_view setting = "client_min_messages";
+
 bool is_setting(const SqlToken& token) {
-    constexpr std::string_view name = "client_min_messages";
-    return token.is(name) || (token.kind == SqlToken::Kind::Quoted && token.text == name);
+    return token.is(setting) || (token.kind == SqlToken::Kind::Quoted && token.text == setting);
+}
+
+bool is_setting_name(std::string_view text) {
+    return std::equal(text.begin(), text.end(), setting.begin(), setting.end(), [](char a, char b) {
+        return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
+    });
+}
+
+/// The value that `token` is, if it is a quiet one that can be replaced where it stands.
+std::optional<std::string_view> quiet_value(std::string_view sql, const SqlToken& token) {
+    if (!is_quiet_level(token.text)) return std::nullopt;
+    if (token.kind == SqlToken::Kind::Word) return token.text;
+    if (token.kind != SqlToken::Kind::String && token.kind != SqlToken::Kind::Quoted) return std::nullopt;
+    const auto begin = static_cast<std::size_t>(token.text.data() - sql.data());
+    const auto end = begin + token.text.size();
+    if (begin == 0 || end >= sql.size() || sql[begin - 1] != sql[end]) return std::nullopt;
+    if (sql[end] != '\'' && sql[end] != '"') return std::nullopt;
+    return sql.substr(begin - 1, token.text.size() + 2);
 }
 
 bool ends(SqlScanner& scanner) {
@@ -57,12 +76,51 @@ std::optional<MinMessagesSet> read_min_messages(std::string_view sql) {
     if (!ends(scanner)) return std::nullopt;
     set.reset = value.is("default");
     set.quiet = is_quiet_level(value.text);
-    if (set.quiet) {
-        const bool quotes = value.kind == SqlToken::Kind::String || value.kind == SqlToken::Kind::Quoted;
-        const auto begin = static_cast<std::size_t>(value.text.data() - sql.data()) - (quotes ? 1 : 0);
-        set.value = sql.substr(begin, value.text.size() + (quotes ? 2 : 0));
-    }
     return set;
+}
+
+std::vector<std::string_view> quiet_values(std::string_view sql) {
+    std::vector<std::string_view> values;
+    SqlScanner scanner(sql);
+    bool begins = true;  // a statement
+    bool queries = false;
+    while (true) {
+        SqlToken token = scanner.next();
+        if (token.kind == SqlToken::Kind::End || token.kind == SqlToken::Kind::Unknown) return values;
+        if (token.is_symbol(';')) {
+            begins = true;
+            continue;
+        }
+        if (std::exchange(begins, false)) {
+            queries = token.is("select") || token.is("with") || token.is("values") || token.is_symbol('(');
+            if (!token.is("set")) continue;
+            token = scanner.next();
+            if (token.is("local") || token.is("session")) token = scanner.next();
+            if (!is_setting(token)) continue;
+            token = scanner.next();
+            if (!token.is("to") && !token.is_symbol('=')) continue;
+            if (const auto value = quiet_value(sql, scanner.next())) values.push_back(*value);
+        } else if (queries && token.is("set_config")) {
+            if (!scanner.next().is_symbol('(')) continue;
+            token = scanner.next();
+            if (token.kind != SqlToken::Kind::String || !is_setting_name(token.text)) continue;
+            if (!scanner.next().is_symbol(',')) continue;
+            if (const auto value = quiet_value(sql, scanner.next())) values.push_back(*value);
+        }
+    }
+}
+
+void QuietLevel::found(std::optional<std::string_view> level) {
+    const bool unseen = std::exchange(unseen_, false);
+    if (!level) {
+        session_ = login_;
+    } else if (is_quiet_level(*level)) {
+        session_ = true;
+    } else if (*level != loud_level) {
+        session_ = false;
+    } else if (unseen) {
+        session_ = true;  // nobody but the pooler sets that level
+    }
 }
 
 void QuietLevel::done(bool in_block) {

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string_view>
+#include <vector>
 
 /// A client that sets client_min_messages to error or above is sent no warning, so neither the one by which a
 /// server says that a commit is on no synchronous slave (F19). So the server keeps a lower level, and what
@@ -10,13 +11,16 @@ namespace pgxc::pooler {
 
 /// One statement that sets client_min_messages.
 struct MinMessagesSet {
-    bool quiet = false;      // error, fatal or panic
-    bool reset = false;      // back to what the login asked for
-    bool local = false;      // SET LOCAL
-    std::string_view value;  // with its quotes, in the text, where it is quiet
+    bool quiet = false;  // error, fatal or panic
+    bool reset = false;  // back to what the login asked for
+    bool local = false;  // SET LOCAL
 };
 /// Reads a text that is a single SET or RESET of it; nullopt for everything else.
 [[nodiscard]] std::optional<MinMessagesSet> read_min_messages(std::string_view sql);
+
+/// Where a text sets it to a quiet level: those values, with their quotes. SET, also among several
+/// statements, and set_config() in a query; not what a function or a role is to set later.
+[[nodiscard]] std::vector<std::string_view> quiet_values(std::string_view sql);
 
 /// error, fatal or panic, in any case.
 [[nodiscard]] bool is_quiet_level(std::string_view level);
@@ -32,6 +36,10 @@ class QuietLevel {
     /// The statement was sent; done() tells that it succeeded.
     void sent(const MinMessagesSet& set) { pending_ = set; }
     void done(bool in_block);
+    /// A text in which it can't be followed set it to a quiet level: found() tells what came of that.
+    void sent_unseen() { unseen_ = true; }
+    /// What the server says of its session, after a transaction; nullopt: it has set nothing.
+    void found(std::optional<std::string_view> level);
     void discard_all() {
         session_ = login_;
         block_.reset();
@@ -47,6 +55,7 @@ class QuietLevel {
     std::optional<bool> local_;
     bool session_ = false;
     bool login_ = false;
+    bool unseen_ = false;
 };
 
 }  // namespace pgxc::pooler

@@ -251,6 +251,9 @@ void Session::read_defaults() {
     default_serializable_ = isolation != nullptr && to_lower(*isolation) == "serializable";
     const std::string* name = wanted_->find("application_name");
     application_name_ = name == nullptr ? "" : *name;
+    maybe_async_ = maybe_async_ || wanted_->find("synchronous_commit") != nullptr;
+    strict_default_ =
+        strict_default_ || isolation != nullptr || wanted_->find("transaction_isolation") != nullptr;
 }
 
 void Session::learn_login(Backend& backend) {

@@ -22,14 +22,25 @@ bool mentions(std::string_view text, std::string_view lower_part) {
            }) != text.end();
 }
 
-/// Begins with SET, or is more than a single statement.
+/// Does it set something, or can't that be told at a glance: a comment in front, or several statements?
 bool may_set(std::string_view text) {
-    const auto first = text.find_first_not_of(" \t\r\n;(/-");
+    const auto first = text.find_first_not_of(" \t\r\n;(");
     if (first == std::string_view::npos) return false;
     const char c = text[first];
+    if (c == '/' || c == '-') return true;
     if (c == 'r' || c == 'R') return mentions(text.substr(first, 5), "reset");
-    if (c == 's' || c == 'S') return mentions(text.substr(first, 3), "set") || mentions(text, "set_config");
-    return text.find(';') != std::string_view::npos;
+    if ((c == 's' || c == 'S') && mentions(text.substr(first, 3), "set")) return true;
+    if (text.find(';') != std::string_view::npos) return true;
+    return (c == 's' || c == 'S' || c == 'w' || c == 'W') && mentions(text, "set_config");
+}
+
+/// In its place, in the buffer that is about to be sent: a level at which the server warns.
+void replace_level(std::string_view value) {
+    char* const at = const_cast<char*>(value.data());
+    const bool quoted = value[0] == '\'' || value[0] == '"';
+    std::string put = quoted ? value[0] + std::string{loud_level} + value[0] : std::string{loud_level};
+    put.resize(value.size(), ' ');
+    std::copy(put.begin(), put.end(), at);
 }
 
 int badness(StatementClass kind) {
@@ -421,18 +432,21 @@ void Session::note_dialect(std::string_view name, std::string_view value) {
 
 void Session::note_reported(const Backend::Reported& reported) {
     for (const auto& [name, value] : reported) note_dialect(name, value);
-    maybe_async_ = wanted_->find("synchronous_commit") != nullptr;
-    strict_default_ = wanted_->find("default_transaction_isolation") != nullptr ||
-                      wanted_->find("transaction_isolation") != nullptr;
 }
 
 void Session::note_modes(std::string_view text) {
     if (!may_set(text)) return;
-    if (const auto set = read_min_messages(text)) {
-        quiet_.sent(*set);
-        // In its place, in the buffer that is about to be sent: a level at which the server warns.
-        for (std::size_t i = 0; i < set->value.size(); ++i)
-            const_cast<char*>(set->value.data())[i] = i < loud_level.size() ? loud_level[i] : ' ';
+    if (mentions(text, "client_min_messages")) {
+        const auto set = read_min_messages(text);
+        const auto values = quiet_values(text);
+        if (set) {
+            quiet_.sent(*set);
+        } else if (!values.empty()) {
+            quiet_.sent_unseen();
+        }
+        for (const std::string_view value : values) replace_level(value);
+    } else if (const auto reset_all = read_min_messages(text)) {
+        quiet_.sent(*reset_all);
     }
     if (mentions(text, "synchronous_commit")) maybe_async_ = true;
     if (mentions(text, "isolation") || mentions(text, "characteristics")) strict_default_ = true;

@@ -80,6 +80,10 @@ void Session::take_over_settings() {
     if (const std::string* who = now.find(session_authorization); who != nullptr && *who == user_)
         now.erase(session_authorization);
     SettingSet wanted = now;
+    const std::string* level = now.find("client_min_messages");
+    quiet_.found(level == nullptr ? std::nullopt : std::optional<std::string_view>{*level});
+    if (level != nullptr && is_quiet_level(*level))
+        wanted.set("client_min_messages", std::string{loud_level});
     // What the login asked for and RESET took away is what RESET goes back to.
     for (const auto& [name, value] : login_wanted_->entries()) {
         if (wanted.find(name) != nullptr) continue;
