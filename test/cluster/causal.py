@@ -11,9 +11,11 @@ class CausalLoad:
     """Each of `clients` counts its own row up (or is told not to, `write_share`), and then reads all rows: each must be at
     least what its writer had been told was committed when the read began."""
 
-    def __init__(self, dsn, clients=16, reads_per_write=1):
+    def __init__(self, dsn, clients=16, reads_per_write=1, rest=None):
+        """`rest` = (seconds, seconds): all write for so long, and then for so long they only read, in turn."""
         self.dsn = dsn
         self.reads_per_write = reads_per_write
+        self.rest = rest
         self.acked = [0] * clients
         self.seen = [[0] * clients for _ in range(clients)]
         self.stale = []
@@ -29,6 +31,20 @@ class CausalLoad:
         server.sql("DROP TABLE IF EXISTS counted; CREATE TABLE counted (client int PRIMARY KEY, n int)")
         server.sql("INSERT INTO counted SELECT i, 0 FROM generate_series(0, %s) i", (clients - 1,))
 
+    def _may_write(self):
+        return self.rest is None or (time.monotonic() - self._began) % sum(self.rest) < self.rest[0]
+
+    def _write(self, cursor, number, mine):
+        if mine % 3 == 0:
+            # A block that begins with a read and goes on with a write.
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT n FROM counted WHERE client = %s", (number,))
+            if cursor.fetchone()[0] != mine - 1:
+                self.stale.append((number, "own, in a block"))
+        cursor.execute("UPDATE counted SET n = %s WHERE client = %s", (mine, number))
+        if mine % 3 == 0:
+            cursor.execute("COMMIT")
+
     def _client(self, number):
         try:
             with contextlib.closing(psycopg2.connect(**self.dsn)) as connection, connection.cursor() as cursor:
@@ -36,17 +52,9 @@ class CausalLoad:
                 mine = 0
                 reads = {}
                 while not self._stop.is_set():
-                    mine += 1
-                    if mine % 3 == 0:
-                        # A block that begins with a read and goes on with a write.
-                        cursor.execute("BEGIN")
-                        cursor.execute("SELECT n FROM counted WHERE client = %s", (number,))
-                        if cursor.fetchone()[0] != mine - 1:
-                            self.stale.append((number, "own, in a block"))
-                        cursor.execute("UPDATE counted SET n = %s WHERE client = %s", (mine, number))
-                        cursor.execute("COMMIT")
-                    else:
-                        cursor.execute("UPDATE counted SET n = %s WHERE client = %s", (mine, number))
+                    if self._may_write():
+                        mine += 1
+                        self._write(cursor, number, mine)
                     self.acked[number] = mine
                     for _ in range(self.reads_per_write):
                         expected = list(self.acked)
@@ -71,13 +79,13 @@ class CausalLoad:
 
     def run(self, reads):
         self._wanted = reads
-        began = time.monotonic()
+        self._began = time.monotonic()
         threads = [threading.Thread(target=self._client, args=(number,)) for number in range(len(self.acked))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - self._began
         if self.errors:
             raise self.errors[0]
         return self

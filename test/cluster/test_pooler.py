@@ -377,18 +377,23 @@ def waited_for(workspace):
     made.destroy()
 
 
-@pytest.mark.parametrize("level", ["notice", "error", "SET error", "SET LOCAL error", "SET 'PANIC'"])
+@pytest.mark.parametrize("level", ["notice", "error", "SET error", "SET LOCAL error", "SET 'PANIC'", "set_config error",
+                                   "among several error"])
 @pytest.mark.parametrize("protocol", ["simple", "extended"])
 def test_a_commit_whose_wait_for_slaves_is_cancelled_is_no_success(waited_for, level, protocol):
     master, slave = waited_for.masters[1], waited_for.slaves[2]
     try:
         master.sql("TRUNCATE written")
-        options = "" if level.startswith("SET") else f"-c client_min_messages={level}"
+        options = "" if " " in level else f"-c client_min_messages={level}"
         module = psycopg2 if protocol == "simple" else psycopg
         with contextlib.closing(module.connect(**waited_for.pooler_dsn(options=options))) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
-            if level.startswith("SET") and "LOCAL" not in level:
+            if level.startswith("set_config"):
+                cursor.execute("SELECT set_config('client_min_messages', 'error', false)")
+            elif level.startswith("among"):
+                cursor.execute("/* app */ SET work_mem = '1MB'; SET client_min_messages = error")
+            elif level.startswith("SET") and "LOCAL" not in level:
                 cursor.execute(f"SET client_min_messages = {level.removeprefix('SET ')}")
             if level != "notice" and "LOCAL" not in level:
                 notices = connection.notices if protocol == "simple" else []
