@@ -144,6 +144,37 @@ def test_in_the_extended_protocol(cluster):
         assert [cursor.fetchone()[0] for cursor in cursors] == list(range(50))
 
 
+def test_what_was_prepared_by_name_goes_where_its_text_may_be_done(cluster):
+    master = cluster.masters[1].port
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(psycopg.connect(**cluster.pooler_dsn(options=AUTO), autocommit=True, prepare_threshold=0))
+                   for _ in range(3)]
+        read, write, hidden = ("SELECT inet_server_port(), b FROM t WHERE a = %s",
+                               "UPDATE t SET b = %s WHERE a = %s RETURNING inet_server_port()", "SELECT port, %s::int FROM hidden")
+        for connection in clients:
+            connection.execute(read, (1,))
+            assert connection.execute(write, ("named", 10)).fetchone()[0] == master
+            assert connection.execute(hidden, (1,)).fetchone()[0] == master
+        for connection in clients:
+            seen = set()
+
+            def at_both():
+                port, value = connection.execute(read, (10,)).fetchone()
+                assert value == "named"
+                seen.add(port)
+                return ports(cluster) <= seen
+            wait_for(at_both, "reads at both slaves")
+        for connection in clients:
+            for value in range(5):
+                with connection.transaction():
+                    before = connection.execute(read, (11,)).fetchone()[0]
+                    assert before in ports(cluster) | {master}
+                    assert connection.execute(write, (f"moved {value}", 11)).fetchone()[0] == master
+                    assert connection.execute(read, (11,)).fetchone() == (master, f"moved {value}")
+                assert connection.execute(read, (11,)).fetchone()[1] == f"moved {value}"
+    assert cluster.coordinator.value("SELECT count(*) FROM pgxc_pooler_clients WHERE state = 'pinned'") == 0
+
+
 def test_a_block_moves_at_its_first_write(cluster):
     with client(cluster) as cursor:
         begin_at_slave(cluster, cursor)
