@@ -52,7 +52,7 @@ def main():
             wait_for(lambda: slave.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (end,)), "the slaves to catch up")
         result = {"clients": wanted.clients, "seconds": wanted.seconds, "runs": wanted.runs}
         worker = wait_for(lambda: cluster.coordinator.child_pid("pgxc", "pooler"), "the pooler")
-        for protocol in ("simple", "extended"):
+        for protocol in ("simple", "extended", "prepared"):
             tps = {name: [] for name in ROUTINGS}
             used = {name: [] for name in ROUTINGS}
             for _ in range(wanted.runs):

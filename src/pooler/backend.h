@@ -60,6 +60,9 @@ class Backend final : public Member, private net::StreamEvents {
     std::uint64_t unnamed_of = 0;
     /// It has something under a client's name, or the like: no other client gets it.
     bool soiled = false;
+    /// At a master: don't its commits wait for their WAL, unless a client sets that? As it said; nullopt: not
+    /// asked yet.
+    std::optional<bool> async_commit;
     /// ParameterStatus values as last reported, under the server's own names.
     using Reported = std::vector<std::pair<std::string, std::string>>;
     [[nodiscard]] const Reported& reported() const { return reported_; }

@@ -41,7 +41,6 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     struct Defaults {
         bool known = false;
         bool strict_isolation = true;
-        bool async_commit = true;
     };
     [[nodiscard]] const Defaults& defaults() const { return defaults_; }
 
@@ -101,10 +100,12 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
   private:
     // node_questions.cpp
     [[nodiscard]] bool question_due() const;
+    [[nodiscard]] bool position_wanted() const;
     /// Asks on a connection that is free now, if there is something to ask.
     [[nodiscard]] bool ask_on(Backend& backend);
     void ask_now();
-    void master_answered(const Backend::Row& row);
+    void master_answered(Backend& backend, const Backend::Row& row);
+    void learn_defaults(Backend& backend, const Backend::Row& row);
     void slave_answered(const Backend::Row& row);
     void question_lost();
 

@@ -26,13 +26,19 @@ bool NodePool::question_due() const {
     if (asking_ != nullptr || !target_.exists || core_.paused() || context_.shutting_down) return false;
     if (!target_.is_master) return question_wanted_ && replayed_.due(Clock::now());
     if (question_wanted_ && !defaults_.known) return true;
+    return position_wanted() && position_.unresolved(target_.epoch);
+}
+
+bool NodePool::position_wanted() const {
     // Looked at after every transaction: wanted() is false where nobody reads from slaves.
-    return position_.wanted(context_.coarse_now) && position_.unresolved(target_.epoch) &&
-           context_.settings().causal_reads;
+    return position_.wanted(context_.coarse_now) && context_.settings().causal_reads;
 }
 
 bool NodePool::ask_on(Backend& backend) {
-    if (!question_due()) return false;
+    // Of a connection that wasn't asked the careful thing is believed.
+    const bool first = asking_ == nullptr && target_.is_master && !core_.paused() && !backend.async_commit &&
+                       !context_.shutting_down && position_wanted();
+    if (!first && !question_due()) return false;
     question_wanted_ = false;
     asking_ = &backend;
     if (target_.is_master) {
@@ -98,7 +104,7 @@ void NodePool::own_statement_done(Backend& backend, Backend::Own what, const Bac
     if (!answered) {
         question_lost();
     } else if (target_.is_master) {
-        master_answered(*row);
+        master_answered(backend, *row);
     } else {
         slave_answered(*row);
     }
@@ -110,15 +116,33 @@ void NodePool::question_lost() {
     if (!target_.is_master) replayed_.not_answered();
 }
 
-void NodePool::master_answered(const Backend::Row& row) {
+void NodePool::master_answered(Backend& backend, const Backend::Row& row) {
     const auto flushed = lsn_of(row[1]);
     const auto inserted = lsn_of(row[2]);
     if (*row[0] != "f" || !flushed || !inserted) return;
-    defaults_.known = true;
-    defaults_.async_commit = row[3] == "off";
-    defaults_.strict_isolation = row[4] != "read committed" && row[4] != "read uncommitted";
+    learn_defaults(backend, row);
     position_.answered(question_, *flushed, *inserted);
     if (context_.settings().causal_reads) context_.pools->ask_slaves(key_.node, position_.position());
+}
+
+void NodePool::learn_defaults(Backend& backend, const Backend::Row& row) {
+    // What the last client has set for itself is no default.
+    const auto is_default = [&backend](std::string_view name) {
+        return backend.applied->find(name) == nullptr;
+    };
+    if (is_default("synchronous_commit")) {
+        const bool async = row[3] == "off";
+        const bool changed = backend.async_commit && *backend.async_commit != async;
+        if (changed) {
+            // By a reload, which the others have seen too.
+            for (const auto& other : backends_) other->async_commit.reset();
+        }
+        backend.async_commit = async;
+    }
+    if (is_default("default_transaction_isolation") && is_default("transaction_isolation")) {
+        defaults_.known = true;
+        defaults_.strict_isolation = row[4] != "read committed" && row[4] != "read uncommitted";
+    }
 }
 
 void NodePool::slave_answered(const Backend::Row& row) {

@@ -505,8 +505,7 @@ void Session::note_commit() {
 
 void Session::end_commit() {
     if (!std::exchange(committing_, false)) return;
-    NodePool& pool = backend_->pool();
-    pool.position().commit_ends(commit_, maybe_async_ || pool.defaults().async_commit);
+    backend_->pool().position().commit_ends(commit_, maybe_async_ || backend_->async_commit.value_or(true));
 }
 
 void Session::pin(std::uint16_t reasons) {

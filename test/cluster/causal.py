@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 
+import psycopg
 import psycopg2
 
 
@@ -31,6 +32,10 @@ class CausalLoad:
         server.sql("DROP TABLE IF EXISTS counted; CREATE TABLE counted (client int PRIMARY KEY, n int)")
         server.sql("INSERT INTO counted SELECT i, 0 FROM generate_series(0, %s) i", (clients - 1,))
 
+    def _connect(self, number):
+        # Each second one by statements that are prepared by name.
+        return psycopg.connect(**self.dsn, prepare_threshold=0) if number % 2 else psycopg2.connect(**self.dsn)
+
     def _may_write(self):
         return self.rest is None or (time.monotonic() - self._began) % sum(self.rest) < self.rest[0]
 
@@ -47,7 +52,7 @@ class CausalLoad:
 
     def _client(self, number):
         try:
-            with contextlib.closing(psycopg2.connect(**self.dsn)) as connection, connection.cursor() as cursor:
+            with contextlib.closing(self._connect(number)) as connection, connection.cursor() as cursor:
                 connection.autocommit = True
                 mine = 0
                 reads = {}

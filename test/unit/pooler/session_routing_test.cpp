@@ -536,6 +536,26 @@ TEST_F(PreparedRoutingTest, WhoAsksForAPartOfTheAnswerGetsIt) {
     EXPECT_EQ(slave.queries(), (Queries{"begin read only", "select 1"}));
 }
 
+TEST_F(PreparedRoutingTest, ACommitOfAPreparedStatementIsOneThatReadsMustSee) {
+    environment.settings_now.causal_reads = true;
+    start();
+    auto client = login();
+    prepare(*client, "r", "select 1");
+    prepare(*client, "w", "insert");
+    const auto reads_at_slave = [&] {
+        const std::size_t before = slave.queries().size();
+        execute(*client, {"r"});
+        return slave.queries().size() > before;
+    };
+    EXPECT_TRUE(until(reads_at_slave));
+    master.position = master.inserted = "0/7D0";
+    execute(*client, {"w"});
+    settle();
+    for (int i = 0; i < 3; ++i) EXPECT_FALSE(reads_at_slave());
+    slave.position = "0/7D0";
+    EXPECT_TRUE(until(reads_at_slave));
+}
+
 // --- Causal reads ---
 
 class CausalReadsTest : public AutoRoutingTest {
