@@ -48,8 +48,13 @@ Classification ClassifierCache::classify(std::string_view sql, const SqlDialect&
 }
 
 Classification with_session_use(Classification what, std::string_view sql) {
+    // What is read from first words alone the parser knows better: here they are all queries.
+    constexpr std::uint32_t by_words = SessionUse::MakesTemporary | SessionUse::LocksSession |
+                                       SessionUse::CallsSetConfig | SessionUse::SetsUnknown |
+                                       SessionUse::Seeds | SessionUse::NamesStatements |
+                                       SessionUse::SeesStatements | SessionUse::ReadsSequence;
     const bool reads = what.kind == StatementClass::Read || what.kind == StatementClass::ReadWithTime;
-    if (reads && keeps_at_master(read_session_use(sql, true)))
+    if (reads && read_session_use(sql, true).has(by_words))
         return {StatementClass::MasterOnly, "its session may keep something of it"};
     return what;
 }

@@ -1,7 +1,7 @@
 -- The routing of statements, and pauses. Without a slave: what is tested here is how statements are read.
 \set SHOW_CONTEXT never
 SET client_min_messages = error;
-CREATE EXTENSION IF NOT EXISTS pgxc_ha;
+CREATE EXTENSION pgxc_ha;
 RESET client_min_messages;
 -- What the server's parser tells of statements, and so where pgxc.read_routing = auto would send them. There is no slave
 -- here: the class is what is tested.
@@ -62,3 +62,4 @@ CALL pgxc.pause('1');
 CALL pgxc.resume('1');
 RESET ROLE;
 DROP ROLE pgxc_nobody_special;
+DROP EXTENSION pgxc_ha;

@@ -745,6 +745,19 @@ TEST(ClassifierCache, DoesNotTrustLongTextsAndEncodingsThatHideQuotes) {
     EXPECT_EQ(ClassifierCache(nullptr).classify("select 1", {}).kind, StatementClass::Unknown);
 }
 
+TEST(ClassifierCache, KnowsThatASessionMayKeepSomethingOfARead) {
+    const Classification read{StatementClass::Read, "reads"};
+    for (const char* sql :
+         {"select set_config('work_mem', '1MB', false)", "select * from pg_prepared_statements",
+          "select lastval()", "select * from pg_temp.t"})
+        EXPECT_EQ(with_session_use(read, sql).kind, StatementClass::MasterOnly) << sql;
+    for (const char* sql : {"select 1", "select 1; select 2", "with x as (select 1) select * from x",
+                            "copy t to stdout", "select set_config('work_mem', '1MB', true)"})
+        EXPECT_EQ(with_session_use(read, sql).kind, StatementClass::Read) << sql;
+    EXPECT_EQ(with_session_use({StatementClass::Write, "writes"}, "select lastval()").kind,
+              StatementClass::Write);
+}
+
 TEST(ClassifierCache, KnowsEncodingsByAllTheirNames) {
     for (const char* name : {"SJIS", "shift_jis", "GBK", "WIN936", "big5", "UHC", "GB18030", "JOHAB",
                              "SHIFT_JIS_2004", "Windows-949"})
