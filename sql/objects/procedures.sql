@@ -46,3 +46,20 @@ CREATE PROCEDURE pgxc.drop_master(node_type "char", node_id integer)
     LANGUAGE C AS 'MODULE_PATHNAME', 'pgxc_drop_master';
 COMMENT ON PROCEDURE pgxc.drop_master("char", integer) IS 'DROP { COORDINATOR | DATANODE } MASTER n';
 
+
+-- What the pooler is asked and told (src/pg/route_functions.cpp). Nodes are named as in pgxc.node.
+CREATE PROCEDURE pgxc.pause(node text)
+    LANGUAGE C AS 'MODULE_PATHNAME', 'pgxc_pause';
+COMMENT ON PROCEDURE pgxc.pause(text) IS
+    'holds new transactions of a datanode group and waits until those that run are over';
+
+CREATE PROCEDURE pgxc.resume(node text)
+    LANGUAGE C AS 'MODULE_PATHNAME', 'pgxc_resume';
+COMMENT ON PROCEDURE pgxc.resume(text) IS 'lets transactions of a paused datanode group begin again';
+
+CREATE FUNCTION pgxc.explain_route(sql text, node text DEFAULT NULL, read_routing text DEFAULT NULL,
+                                   OUT class text, OUT target text, OUT reason text)
+RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'pgxc_explain_route';
+COMMENT ON FUNCTION pgxc.explain_route(text, text, text) IS
+    'where the pooler would send a transaction that begins with that statement, and why';

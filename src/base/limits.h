@@ -50,4 +50,7 @@ inline constexpr std::size_t max_custom_settings = 64;
 /// Sessions that wait for the monitor's answer at the same time. One more fails with 53400.
 inline constexpr std::size_t max_monitor_requests = 16;
 
+/// Datanode groups that are paused at the same time. One more pgxc.pause() fails with 53400.
+inline constexpr std::size_t max_paused_groups = 64;
+
 }  // namespace pgxc::limits

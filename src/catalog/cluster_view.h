@@ -49,6 +49,7 @@ struct NodeView {
     std::optional<std::uint64_t> lag_bytes;  // of a slave: behind its master; nullopt = not known
     std::optional<WallTime> last_seen;       // the last answer of the server
     std::string why;                         // one sentence; empty when all is well
+    bool paused = false;  // of a master: pgxc.pause() holds its whole group; `why` says who asked
     friend bool operator==(const NodeView&, const NodeView&) = default;
 };
 

@@ -8,6 +8,8 @@ extern "C" {
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "libpq/hba.h"
+#include "nodes/nodes.h"
+#include "parser/parser.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/bgworker_internals.h"
 #include "storage/fd.h"
@@ -115,6 +117,22 @@ inline bool is_regular_expression(const AuthToken* token) {
 /// From 16 on the role of a line in pg_ident.conf may be "all", "+role" or a regular expression.
 inline constexpr bool ident_role_may_be_keyword() {
     return PG_VERSION_NUM >= 160000;
+}
+
+/// A whole text of statements, as the server parses a query string.
+inline List* parse_statements(const char* text) {
+#if PG_VERSION_NUM >= 140000
+    return raw_parser(text, RAW_PARSE_DEFAULT);
+#else
+    return raw_parser(text);
+#endif
+}
+
+inline bool changes_rows(NodeTag tag) {
+#if PG_VERSION_NUM >= 150000
+    if (tag == T_MergeStmt) return true;
+#endif
+    return tag == T_InsertStmt || tag == T_UpdateStmt || tag == T_DeleteStmt;
 }
 
 }  // namespace pgxc::compat

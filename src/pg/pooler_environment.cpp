@@ -59,18 +59,6 @@ std::vector<std::string> split_list(std::string_view text) {
     return parts;
 }
 
-pooler::ReadRouting routing_of(guc::Routing routing) {
-    switch (routing) {
-        case guc::Routing::Master:
-            return pooler::ReadRouting::Master;
-        case guc::Routing::Explicit:
-            return pooler::ReadRouting::Explicit;
-        case guc::Routing::Auto:
-            return pooler::ReadRouting::Auto;
-    }
-    return pooler::ReadRouting::Master;
-}
-
 /// Where this server itself is reached from the same host: its first socket directory, else an address.
 HostPort own_server() {
     HostPort own{"127.0.0.1", static_cast<std::uint16_t>(PostPortNumber)};
@@ -124,8 +112,23 @@ std::size_t files_for(std::size_t clients) {
 
 }  // namespace
 
+pooler::ReadRouting routing_of(guc::Routing routing) {
+    switch (routing) {
+        case guc::Routing::Master:
+            return pooler::ReadRouting::Master;
+        case guc::Routing::Explicit:
+            return pooler::ReadRouting::Explicit;
+        case guc::Routing::Auto:
+            return pooler::ReadRouting::Auto;
+    }
+    return pooler::ReadRouting::Master;
+}
+
 PoolerEnvironment::PoolerEnvironment(int worker)
-    : worker_(worker), most_clients_(guc::max_client_connections()), facts_(server_hba_facts()) {
+    : worker_(worker),
+      most_clients_(guc::max_client_connections()),
+      facts_(server_hba_facts()),
+      classifier_(make_statement_classifier()) {
     const std::size_t wanted = files_for(static_cast<std::size_t>(most_clients_));
     const std::size_t allowed = raise_file_limit(wanted);
     if (allowed < wanted) {

@@ -5,11 +5,15 @@
 #include <utility>
 #include <vector>
 
+#include "pg/guc.h"
 #include "pg/shared_state.h"
+#include "pg/statement_classifier.h"
 #include "pooler/environment.h"
 #include "pooler/hba_rules.h"
 
 namespace pgxc {
+
+[[nodiscard]] pooler::ReadRouting routing_of(guc::Routing routing);
 
 /// What the pooler asks of the server it lives in. One per pooler process, used from its loop only.
 class PoolerEnvironment final : public pooler::Environment {
@@ -36,6 +40,13 @@ class PoolerEnvironment final : public pooler::Environment {
 
     [[nodiscard]] std::shared_ptr<const ClusterView> current() override { return view_.current(); }
     void view_taken(Generation generation) override { note_view_taken(worker_, generation); }
+    [[nodiscard]] pooler::StatementClassifier* classifier() override { return classifier_.get(); }
+    [[nodiscard]] pooler::CausalRecord* causal_record(NodeKey group) override {
+        return shared_causal_record(group);
+    }
+    void report_in_use(NodeKey group, std::uint32_t transactions) override {
+        report_group_in_use(worker_, group, transactions);
+    }
     void report(NodeKey node, Epoch epoch, TrafficFailure failure) override {
         report_traffic_failure(node, epoch, failure);
     }
@@ -59,6 +70,7 @@ class PoolerEnvironment final : public pooler::Environment {
     bool started_ = false;
     pooler::HbaFacts facts_;
     SharedClusterView view_;
+    std::unique_ptr<pooler::StatementClassifier> classifier_;
     std::string encoding_;  // of pgxc.database: what a client is told before its first server connection
 };
 

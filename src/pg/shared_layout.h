@@ -9,6 +9,7 @@
 #include "catalog/cluster_view.h"
 #include "pg/boundary.h"
 #include "pg/shared_state.h"
+#include "pooler/causal_bound.h"
 
 extern "C" {
 #include "miscadmin.h"
@@ -19,20 +20,21 @@ extern "C" {
 
 /// What lies in the shared memory, for the shared_*.cpp files only.
 ///
-/// Layout version 1. One struct SharedState, then for each pooler worker one PoolerArea followed by its
+/// Layout version 2. One struct SharedState, then for each pooler worker one PoolerArea followed by its
 /// client rows. Each part has one lock, and no code here takes two of them:
 ///
-///   view_lock      view_count, view[]; view_generation is written under it and may be read without
+///   view_lock      view_count, view[], paused[] but its in_use; view_generation is written under it and may
+///                  be read without; causal_count and the keys of causal[], which are only ever added
 ///   request_lock   requests[], next_order, monitor_pid, monitor_failures
 ///   traffic_lock   traffic_count, traffic[]
 ///   rows_lock      all PoolerAreas
 ///   leave_lock     leave_*
-///   (none)         catalog_generation, view_taken: atomic
+///   (none)         catalog_generation, view_taken, causal[].record, paused[].in_use: atomic
 ///
 /// Nothing that can fail runs under a lock but memory allocation in C++, whose exception releases it.
 namespace pgxc::shm {
 
-inline constexpr std::uint32_t layout_version = 1;
+inline constexpr std::uint32_t layout_version = 2;
 /// How many databases to leave are remembered: a worker that missed more of them leaves all.
 inline constexpr std::size_t leave_ring = 16;
 
@@ -136,6 +138,22 @@ struct LeaveSeat {
     std::uint64_t taken;
 };
 
+/// What the pooler workers know together of the commits of one group.
+struct SharedCausal {
+    NodeType type;
+    std::int32_t id;
+    pooler::CausalRecord record;
+};
+
+/// A group whose transactions are held because somebody asked for it.
+struct PausedGroup {
+    bool on;
+    NodeType type;
+    std::int32_t id;
+    char user[NAMEDATALEN];
+    pg_atomic_uint32 in_use[limits::max_pooler_workers];  // transactions that still run, by worker
+};
+
 struct SharedState {
     std::uint32_t version;
     std::int32_t pooler_workers;
@@ -153,6 +171,11 @@ struct SharedState {
 
     std::uint32_t view_count;
     SharedNode view[limits::max_nodes];
+    PausedGroup paused[limits::max_paused_groups];
+    ConditionVariable paused_changed;
+
+    std::uint32_t causal_count;
+    SharedCausal causal[limits::max_nodes];
 
     std::int32_t monitor_pid;
     std::int32_t monitor_failures;

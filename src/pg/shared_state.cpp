@@ -94,6 +94,9 @@ extern "C" void pgxc_shmem_startup() {
         pg_atomic_init_u64(&shared->catalog_generation, 1);
         for (RequestSlot& slot : shared->requests) ConditionVariableInit(&slot.answered);
         ConditionVariableInit(&shared->left);
+        ConditionVariableInit(&shared->paused_changed);
+        for (PausedGroup& group : shared->paused)
+            for (auto& in_use : group.in_use) pg_atomic_init_u32(&in_use, 0);
     }
     LWLockRelease(AddinShmemInitLock);
 }
@@ -249,6 +252,17 @@ std::shared_ptr<const ClusterView> SharedClusterView::current() {
         fresh->generation = Generation{pg_atomic_read_u64(&shared->view_generation)};
         for (std::uint32_t i = 0; i < shared->view_count; ++i)
             fresh->nodes.push_back(from_shared(shared->view[i]));
+        for (const PausedGroup& group : shared->paused) {
+            if (!group.on) continue;
+            for (NodeView& node : fresh->nodes) {
+                if (node.node.key != NodeKey{group.type, NodeId{group.id}} || !node.node.is_master())
+                    continue;
+                node.paused = true;
+                node.why = "paused by " + std::string(group.user) + ": CALL pgxc.resume('" +
+                           std::to_string(group.id) + "') lets transactions begin again" +
+                           (node.why.empty() ? "" : "; " + node.why);
+            }
+        }
     }
     cached_ = std::move(fresh);
     return cached_;

@@ -47,6 +47,22 @@ class SharedClusterView : public ClusterViewSource {
     std::shared_ptr<const ClusterView> cached_;
 };
 
+// --- Groups that are paused: backends write, the poolers obey ---------------------------------------------
+
+/// Holds the transactions of a datanode group from the next view on, whatever the monitor does meanwhile.
+/// False: it was paused already. Error 53400 beyond limits::max_paused_groups.
+[[nodiscard]] Result<bool> pause_group(NodeKey group, const std::string& user);
+/// False: it wasn't paused.
+[[nodiscard]] bool resume_group(NodeKey group);
+/// Waits until no pooler runs a transaction of that group any more, or somebody has resumed it (55000).
+[[nodiscard]] Status wait_until_unused(NodeKey group);
+void report_group_in_use(int worker, NodeKey group, std::uint32_t transactions);
+
+// --- What the poolers know of commits ---------------------------------------------------------------------
+
+/// The record of a group, made at the first call; nullptr without shared memory.
+[[nodiscard]] pooler::CausalRecord* shared_causal_record(NodeKey group);
+
 // --- The catalog generation: backends write, the monitor reads -------------------------------------------
 
 /// Says that pgxc_nodes has changed, and wakes the monitor: in a commit callback, at the very end of the

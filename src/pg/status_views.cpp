@@ -40,6 +40,16 @@ Cell timestamp(WallTime time) {
     return std::string(text, size) + "." + std::string(6 - fraction.size(), '0') + fraction + "+00";
 }
 
+const char* gate_word(const NodeView& master) {
+    switch (master.gate) {
+        case Gate::Held:
+            return "held";
+        case Gate::Open:
+            return master.paused ? "paused" : "open";
+    }
+    return "held";
+}
+
 /// Tells how many rows did not fit into shared memory.
 void tell_left_out(std::uint64_t rows, const char* of_what) {
     if (rows == 0) return;
@@ -124,7 +134,7 @@ PGXC_FUNCTION(pgxc_node_status) {
                         pgxc::number(node.node.key.id.value()), node.node.address.host,
                         pgxc::number(node.node.address.port), pgxc::number(node.node.master_id.value()),
                         std::string(pgxc::to_word(node.state)), std::string(pgxc::to_word(node.role_seen)),
-                        master ? pgxc::Cell{node.gate == pgxc::Gate::Open ? "open" : "held"} : pgxc::Cell{},
+                        master ? pgxc::Cell{pgxc::gate_word(node)} : pgxc::Cell{},
                         node.timeline.value() != 0 ? pgxc::number(node.timeline.value()) : pgxc::Cell{},
                         node.position.known() ? pgxc::Cell{node.position.to_string()} : pgxc::Cell{},
                         node.lag_bytes ? pgxc::number(*node.lag_bytes) : pgxc::Cell{},

@@ -9,6 +9,26 @@
 
 namespace pgxc::pooler {
 
+namespace {
+
+/// The values of a DataRow; empty where it isn't one.
+Backend::Row read_row(wire::Bytes body) {
+    Backend::Row row;
+    wire::BodyReader reader{body};
+    const std::size_t columns = reader.u16();
+    for (std::size_t i = 0; i < columns && reader.ok(); ++i) {
+        const std::uint32_t length = reader.u32();
+        if (length == ~std::uint32_t{0}) {
+            row.emplace_back();
+        } else {
+            row.emplace_back(std::string{reader.take(length)});
+        }
+    }
+    return reader.ok() ? row : Backend::Row{};
+}
+
+}  // namespace
+
 /// A cancel request on its way: connects, sends, and waits until the server closes, which it does after it
 /// has signalled the backend.
 class Backend::CancelConnection final : private net::StreamEvents,
@@ -134,6 +154,16 @@ void Backend::cancel() {
     std::make_shared<CancelConnection>(context_, *this)->start(connected_to_);
 }
 
+void Backend::run_own(Own what, std::string_view sql) {
+    own_ = what;
+    own_row_.clear();
+    own_failed_ = false;
+    wire::put_query(connection_.out(), sql);
+    // What can't be written is noticed where it is read.
+    (void)connection_.flush();
+    read_on(true);
+}
+
 void Backend::on_readable() {
     if (phase_ == Phase::OpeningTls) {
         open_tls();
@@ -201,7 +231,19 @@ void Backend::idle_input(wire::Bytes& input) {
         } else if (header.type == wire::BackendMessage::ErrorResponse) {
             // Unasked for, an error is the announcement of the end.
             const auto fields = wire::parse_error_fields(body);
+            if (own_ != Own::None && fields && !fields->fatal()) {
+                own_failed_ = true;
+                continue;
+            }
             lost(fields ? std::string{fields->message} : "error of the server");
+            return;
+        } else if (own_ != Own::None && header.type == wire::BackendMessage::DataRow) {
+            own_row_ = read_row(body);
+        } else if (own_ != Own::None && header.type == wire::BackendMessage::ReadyForQuery) {
+            const Own done = std::exchange(own_, Own::None);
+            if (done == Own::Rollback) tracker_.reset();
+            const Row row = std::exchange(own_row_, {});
+            pool_.own_statement_done(*this, done, own_failed_ ? nullptr : &row);
             return;
         }
     }

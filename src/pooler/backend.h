@@ -60,6 +60,9 @@ class Backend final : public Member, private net::StreamEvents {
     std::uint64_t unnamed_of = 0;
     /// It has something under a client's name, or the like: no other client gets it.
     bool soiled = false;
+    /// At a master: don't its commits wait for their WAL, unless a client sets that? As it said; nullopt: not
+    /// asked yet.
+    std::optional<bool> async_commit;
     /// ParameterStatus values as last reported, under the server's own names.
     using Reported = std::vector<std::pair<std::string, std::string>>;
     [[nodiscard]] const Reported& reported() const { return reported_; }
@@ -70,6 +73,13 @@ class Backend final : public Member, private net::StreamEvents {
     /// cancels_running() holds the connection back from the next client.
     void cancel();
     [[nodiscard]] bool cancels_running() const { return cancels_ > 0; }
+
+    /// Runs a statement of the pooler's own, of at most one row, while nobody has the connection. The pool
+    /// hears own_statement_done(), unless the connection breaks.
+    enum class Own : std::uint8_t { None, Question, Rollback };
+    void run_own(Own what, std::string_view sql);
+    [[nodiscard]] Own own_statement() const { return own_; }
+    using Row = std::vector<std::optional<std::string>>;
 
     std::size_t pool_index = 0;  // the pool's place for it
 
@@ -123,6 +133,9 @@ class Backend final : public Member, private net::StreamEvents {
     Reported reported_;
     wire::CancelRequest key_;
     int cancels_ = 0;
+    Own own_ = Own::None;
+    Row own_row_;
+    bool own_failed_ = false;
     std::shared_ptr<bool> alive_;
 
     // While connecting.

@@ -1,33 +1,128 @@
 #include "pooler/causal_bound.h"
 
-namespace pgxc::pooler {
+#include <sched.h>
 
-void CausalPosition::observe(const NodeView* master, WallTime now) {
-    const bool answers = master != nullptr && master->node.is_master() && master->state == NodeState::Up &&
-                         master->gate == Gate::Open && master->position.known() && master->last_seen;
-    if (!answers) {
-        moved_ = true;
-        return;
-    }
-    if (moved_ || running_ > 0 || epoch_ != master->node.epoch) {
-        moved_ = running_ > 0;
-        known_ = false;
-        epoch_ = master->node.epoch;
-        since_ = now;
-        last_answer_ = *master->last_seen;
-        answers_ = 0;
-        return;
-    }
-    if (known_ || *master->last_seen == last_answer_ || *master->last_seen <= since_) return;
-    last_answer_ = *master->last_seen;
-    if (++answers_ < 2) return;
-    known_ = true;
-    position_ = master->position;
+#include <algorithm>
+
+namespace pgxc::pooler {
+namespace {
+
+constexpr Millis wanted_for{1'000};
+constexpr Millis shortest_pause{1};
+constexpr Millis longest_pause{100};
+
+std::int64_t to_ms(TimePoint time) {
+    return std::chrono::duration_cast<Millis>(time.time_since_epoch()).count();
 }
 
-CausalBound CausalPosition::bound() const {
-    if (!known_ || moved_ || running_ > 0) return {CausalBound::State::Unknown, {}, {}};
-    return {CausalBound::State::Known, position_, epoch_};
+void raise(std::atomic<std::uint64_t>& value, std::uint64_t to) {
+    std::uint64_t now = value.load();
+    while (now < to && !value.compare_exchange_weak(now, to)) {
+    }
+}
+
+/// For a handful of stores; who holds it doesn't wait for anything.
+class Writing {
+  public:
+    explicit Writing(std::atomic<std::uint32_t>& flag) : flag_(flag) {
+        while (flag_.exchange(1) != 0) ::sched_yield();
+    }
+    Writing(const Writing&) = delete;
+    Writing& operator=(const Writing&) = delete;
+    ~Writing() { flag_.store(0); }
+
+  private:
+    std::atomic<std::uint32_t>& flag_;
+};
+
+}  // namespace
+
+void CausalPosition::attach(CausalRecord& record, int worker, int workers) {
+    record_ = &record;
+    worker_ = worker;
+    workers_ = std::min(workers, limits::max_pooler_workers);
+    // What ran when the former process ended: its clients will never hear of it, but it may have committed.
+    record_->oldest_running[worker_].store(0);
+    record_->acked.fetch_add(1);
+}
+
+CausalPosition::Ticket CausalPosition::commit_begins() {
+    const Ticket ticket = record_->begun.fetch_add(1) + 1;
+    running_.push_back(ticket);
+    if (running_.size() == 1) record_->oldest_running[worker_].store(ticket);
+    return ticket;
+}
+
+void CausalPosition::commit_ends(Ticket ticket, bool maybe_async) {
+    const std::uint64_t number = record_->acked.fetch_add(1) + 1;
+    if (maybe_async) raise(record_->acked_async, number);
+    const auto found = std::find(running_.begin(), running_.end(), ticket);
+    if (found == running_.end()) return;
+    *found = running_.back();
+    running_.pop_back();
+    if (record_->oldest_running[worker_].load() != ticket) return;
+    const auto oldest = std::min_element(running_.begin(), running_.end());
+    record_->oldest_running[worker_].store(oldest == running_.end() ? 0 : *oldest);
+}
+
+bool CausalPosition::unresolved(Epoch epoch) const {
+    return look_at(*record_, epoch).state != CausalBound::State::Known;
+}
+
+CausalBound look_at(const CausalRecord& record, Epoch epoch) {
+    const std::uint64_t acked = record.acked.load();
+    if (acked > record.resolved.load() ||
+        record.epoch.load() != static_cast<std::uint64_t>(epoch.value()) + 1)
+        return {CausalBound::State::Unknown, {}, {}};
+    return {CausalBound::State::Known, Lsn{record.position.load()}, epoch};
+}
+
+CausalBound CausalPosition::bound(Epoch epoch, Ticket seen) const {
+    constexpr CausalBound unknown{CausalBound::State::Unknown, {}, {}};
+    const CausalBound now = look_at(*record_, epoch);
+    if (now.state != CausalBound::State::Known || workers_ == 0) return unknown;
+    for (int worker = 0; worker < workers_; ++worker) {
+        const Ticket oldest = record_->oldest_running[worker].load();
+        if (oldest != 0 && oldest <= seen) return unknown;
+    }
+    return now;
+}
+
+void CausalPosition::want(TimePoint now) {
+    record_->wanted_until_ms.store(to_ms(now + wanted_for));
+}
+
+bool CausalPosition::wanted(TimePoint now) const {
+    return to_ms(now) < record_->wanted_until_ms.load();
+}
+
+void CausalPosition::answered(const Question& question, Lsn flushed, Lsn inserted) {
+    const bool async = record_->acked_async.load() > record_->resolved.load();
+    const std::uint64_t position = async ? std::max(flushed, inserted).bytes() : flushed.bytes();
+    const std::uint64_t epoch = static_cast<std::uint64_t>(question.epoch.value()) + 1;
+    const Writing lock(record_->writing);
+    const std::uint64_t known = record_->epoch.load();
+    if (known > epoch) return;
+    // The position before the epoch, and both before the count: whoever reads them the other way round never
+    // pairs a count with an older position.
+    if (known == epoch) {
+        raise(record_->position, position);
+    } else {
+        record_->position.store(position);
+        record_->epoch.store(epoch);
+    }
+    raise(record_->resolved, question.acked);
+}
+
+void ReplayPosition::answered(std::uint64_t version, Lsn replayed) {
+    asking_ = false;
+    if (version != version_) return;
+    position_ = std::max(position_, replayed);
+    if (position_ >= wanted) {
+        pause_ = Millis{0};
+    } else {
+        pause_ = std::clamp(pause_ * 2, shortest_pause, longest_pause);
+    }
 }
 
 }  // namespace pgxc::pooler

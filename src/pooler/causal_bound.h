@@ -1,42 +1,150 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
+#include "base/clock.h"
+#include "base/limits.h"
 #include "catalog/cluster_view.h"
 #include "pooler/router.h"
 
 namespace pgxc::pooler {
 
-/// Up to which position of a group's master a read must see, as far as one pooler worker knows (its own
-/// clients' commits only). Pure. Cautious: a position is known only when the master was asked for it after
-/// the last commit had been reported to its client.
+/// What all pooler workers know together of the commits at one group's master. Zero is "nothing is known
+/// yet". Lies in shared memory: plain lock-free atomics, sequentially consistent; `writing` is held for a few
+/// stores only, by who raises epoch and position.
+struct CausalRecord {
+    std::atomic<std::uint64_t> begun;        // commits that were ever forwarded: the newest ticket
+    std::atomic<std::uint64_t> acked;        // commits that were answered, or whose answer nobody will hear
+    std::atomic<std::uint64_t> acked_async;  // the newest of these that may not have waited for its WAL
+    std::atomic<std::uint64_t> resolved;     // so many of `acked` are at or before `position`
+    std::atomic<std::uint64_t> epoch;        // of the position, plus 1; 0 = none is known
+    std::atomic<std::uint64_t> position;
+    std::atomic<std::int64_t> wanted_until_ms;  // on the steady clock, which all processes of a host share
+    std::atomic<std::uint32_t> writing;
+    std::atomic<std::uint64_t> oldest_running[limits::max_pooler_workers];  // ticket; 0 = none runs
+};
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
+              std::atomic<std::int64_t>::is_always_lock_free);
+
+/// Up to which position of a group's master a read must see. One worker's end of a CausalRecord.
+///
+/// A commit gets a ticket before it is forwarded, and is counted as answered before its client hears of it.
+/// The master's position is asked for after that; the answer covers every commit that had been answered when
+/// the question was sent. So as long as something answered isn't covered, the bound is unknown. A commit that
+/// still runs may be seen at the master already: whoever has looked there since it began must not look
+/// elsewhere until it is covered (`seen`).
 class CausalPosition {
   public:
-    /// Something was sent to the master that may commit, and its answer isn't there yet.
-    void commit_begins() { ++running_; }
-    /// It was answered, or nobody will hear its answer. Before the client is told.
-    void commit_ends() {
-        --running_;
-        moved_ = true;
-    }
+    using Ticket = std::uint64_t;
 
-    /// Takes over what a view says of the master (nullptr: it isn't there). Called for every view and from
-    /// time to time; `now` is on the clock of NodeView::last_seen.
-    void observe(const NodeView* master, WallTime now);
-    [[nodiscard]] CausalBound bound() const;
+    /// Goes over to a record that other workers share; what a former process of that number left is taken
+    /// back.
+    void attach(CausalRecord& record, int worker, int workers);
+
+    /// There are others, of whose commits nothing is known here: no bound is ever known.
+    void know_nothing() { workers_ = 0; }
+
+    /// Something is about to be sent to the master that may commit.
+    [[nodiscard]] Ticket commit_begins();
+    /// It was answered (before the client is told), or nobody will hear its answer. `maybe_async`: it may not
+    /// have waited until its WAL was flushed (synchronous_commit = off).
+    void commit_ends(Ticket ticket, bool maybe_async);
+
+    /// What a look at the master that ends now may have seen.
+    [[nodiscard]] Ticket newest() const { return record_->begun.load(); }
+    /// What a read that begins now must see. `seen`: newest() as of the end of the reader's last look at the
+    /// master.
+    [[nodiscard]] CausalBound bound(Epoch epoch, Ticket seen) const;
+
+    /// Reads would like to know the position: for a second from now on it is asked for after each commit.
+    void want(TimePoint now);
+    [[nodiscard]] bool wanted(TimePoint now) const;
+    [[nodiscard]] bool unresolved(Epoch epoch) const;
+
+    struct Question {
+        std::uint64_t acked = 0;
+        Epoch epoch;
+    };
+    /// Call it before the question is sent to the master of that epoch.
+    [[nodiscard]] Question ask(Epoch epoch) const { return {record_->acked.load(), epoch}; }
+    void answered(const Question& question, Lsn flushed, Lsn inserted);
+    /// The newest that is known, whether or not it covers everything.
+    [[nodiscard]] Lsn position() const { return Lsn{record_->position.load()}; }
 
   private:
-    std::size_t running_ = 0;
-    bool moved_ = true;  // since the last call of observe()
-    bool known_ = false;
+    CausalRecord own_{};
+    CausalRecord* record_ = &own_;
+    int worker_ = 0;
+    int workers_ = 1;
+    std::vector<Ticket> running_;  // this worker's
+};
+
+/// The bound as somebody sees it who has no part in it.
+[[nodiscard]] CausalBound look_at(const CausalRecord& record, Epoch epoch);
+
+/// How far a slave has replayed, as one worker was told by that slave itself over a connection that it still
+/// has.
+class ReplayPosition {
+  public:
+    [[nodiscard]] Lsn position() const { return position_; }
+    /// A connection to the slave was made or lost, or it belongs to another epoch: it may be another server,
+    /// or the same one behind where it was.
+    void forget() {
+        position_ = Lsn{};
+        ++version_;
+    }
+    [[nodiscard]] std::uint64_t ask(TimePoint now) {
+        asking_ = true;
+        asked_at_ = now;
+        return version_;
+    }
+    void answered(std::uint64_t version, Lsn replayed);
+    void not_answered() { asking_ = false; }
+    [[nodiscard]] bool asking() const { return asking_; }
+    /// The longer it is behind what was wanted, the less often it is asked.
+    [[nodiscard]] Millis pause() const { return pause_; }
+    [[nodiscard]] bool due(TimePoint now) const { return !asking_ && now >= asked_at_ + pause_; }
+
+    /// The position that reads wait for.
+    Lsn wanted;
+    /// Transactions under way at the slave, as this worker counts them.
+    std::uint32_t outstanding = 0;
+
+  private:
     Lsn position_;
-    Epoch epoch_;
-    // While it isn't known: all commits were over at since_. The first answer that came after it may be to a
-    // question that was asked before; the second one can't be, since the monitor asks one at a time.
-    WallTime since_;
-    WallTime last_answer_;
-    unsigned answers_ = 0;
+    std::uint64_t version_ = 0;
+    bool asking_ = false;
+    TimePoint asked_at_;
+    Millis pause_{0};
+};
+
+/// Counts one transaction at a node as long as it lives.
+class Outstanding {
+  public:
+    Outstanding() = default;
+    explicit Outstanding(std::uint32_t& counter) : counter_(&counter) { ++*counter_; }
+    Outstanding(const Outstanding&) = delete;
+    Outstanding& operator=(const Outstanding&) = delete;
+    Outstanding(Outstanding&& other) noexcept : counter_(other.counter_) { other.counter_ = nullptr; }
+    Outstanding& operator=(Outstanding&& other) noexcept {
+        if (this != &other) {
+            end();
+            counter_ = other.counter_;
+            other.counter_ = nullptr;
+        }
+        return *this;
+    }
+    ~Outstanding() { end(); }
+    void end() {
+        if (counter_ != nullptr) --*counter_;
+        counter_ = nullptr;
+    }
+
+  private:
+    std::uint32_t* counter_ = nullptr;
 };
 
 }  // namespace pgxc::pooler

@@ -21,6 +21,7 @@ Context::Context(net::Loop& event_loop, Environment& server)
       login_work(event_loop),
       view(server.current()),
       cancels(server.worker_index()),
+      classes(server.classifier()),
       pools(std::make_unique<PoolSet>(*this)),
       buffer_(2 * read_bytes),
       alive_(std::make_shared<bool>(true)) {}
@@ -38,16 +39,15 @@ net::IoResult Context::read(Connection& connection, const std::string& kept, wir
     return result;
 }
 
-void Context::observe_positions() {
-    const auto now = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
-    for (auto& [group, position] : positions) position.observe(view->find(group), now);
-}
-
-CausalBound Context::bound_of(NodeKey group) {
-    if (!settings().causal_reads) return {};
-    // What the other workers' clients commit isn't seen here.
-    if (settings().workers > 1) return {CausalBound::State::Unknown, {}, {}};
-    return positions[group].bound();
+CausalPosition& Context::position_of(NodeKey group) {
+    const auto [entry, added] = positions_.try_emplace(group);
+    if (added) {
+        if (CausalRecord* record = environment.causal_record(group))
+            entry->second.attach(*record, environment.worker_index(), settings().workers);
+        else if (settings().workers > 1)
+            entry->second.know_nothing();
+    }
+    return entry->second;
 }
 
 void Context::schedule_burial() {

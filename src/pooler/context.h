@@ -15,6 +15,7 @@
 #include "pooler/pass_keys.h"
 #include "pooler/prepared_statements.h"
 #include "pooler/setting_set.h"
+#include "pooler/statement_class.h"
 
 namespace pgxc::pooler {
 
@@ -35,8 +36,11 @@ class Context {
     PassKeys pass_keys;
     std::shared_ptr<const ClusterView> view;  // never null; renewed by the Pooler only
     CancelMap cancels;
-    /// By group. An entry stays where it is, and for good: a group that comes back mustn't seem untouched.
-    std::map<NodeKey, CausalPosition> positions;
+    /// How far the slaves have replayed, and what they have to do. An entry stays where it is, and for good.
+    std::map<NodeKey, ReplayPosition> slaves;
+    ClassifierCache classes;
+    std::uint32_t turn = 0;       // of the slaves, for reads
+    std::vector<NodeLoad> loads;  // of the decision that is being made
     std::unique_ptr<PoolSet> pools;
     StatementStore statements;
     SettingSetStore setting_sets;
@@ -50,10 +54,9 @@ class Context {
     [[nodiscard]] const Settings& settings() const { return environment.settings(); }
     [[nodiscard]] NodeKey own_node() const { return {NodeType::Coordinator, settings().own_node_id}; }
 
-    /// Tells the positions what the view says.
-    void observe_positions();
-    /// What a read that begins now at that group must see.
-    [[nodiscard]] CausalBound bound_of(NodeKey group);
+    /// Of a group, by its master's name. An entry stays where it is, and for good: a group that comes back
+    /// mustn't seem untouched.
+    [[nodiscard]] CausalPosition& position_of(NodeKey group);
 
     /// One read into the buffer that all connections share, behind what `kept` still holds; `input` is both
     /// together, valid until the next read. Only from the top of an event's callback: nothing reads while it
@@ -71,6 +74,7 @@ class Context {
   private:
     void schedule_burial();
 
+    std::map<NodeKey, CausalPosition> positions_;
     std::vector<std::shared_ptr<void>> graveyard_;
     std::vector<char> buffer_;
     std::shared_ptr<bool> alive_;

@@ -15,8 +15,12 @@
 /// Every call is made from the pooler's loop and must not block on the network.
 namespace pgxc::pooler {
 
-/// pgxc.read_routing. `Auto` is accepted and treated as `Explicit` until the classifier is there.
+/// pgxc.read_routing: which reads may go to slaves: none, those of transactions declared read only, or also
+/// all that the server's parser knows to only read.
 enum class ReadRouting : std::uint8_t { Master, Explicit, Auto };
+
+struct CausalRecord;
+class StatementClassifier;
 
 /// The settings of DESIGN section 4 that the pooler uses; a new copy after each reload.
 struct Settings {
@@ -157,6 +161,12 @@ class Environment : public ClusterViewSource, public TrafficFailureSink, public 
     [[nodiscard]] virtual int worker_index() const { return 0; }
     /// Nothing begins any more that a view before this one permitted.
     virtual void view_taken(Generation /*generation*/) {}
+    /// Reads statements for ReadRouting::Auto; nullptr = nothing can, so everything is unknown.
+    [[nodiscard]] virtual StatementClassifier* classifier() { return nullptr; }
+    /// What all workers know of the commits at that group's master; nullptr = this one is alone.
+    [[nodiscard]] virtual CausalRecord* causal_record(NodeKey /*group*/) { return nullptr; }
+    /// How many transactions of this worker run at the nodes of a group that is paused (pgxc.pause()).
+    virtual void report_in_use(NodeKey /*group*/, std::uint32_t /*transactions*/) {}
     /// The first line of the coordinator's pg_hba.conf that matches.
     [[nodiscard]] virtual AuthRule match_hba(const ClientAddress& from, const std::string& database,
                                              const std::string& user) = 0;

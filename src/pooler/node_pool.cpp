@@ -18,7 +18,10 @@ constexpr std::size_t max_known_logins = 64;
 }  // namespace
 
 NodePool::NodePool(Context& context, PoolKey key)
-    : context_(context), key_(std::move(key)), position_(context.positions[key_.node]) {
+    : context_(context),
+      key_(std::move(key)),
+      position_(context.position_of(key_.node)),
+      replayed_(context.slaves[key_.node]) {
     refresh();
 }
 
@@ -38,6 +41,11 @@ void NodePool::stop_waiting(Session& session) {
 void NodePool::give_back(Backend& backend) {
     context_.stats_changed = true;
     backend.lend_to(nullptr);
+    if (target_.paused) {
+        // It is still on the list of those that are lent.
+        core_.retire(backend);
+        context_.pools->report_in_use(target_.group);
+    }
     if (!usable(backend) || context_.shutting_down) {
         discard(backend);
         return;
@@ -48,12 +56,18 @@ void NodePool::give_back(Backend& backend) {
         core_.retire(backend);
         return;
     }
+    if (ask_on(backend)) {
+        open_more();  // for who waits
+        return;
+    }
     core_.became_idle(backend, context_.coarse_now);
     serve();
 }
 
 void NodePool::discard(Backend& backend) {
     context_.stats_changed = true;
+    if (asking_ == &backend) question_lost();
+    if (!target_.is_master) replayed_.forget();
     backend.unlink();
     backend.lend_to(nullptr);
     backend.connection().close();
@@ -65,6 +79,7 @@ void NodePool::discard(Backend& backend) {
     }
     backends_.pop_back();
     context_.bury(std::move(owned));
+    if (target_.paused) context_.pools->report_in_use(target_.group);
     open_more();
 }
 
@@ -74,6 +89,12 @@ void NodePool::backend_ready(Backend& backend) {
     last_failure_.clear();
     if (!usable(backend) || context_.shutting_down) {
         discard(backend);
+        return;
+    }
+    // It may be another server than the older connections led to.
+    if (!target_.is_master) replayed_.forget();
+    if (ask_on(backend)) {
+        open_more();  // for who waits
         return;
     }
     core_.became_idle(backend, context_.coarse_now);
@@ -124,8 +145,9 @@ void NodePool::serve() {
 void NodePool::open_more() {
     if (context_.shutting_down || retry_pending_) return;
     // A server that doesn't answer is asked for somebody, not to keep connections in store.
-    if (backoff_ > Millis{0} && core_.waiters().empty()) return;
-    const int wanted = core_.members_wanted();
+    if (backoff_ > Millis{0} && core_.waiters().empty() && !try_again_) return;
+    const bool one = std::exchange(try_again_, false) && core_.members() == 0 && !core_.paused();
+    const int wanted = std::max(core_.members_wanted(), one ? 1 : 0);
     // After a failure one connection at a time finds out whether the server is back.
     const int now = backoff_ > Millis{0} ? std::min(wanted, core_.connecting().empty() ? 1 : 0) : wanted;
     for (int i = 0; i < now; ++i) {
@@ -155,6 +177,10 @@ void NodePool::refresh() {
     const Switch change = compare(target_, now);
     const Target before = std::exchange(target_, std::move(now));
     context_.stats_changed = true;
+    if (!target_.is_master && before.epoch != target_.epoch) {
+        replayed_.forget();
+        replayed_.wanted = Lsn{};
+    }
     const bool lending = target_.exists && !target_.held;
     if (!lending) core_.pause();
     switch (change) {
@@ -162,10 +188,14 @@ void NodePool::refresh() {
         case Switch::Hold:
             break;
         case Switch::Release:
+            for (Backend* backend : lent())
+                if (backend->list() == &core_.lent() && backend->session() != nullptr)
+                    backend->session()->released();
             break;
         case Switch::Move:
             ++target_version_;
             logins_.clear();
+            defaults_ = Defaults{};
             if (before.exists) {
                 log_info("pooler: " + key_.node.to_string() + " has moved from " +
                          before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +
@@ -200,15 +230,24 @@ void NodePool::close_all(const std::string& cause) {
     core_.pause();
     close_idle();
     while (!core_.connecting().empty()) discard(static_cast<Backend&>(*core_.connecting().front()));
-    std::vector<Backend*> lent;
-    for (Member* member = core_.lent().front(); member != nullptr; member = core_.lent().after(*member)) {
-        lent.push_back(static_cast<Backend*>(member));
-    }
-    for (Backend* backend : lent) {
+    for (Backend* backend : lent()) {
         // One session's end may have taken another's connection along.
         if (backend->list() != &core_.lent() || backend->session() == nullptr) continue;
         backend->session()->server_lost(cause);
     }
+}
+
+std::vector<Backend*> NodePool::lent() {
+    std::vector<Backend*> all;
+    for (Member* member = core_.lent().front(); member != nullptr; member = core_.lent().after(*member))
+        all.push_back(static_cast<Backend*>(member));
+    return all;
+}
+
+std::uint32_t NodePool::in_use() {
+    std::uint32_t count = 0;
+    for (Backend* backend : lent()) count += backend->tracker().clean_and_idle() ? 0 : 1;
+    return count;
 }
 
 void NodePool::fail_waiters(const Error& error) {
@@ -228,8 +267,14 @@ std::string NodePool::trouble() const {
     return {};
 }
 
+bool NodePool::in_trouble() const {
+    return !target_.exists || target_.held || (backoff_ > Millis{0} && core_.usable_members() == 0);
+}
+
 void NodePool::tick(TimePoint now) {
     while (Member* surplus = core_.surplus(now - longest_idle)) discard(static_cast<Backend&>(*surplus));
+    // A pause lasts as long as who asked for it wants.
+    if (target_.paused) return;
     const Millis hold = context_.settings().failover_hold;
     const std::string why = trouble();
     while (!why.empty() && !core_.waiters().empty()) {
@@ -286,6 +331,15 @@ void PoolSet::refresh() {
     std::vector<std::shared_ptr<NodePool>> pools;
     for (const auto& [key, pool] : pools_) pools.push_back(pool);
     for (const auto& pool : pools) pool->refresh();
+    for (const NodeView& node : context_.view->nodes)
+        if (node.paused) report_in_use(node.node.key);
+}
+
+void PoolSet::report_in_use(NodeKey group) {
+    std::uint32_t count = 0;
+    for (const auto& [key, pool] : pools_)
+        if (pool->target().group == group) count += pool->in_use();
+    context_.environment.report_in_use(group, count);
 }
 
 void PoolSet::close_own_idle(const std::string& database) {

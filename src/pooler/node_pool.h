@@ -34,6 +34,29 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     [[nodiscard]] const Pool& core() const { return core_; }
     /// Of the group whose master this node is; nobody asks for a slave's.
     [[nodiscard]] CausalPosition& position() { return position_; }
+    /// Of the slave that this node is.
+    [[nodiscard]] ReplayPosition& replayed() { return replayed_; }
+
+    /// What sessions of this pool begin with, as the server said of one that had set nothing itself.
+    struct Defaults {
+        bool known = false;
+        bool strict_isolation = true;
+    };
+    [[nodiscard]] const Defaults& defaults() const { return defaults_; }
+
+    // node_questions.cpp
+    /// The position of a commit, or what the sessions begin with, isn't known: the master is asked as soon as
+    /// a connection is free.
+    void ask_master();
+    /// Reads wait for this slave to have replayed that position of its group: it is asked until it says so,
+    /// as long as reads are wanted.
+    void ask_slave(NodeKey group, Lsn wanted);
+    [[nodiscard]] NodeKey asked_group() const { return group_; }
+    /// Somebody would use this node, if it could be reached.
+    void try_again();
+    void own_statement_done(Backend& backend, Backend::Own what, const Backend::Row* row);
+    /// Takes a connection back in the middle of a transaction that is of no use any more.
+    void roll_back(Backend& backend);
 
     /// A connection at once; or nullptr, and the session waits: it will hear lend() or lend_failed().
     [[nodiscard]] Backend* request(Session& session);
@@ -64,14 +87,29 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     [[nodiscard]] bool deserted() const { return core_.members() == 0 && core_.waiters().empty(); }
     /// "datanode 1 (127.0.0.1:5433)".
     [[nodiscard]] std::string node_text() const;
+    /// Transactions that run.
+    [[nodiscard]] std::uint32_t in_use();
     /// Why nobody is served now; empty if that isn't so.
     [[nodiscard]] std::string trouble() const;
+    [[nodiscard]] bool in_trouble() const;
 
     /// What the server reported to a session with these settings: a login with the same ones needs no server.
     [[nodiscard]] const Backend::Reported* known_login(const SettingSet& settings) const;
     void remember_login(const SettingSet& settings, const Backend::Reported& reported);
 
   private:
+    // node_questions.cpp
+    [[nodiscard]] bool question_due() const;
+    [[nodiscard]] bool position_wanted() const;
+    /// Asks on a connection that is free now, if there is something to ask.
+    [[nodiscard]] bool ask_on(Backend& backend);
+    void ask_now();
+    void master_answered(Backend& backend, const Backend::Row& row);
+    void learn_defaults(Backend& backend, const Backend::Row& row);
+    void slave_answered(const Backend::Row& row);
+    void question_lost();
+
+    [[nodiscard]] std::vector<Backend*> lent();
     void serve();
     void open_more();
     void retry_later();
@@ -84,6 +122,16 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     Context& context_;
     const PoolKey key_;
     CausalPosition& position_;
+    ReplayPosition& replayed_;
+    Defaults defaults_;
+    Backend* asking_ = nullptr;  // the connection that carries this pool's question
+    CausalPosition::Question question_;
+    std::uint64_t question_version_ = 0;
+    bool question_wanted_ = false;
+    bool try_again_ = false;
+    NodeKey group_;  // of a slave, once it was asked for
+    net::Handle ask_again_;
+    bool ask_again_pending_ = false;
     Target target_;
     std::uint64_t target_version_ = 0;
     Pool core_;
@@ -104,12 +152,19 @@ class PoolSet {
     /// Closes idle connections to this coordinator's database of that name; of any if empty.
     void close_own_idle(const std::string& database);
     void close_all_idle();
+    /// Tells how many transactions of a paused group still run.
+    void report_in_use(NodeKey group);
+    /// The bound of a group has moved: its slaves are asked whether they are there yet.
+    void ask_slaves(NodeKey group, Lsn wanted);
+    /// That pool has asked its slave last.
+    void asked_by(const std::shared_ptr<NodePool>& pool) { askers_[pool->key().node] = pool; }
     void tick(TimePoint now);
     [[nodiscard]] std::vector<PoolRow> rows(TimePoint now) const;
 
   private:
     Context& context_;
     std::map<PoolKey, std::shared_ptr<NodePool>> pools_;
+    std::map<NodeKey, std::weak_ptr<NodePool>> askers_;  // of slaves
 };
 
 }  // namespace pgxc::pooler

@@ -175,7 +175,6 @@ void Pooler::Impl::tick() {
     context.coarse_now = now;
     // A view whose announcement was lost.
     if (context.environment.current()->generation != context.view->generation) refresh();
-    context.observe_positions();
     for (std::size_t i = sessions.size(); i-- > 0;) {
         if (i < sessions.size()) (void)sessions[i]->tick(now);
     }
@@ -192,7 +191,6 @@ void Pooler::Impl::tick() {
 
 void Pooler::Impl::refresh() {
     context.view = context.environment.current();
-    context.observe_positions();
     context.pools->refresh();
     // From here on nothing begins that this view forbids.
     context.environment.view_taken(context.view->generation);

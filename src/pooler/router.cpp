@@ -77,10 +77,10 @@ bool is_plain_read(std::string_view sql) {
     return std::any_of(reads.begin(), reads.end(), [&](std::string_view word) { return first.is(word); });
 }
 
-std::uint32_t outstanding_at(const RouteFacts& facts, NodeKey node) {
+const NodeLoad* load_of(const RouteFacts& facts, NodeKey node) {
     const auto it = std::find_if(facts.load.begin(), facts.load.end(),
                                  [node](const NodeLoad& load) { return load.node == node; });
-    return it == facts.load.end() ? 0 : it->outstanding;
+    return it == facts.load.end() ? nullptr : &*it;
 }
 
 /// Is the node below that master, directly or through other slaves? A broken or circular chain is no.
@@ -96,28 +96,75 @@ bool is_slave_of(const ClusterView& view, const NodeView& slave, NodeKey master)
     return false;
 }
 
-bool may_serve(const RouteFacts& facts, const NodeView& slave) {
+bool is_live(const RouteFacts& facts, const NodeView& slave) {
+    if (slave.node.key.type != facts.group.type || slave.node.is_master()) return false;
     if (slave.state != NodeState::Up || !slave.may_read || slave.role_seen == RoleSeen::Master) return false;
     if (!slave.lag_bytes || *slave.lag_bytes > facts.max_read_lag_bytes) return false;
-    if (facts.bound.state == CausalBound::State::Known)
-        return slave.position.known() && slave.position >= facts.bound.position;
-    return true;
+    return is_slave_of(*facts.view, slave, facts.group);
 }
 
-/// The least loaded slave that may serve; of equals the first by key.
-const NodeView* choose_slave(const RouteFacts& facts) {
-    const NodeView* best = nullptr;
-    std::uint32_t best_load = 0;
-    for (const NodeView& candidate : facts.view->nodes) {
-        if (candidate.node.key.type != facts.group.type || !may_serve(facts, candidate)) continue;
-        if (!is_slave_of(*facts.view, candidate, facts.group)) continue;
-        const std::uint32_t load = outstanding_at(facts, candidate.node.key);
-        if (best == nullptr || load < best_load) {
-            best = &candidate;
-            best_load = load;
-        }
+bool may_serve(const RouteFacts& facts, const NodeView& slave, const NodeLoad* load) {
+    if (!is_live(facts, slave) || (load != nullptr && load->troubled)) return false;
+    switch (facts.bound.state) {
+        case CausalBound::State::None:
+            return true;
+        case CausalBound::State::Unknown:
+            return false;
+        case CausalBound::State::Known:
+            // Only what the slave said over a connection that is still there: a server that crashed may come
+            // back behind what it told the monitor before.
+            return load != nullptr && load->replayed.known() && load->replayed >= facts.bound.position;
     }
-    return best;
+    return false;
+}
+
+/// The least loaded slave that may serve; of equals another one each time.
+const NodeView* choose_slave(const RouteFacts& facts) {
+    std::optional<std::uint32_t> least;
+    std::size_t equals = 0;
+    const auto each = [&facts](const auto& look) {
+        for (const NodeView& candidate : facts.view->nodes) {
+            const NodeLoad* load = load_of(facts, candidate.node.key);
+            if (may_serve(facts, candidate, load)) look(candidate, load != nullptr ? load->outstanding : 0);
+        }
+    };
+    each([&](const NodeView&, std::uint32_t outstanding) {
+        if (!least || outstanding < *least) {
+            least = outstanding;
+            equals = 0;
+        }
+        if (outstanding == *least) ++equals;
+    });
+    if (equals == 0) return nullptr;
+    std::size_t skip = facts.turn % equals;
+    const NodeView* chosen = nullptr;
+    each([&](const NodeView& candidate, std::uint32_t outstanding) {
+        if (chosen == nullptr && outstanding == *least && skip-- == 0) chosen = &candidate;
+    });
+    return chosen;
+}
+
+/// Why a statement goes to the master by what it is; empty if a slave may have it.
+std::string_view masters_business(const RouteFacts& facts) {
+    const std::string_view sql = *facts.first_statement;
+    const bool declared = is_declared_read_only(sql, facts.default_read_only, facts.default_serializable);
+    if (declared) return {};
+    if (facts.routing != ReadRouting::Auto || !facts.statement) return "not declared read only";
+    if (facts.default_serializable) return "its transaction is serializable";
+    switch (facts.statement->kind) {
+        case StatementClass::Read:
+            return {};
+        case StatementClass::ReadWithTime:
+            return facts.in_block ? "it shows when its transaction began, which changes when that moves"
+                                  : std::string_view{};
+        case StatementClass::Begin:
+        case StatementClass::End:
+        case StatementClass::MasterOnly:
+        case StatementClass::Write:
+        case StatementClass::Unknown:
+            return facts.statement->reason;
+    }
+    return facts.statement->reason;
 }
 
 SessionEffect effect_of(AccessMode access) {
@@ -245,6 +292,7 @@ Decision decide_route(const RouteFacts& facts) {
             case Gate::Open:
                 break;
         }
+        if (master->paused) return hold(master->why.empty() ? std::string_view("it is paused") : master->why);
     }
     switch (facts.routing) {
         case ReadRouting::Master:
@@ -254,8 +302,7 @@ Decision decide_route(const RouteFacts& facts) {
             break;
     }
     if (!facts.first_statement) return go(facts.group, "its first statement is not known");
-    if (!is_declared_read_only(*facts.first_statement, facts.default_read_only, facts.default_serializable))
-        return go(facts.group, "not declared read only");
+    if (const auto why = masters_business(facts); !why.empty()) return go(facts.group, why);
     switch (facts.bound.state) {
         case CausalBound::State::Unknown:
             return go(facts.group, "the position of a commit before it is not known");
@@ -266,9 +313,29 @@ Decision decide_route(const RouteFacts& facts) {
         case CausalBound::State::None:
             break;
     }
-    if (const NodeView* slave = choose_slave(facts))
-        return {slave->node.key, false, true, "declared read only"};
-    return go(facts.group, "no slave may serve this read");
+    if (const NodeView* slave = choose_slave(facts)) {
+        const bool declared = facts.routing != ReadRouting::Auto || !facts.statement ||
+                              facts.statement->kind == StatementClass::MasterOnly;
+        return {slave->node.key, false, true,
+                declared ? std::string_view{"declared read only"} : facts.statement->reason};
+    }
+    return go(facts.group, has_live_slave(facts) ? "no slave has replayed every commit before it"
+                                                 : "no slave may serve this read");
+}
+
+bool could_go_to_slave(const RouteFacts& facts) {
+    return facts.routing != ReadRouting::Master && facts.first_statement &&
+           !is_own_statement(*facts.first_statement) && masters_business(facts).empty();
+}
+
+bool may_read_at(const RouteFacts& facts, NodeKey slave) {
+    const NodeView* found = facts.view->find(slave);
+    return found != nullptr && may_serve(facts, *found, load_of(facts, slave));
+}
+
+bool has_live_slave(const RouteFacts& facts) {
+    return std::any_of(facts.view->nodes.begin(), facts.view->nodes.end(),
+                       [&](const NodeView& node) { return is_live(facts, node); });
 }
 
 bool is_own_statement(std::string_view sql) {

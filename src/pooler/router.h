@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "catalog/cluster_view.h"
 #include "pooler/environment.h"
+#include "pooler/statement_class.h"
 
 /// Where a transaction goes. Pure: facts in, decision out, with its reason.
 namespace pgxc::pooler {
@@ -34,10 +35,12 @@ struct CausalBound {
                   // (rule 13)
 };
 
-/// Transactions under way at a node, as this pooler worker counts them.
+/// A slave, as this pooler worker knows it.
 struct NodeLoad {
     NodeKey node;
-    std::uint32_t outstanding = 0;
+    std::uint32_t outstanding = 0;  // transactions under way there
+    Lsn replayed;                   // as it said itself over a connection that is still there; 0 = not known
+    bool troubled = false;          // it can't be reached now
 };
 
 /// What is known when a transaction begins.
@@ -55,6 +58,12 @@ struct RouteFacts {
     std::uint64_t max_read_lag_bytes = 0;
     CausalBound bound;
     std::span<const NodeLoad> load;
+    std::uint32_t turn = 0;  // grows with every decision: of equals another one each time
+
+    /// What the first statement is, or all statements of the first pipeline together: for Auto.
+    std::optional<Classification> statement;
+    /// It is in a block that may move to the master.
+    bool in_block = false;
 };
 
 struct Decision {
@@ -68,6 +77,15 @@ struct Decision {
 /// Decides for a transaction that begins. The target's group is there in the view or the decision is to hold
 /// (a group that was dropped is for choose_group() to tell).
 [[nodiscard]] Decision decide_route(const RouteFacts& facts);
+
+/// Could a slave do it, were there one that may serve? (Else nothing need be known of the slaves.)
+[[nodiscard]] bool could_go_to_slave(const RouteFacts& facts);
+
+/// May that slave serve a read that begins now? (decide_route() asks no more of the one it chooses.)
+[[nodiscard]] bool may_read_at(const RouteFacts& facts, NodeKey slave);
+
+/// Does the group have a slave that could serve reads, had it replayed everything?
+[[nodiscard]] bool has_live_slave(const RouteFacts& facts);
 
 /// True for our own statements (REGISTER ..., ALTER DATANODE ..., CALL pgxc....), by their first words: they
 /// run on this coordinator, whatever node the client means.

@@ -18,15 +18,9 @@ constexpr std::size_t kept_capacity = 16 * 1024;
 /// A pinned client that has been idle for so long is looked at: does it still need its connection?
 constexpr Millis ask_after{1000};
 
-/// An enum's words are read in any case (config_enum_lookup_by_name).
-bool hides_warnings(std::string_view level) {
-    const std::string word = to_lower(level);
-    return word == "error" || word == "fatal" || word == "panic";
-}
-
 /// A session that asked for silence would not be told that a commit is on no synchronous slave (F19).
 bool silences_warnings(std::string_view name, std::string_view value) {
-    return name == "client_min_messages" && hides_warnings(value);
+    return name == "client_min_messages" && is_quiet_level(value);
 }
 
 bool is_true(const std::string* value) {
@@ -228,7 +222,11 @@ void Session::proven() {
     for (const auto* list : {&startup.options_settings, &startup.parameters}) {
         for (const auto& [name, value] : *list) {
             const std::string lower = to_lower(name);
-            if (!silences_warnings(lower, value)) settings.set(lower, value);
+            if (silences_warnings(lower, value)) {
+                quiet_.logged_in(true);
+            } else {
+                settings.set(lower, value);
+            }
         }
     }
     wanted_ = context_.setting_sets.intern(std::move(settings));
@@ -253,6 +251,9 @@ void Session::read_defaults() {
     default_serializable_ = isolation != nullptr && to_lower(*isolation) == "serializable";
     const std::string* name = wanted_->find("application_name");
     application_name_ = name == nullptr ? "" : *name;
+    maybe_async_ = maybe_async_ || wanted_->find("synchronous_commit") != nullptr;
+    strict_default_ =
+        strict_default_ || isolation != nullptr || wanted_->find("transaction_isolation") != nullptr;
 }
 
 void Session::learn_login(Backend& backend) {
@@ -279,6 +280,7 @@ void Session::finish_login(const Backend::Reported& reported) {
     for (const auto& [name, value] : reported) wire::put_parameter_status(out, name, value);
     wire::put_backend_key_data(out, cancel_key_->pid, cancel_key_->secret);
     wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+    note_reported(reported);
     login_.reset();
     set_state(State::Idle);
     if (send()) resume();

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "net/listener.h"
 #include "pooler/backend.h"
@@ -12,6 +13,8 @@
 #include "pooler/node_pool.h"
 #include "pooler/pool.h"
 #include "pooler/prepared_statements.h"
+#include "pooler/quiet_level.h"
+#include "pooler/router.h"
 #include "pooler/session_probe.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
@@ -48,6 +51,8 @@ class Session final : public Waiter, private net::StreamEvents {
     // From the server connection that the session has.
     void server_input(wire::Bytes& input);
     void server_writable();
+    /// Transactions may begin again at the node whose connection the session has.
+    void released();
     /// The connection is of no use any more, because it broke or leads to a server that isn't the master now.
     /// The session tells the client what that means and gives the connection up.
     void server_lost(const std::string& cause);
@@ -85,7 +90,13 @@ class Session final : public Waiter, private net::StreamEvents {
         Ended,     // the same, but what comes now is another transaction
     };
     /// What to do with a message of the client.
-    enum class Admit : std::uint8_t { Forward, Drop, Pause, Ended };
+    enum class Admit : std::uint8_t {
+        Forward,
+        Drop,
+        Pause,
+        Restart,  // kept_ holds what is to be taken in place of what is left
+        Ended,
+    };
 
     void on_readable() override;
     void on_writable() override;
@@ -176,6 +187,43 @@ class Session final : public Waiter, private net::StreamEvents {
     void put_settings();
     /// The pool of that node for this client; cached.
     [[nodiscard]] const std::shared_ptr<NodePool>& pool_of(NodeKey node);
+
+    // session_routing.cpp: pgxc.read_routing = auto, and what reads at slaves need
+    /// What a client sends up to the end of its next statement or pipeline.
+    struct Unit {
+        bool complete = false;
+        bool begins = false;  // a pipeline that begins a block
+        bool ends = false;    // it ends one, whatever else it does
+        int statements = 0;   // that a pipeline runs, beside those
+        Classification what;  // of the worst of these; End where there is nothing else
+        std::string_view begin_text;
+    };
+    [[nodiscard]] Decision decide(RouteFacts& facts);
+    void know_slaves(RouteFacts& facts);
+    [[nodiscard]] RouteFacts route_facts() const;
+    [[nodiscard]] Unit look_ahead() const;
+    [[nodiscard]] Classification classify(std::string_view sql) const;
+    /// nullopt: nothing special about it, it is routed by what `unit` says.
+    [[nodiscard]] std::optional<Admit> begin_auto(wire::FrontendMessage type, Unit& unit);
+    [[nodiscard]] std::optional<Admit> stay_at_slave(wire::FrontendMessage type);
+    [[nodiscard]] Admit restart_block(Decision decision);
+    void begin_movable_block(std::string_view begin_text);
+    /// It keeps something there, which only a master can be left to keep.
+    void leave_slave();
+    void unit_answered_in_block(wire::TransactionStatus status);
+    void forget_block();
+    [[nodiscard]] bool held_by_pause();
+    void learn_write();
+    /// What is sent again prepares again what it had prepared.
+    void forget_sent_names();
+    void note_reported(const Backend::Reported& reported);
+    void note_dialect(std::string_view name, std::string_view value);
+    void note_modes(std::string_view text);
+    /// The client wants to see what there is: nothing can be repeated behind that.
+    void hold_nothing_back();
+    [[nodiscard]] bool holds_back_notice(wire::Bytes body) const;
+    void transaction_seen();
+    [[nodiscard]] const std::shared_ptr<NodePool>& slave_pool(NodeKey slave);
 
     // session_server.cpp
     /// What the messages behind a CommandComplete say of the commit that it reports.
@@ -284,6 +332,27 @@ class Session final : public Waiter, private net::StreamEvents {
     bool unit_answered_ = false;   // something of the unit that runs now was given to the client
     unsigned swallow_next_ = 0;    // swallow_units_ of the connection that repeats
     unsigned swallow_units_ = 0;   // units of a repeated transaction whose answers the client has already
+
+    // Routing by what statements are.
+    wire::Bytes upcoming_;        // while commands are taken: from the message in question on
+    std::string deferred_begin_;  // a BEGIN that was answered here, and goes where the next statement goes
+    std::string begin_message_;   // of the block that runs, which can be begun anew at the master
+    bool movable_ = false;        // it runs at a slave, and moves to the master at its first write
+    std::optional<Decision> planned_;  // for the BEGIN that is sent now
+    bool first_unit_ = false;          // what follows that BEGIN goes along with it
+    bool only_reads_ = false;          // the statement that runs at the master was one for a slave
+    bool pause_held_ = false;          // pinned, and its next transaction waits for the end of a pause
+    bool strict_default_ = false;      // transactions may begin with a strict isolation level
+    bool maybe_async_ = false;         // commits may not wait for their WAL
+    SqlDialect dialect_;
+    CausalPosition::Ticket seen_ = 0;    // the newest commit that a look at the master may have shown
+    CausalPosition::Ticket commit_ = 0;  // of the commit that runs
+    Outstanding outstanding_;            // at a slave
+    std::string held_back_;              // of a slave's answer, while the master could still give another
+    std::vector<std::shared_ptr<NodePool>> slave_pools_;
+
+    QuietLevel quiet_;
+    bool rolled_back_ = false;  // by the newest statement
 
     FailedBlock failed_block_;  // in place of a server: a transaction block whose server was lost
 };

@@ -77,6 +77,7 @@ void Session::take_commands(wire::Bytes input) {
             if (!header.complete() || rest.size() < bytes_to_see(header.type, header.total_bytes())) break;
             const std::size_t here = std::min(header.total_bytes(), rest.size());
             const bool whole = here == header.total_bytes();
+            upcoming_ = rest;
             switch (admit(header.type, rest.substr(wire::header_bytes, here - wire::header_bytes), whole)) {
                 case Admit::Forward:
                     if (!context_.front.empty()) {
@@ -103,6 +104,11 @@ void Session::take_commands(wire::Bytes input) {
                     break;
                 case Admit::Pause:
                     paused = true;
+                    break;
+                case Admit::Restart:
+                    paused = true;
+                    run = nullptr;
+                    again_ = true;
                     break;
                 case Admit::Ended:
                     break;
@@ -164,7 +170,7 @@ void Session::resume() {
         return;
     }
     client_.stream().want_readable(true);
-    const std::string input = std::exchange(kept_, {});
+    std::string input = std::exchange(kept_, {});  // note_modes() may write to it
     take_commands(input);
 }
 
@@ -187,7 +193,9 @@ Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes b
         return Admit::Drop;
     switch (type) {
         case wire::FrontendMessage::Sync:
-            wire::put_ready_for_query(client_.out(), wire::TransactionStatus::Idle);
+            wire::put_ready_for_query(client_.out(), deferred_begin_.empty()
+                                                         ? wire::TransactionStatus::Idle
+                                                         : wire::TransactionStatus::InBlock);
             return Admit::Drop;
         case wire::FrontendMessage::Flush:
         case wire::FrontendMessage::CopyData:
@@ -210,33 +218,37 @@ Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes b
 }
 
 Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole) {
-    const auto text = text_of(type, body);
-    RouteFacts facts;
-    facts.view = context_.view.get();
-    facts.group = group_;
-    facts.own_coordinator = context_.settings().own_node_id;
-    facts.routing = force_master_ || never_slave_ ? ReadRouting::Master : routing_;
+    auto text = text_of(type, body);
+    RouteFacts facts = route_facts();
     if (whole) facts.first_statement = text;
-    facts.default_read_only = default_read_only_;
-    facts.default_serializable = default_serializable_;
-    facts.max_read_lag_bytes = context_.settings().max_read_lag_bytes;
-    facts.bound = context_.bound_of(group_);
-    Decision decision = decide_route(facts);
-    if (decision.to_slave && !pool_of(decision.target)->trouble().empty()) {
-        // The monitor doesn't know yet what the pool has met.
-        facts.routing = ReadRouting::Master;
-        decision = decide_route(facts);
-    } else if (decision.to_slave && text) {
+    if (facts.routing == ReadRouting::Auto && !planned_) {
+        Unit unit = look_ahead();
+        if (const auto handled = begin_auto(type, unit)) return *handled;
+        // Whatever it begins with, all of it has been read.
+        if (!text) facts.first_statement = text = "";
+        facts.statement = unit.what;
+        facts.in_block = unit.begins;
+        if (unit.begins) begin_message_ = unit.begin_text;
+    }
+    Decision decision = planned_ ? *planned_ : decide(facts);
+    if (decision.to_slave && facts.routing != ReadRouting::Auto && text) {
         // What a session keeps must be kept at the master, where everything else can be done too.
-        if ((read_session_use(*text, whole).bits & ~SessionUse::HoldsCursor) != 0) {
+        if (keeps_at_master(read_session_use(*text, whole))) {
             facts.routing = ReadRouting::Master;
             decision = decide_route(facts);
         }
     }
+    first_unit_ = planned_.has_value();
+    planned_.reset();
     to_slave_ = decision.to_slave;
+    outstanding_ = to_slave_ ? Outstanding{context_.slaves[decision.target].outstanding} : Outstanding{};
+    movable_ = to_slave_ && !begin_message_.empty();
+    only_reads_ = !to_slave_ && !force_master_ && facts.statement && !facts.in_block &&
+                  (facts.statement->kind == StatementClass::Read ||
+                   facts.statement->kind == StatementClass::ReadWithTime);
     repeatable_ = whole && text &&
                   (to_slave_ || is_declared_read_only(*text, default_read_only_, default_serializable_));
-    access_ = repeatable_ ? Access::ReadOnly : Access::Open;
+    access_ = repeatable_ && !movable_ ? Access::ReadOnly : Access::Open;
     begins_with_begin_ = repeatable_ && type == wire::FrontendMessage::Query &&
                          wire::read_statement_head(*text).control == wire::TransactionControl::Begin;
     set_state(State::Waiting);
@@ -309,6 +321,8 @@ void Session::lend_failed(const Error& error) {
 
 void Session::refuse_pending(const Error& error) {
     waits_for_.reset();
+    forget_block();
+    outstanding_.end();
     set_state(State::Idle);
     const auto header = wire::read_frontend_header(kept_, wire::FrontendPhase::Normal);
     if (std::exchange(swallow_next_, 0U) > 0) {
@@ -335,12 +349,18 @@ void Session::refuse_pending(const Error& error) {
 
 Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     auto& tracker = backend_->tracker();
-    if (to_slave_ && !pinned() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
-        type != wire::FrontendMessage::Sync) {
+    if (first_unit_ && to_slave_ && tracker.ready_for_query_owed() > 0) {
+        // The first statement goes along with its BEGIN, which the client believes to be answered.
+        first_unit_ = false;
+    } else if (to_slave_ && !pinned() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
+               type != wire::FrontendMessage::Sync) {
         // Pipelined: whether this belongs to the transaction at the slave is known when that has answered.
         paused_ = true;
         return Admit::Pause;
+    } else if (movable_) {
+        if (const auto moved = stay_at_slave(type)) return *moved;
     }
+    if ((pinned() || unnamed_unbound_) && held_by_pause()) return Admit::Pause;
     replaced_ = 0;
     const Admit admitted = prepare_to_send(type, body, whole);
     if (admitted != Admit::Forward) return admitted;
@@ -381,6 +401,7 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
             break;
         case wire::FrontendMessage::Flush:
             flush_asked_ = true;
+            hold_nothing_back();
             break;
         case wire::FrontendMessage::CopyData:
         case wire::FrontendMessage::CopyDone:
@@ -395,6 +416,7 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
 }
 
 void Session::note_text(std::string_view text, bool whole) {
+    note_modes(text);
     note_use(read_session_use(text, whole));
     if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
         add_custom_settings(text, custom_settings_);
@@ -430,8 +452,13 @@ void Session::keep_sequence_values(SessionUse use) {
 }
 
 void Session::note_access(wire::FrontendMessage type, wire::Bytes body, bool whole) {
-    const auto text = statement_text(type, body);
-    if (!text) return;
+    const auto text = text_of(type, body);
+    if (!text) {
+        if (type == wire::FrontendMessage::Bind) access_ = Access::Open;
+        return;
+    }
+    // The text of what was prepared is known, however long the values are.
+    whole = whole || type == wire::FrontendMessage::Bind || type == wire::FrontendMessage::Describe;
     if (!whole || access_ == Access::Ended) {
         access_ = Access::Open;
         return;
@@ -464,13 +491,21 @@ void Session::note_access(wire::FrontendMessage type, wire::Bytes body, bool who
 
 void Session::note_commit() {
     if (committing_ || to_slave_ || (access_ != Access::Open && !pinned())) return;
-    if (!backend_->tracker().commit_may_be_running()) return;
+    const auto& tracker = backend_->tracker();
+    if (!tracker.commit_may_be_running()) return;
+    if (only_reads_) {
+        // Nothing but the one statement that is known to read.
+        const std::size_t owed = tracker.ready_for_query_owed() - backend_->expected.own_units();
+        if (owed == 0 || (owed == 1 && !tracker.pipeline_open())) return;
+        only_reads_ = false;
+    }
     committing_ = true;
-    backend_->pool().position().commit_begins();
+    commit_ = backend_->pool().position().commit_begins();
 }
 
 void Session::end_commit() {
-    if (std::exchange(committing_, false)) backend_->pool().position().commit_ends();
+    if (!std::exchange(committing_, false)) return;
+    backend_->pool().position().commit_ends(commit_, maybe_async_ || backend_->async_commit.value_or(true));
 }
 
 void Session::pin(std::uint16_t reasons) {

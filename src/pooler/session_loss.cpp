@@ -11,12 +11,14 @@ bool Session::may_repeat() const {
 
 void Session::repeat_elsewhere() {
     // What was sent goes in front of what wasn't, and the first unit's answer isn't given twice.
+    const bool was_slave = to_slave_;
+    let_go(false);
+    forget_sent_names();
     std::string all = std::exchange(sent_, {});
     all += kept_;
     kept_ = std::move(all);
-    const bool was_slave = to_slave_;
-    let_go(false);
     repeatable_ = false;
+    movable_ = false;
     force_master_ = force_master_ || was_slave;
     swallow_next_ = units_answered_;
     set_state(State::Idle);
@@ -92,6 +94,8 @@ void Session::lose_transaction(const std::string& cause) {
         return;
     }
     const bool block_survives = in_block && !(busy && tracker.commit_may_be_running());
+    transaction_seen();
+    forget_block();
     if (block_survives) failed_block_.fail_block(busy ? std::nullopt : std::optional{error});
     units_answered_ = 0;
     repeatable_ = false;

@@ -28,6 +28,13 @@ bool must_be_whole(wire::BackendMessage type) {
     }
 }
 
+/// What a server says before it has anything to tell.
+bool is_only_announced(wire::BackendMessage type) {
+    return type == wire::BackendMessage::ParseComplete || type == wire::BackendMessage::BindComplete ||
+           type == wire::BackendMessage::RowDescription || type == wire::BackendMessage::NoData ||
+           type == wire::BackendMessage::ParameterDescription;
+}
+
 /// F38: errors that a slave may give because it is one. Everything else is the client's answer.
 bool is_slaves_own_error(std::string_view state) {
     static constexpr std::array<std::string_view, 9> states{"25006", "0A000", "40001", "40P01", "55000",
@@ -176,6 +183,8 @@ void Session::relay(wire::Bytes& input) {
                 if (tracker.sync_wait_canceled()) {
                     drop_until_ready_ = true;
                     drop = true;
+                } else if (whole && holds_back_notice(body)) {
+                    drop = true;
                 }
                 break;
             case wire::BackendMessage::ParameterStatus:
@@ -237,6 +246,16 @@ void Session::relay(wire::Bytes& input) {
                 break;
         }
         if (more_needed) break;
+        if (to_slave_ && !drop && may_repeat() && whole && is_only_announced(header.type)) {
+            // Not the answer yet: as long as it is held back, the master can give another one.
+            collect();
+            held_back_.append(rest.substr(0, here));
+            drop = true;
+            answers = false;
+        } else if (!held_back_.empty() && !drop) {
+            collect();
+            client_.out().append(std::exchange(held_back_, {}));
+        }
         if (drop) collect();
         rest.remove_prefix(here);
         server_pass_ = header.total_bytes() - here;
@@ -291,7 +310,9 @@ bool Session::gives_up_server(wire::Bytes body) {
         if (reports_lost_server(fields->sqlstate)) backend_->pool().report(TrafficFailure::ConnectionLost);
         return true;
     }
-    return to_slave_ && may_repeat() && is_slaves_own_error(fields->sqlstate);
+    const bool gives_up = to_slave_ && may_repeat() && is_slaves_own_error(fields->sqlstate);
+    if (gives_up && fields->sqlstate == "25006") learn_write();
+    return gives_up;
 }
 
 /// False: the client is not to hear of it.
@@ -310,6 +331,7 @@ bool Session::parameter_changed(std::string_view name, std::string_view value) {
 }
 
 void Session::statement_done(std::string_view tag) {
+    rolled_back_ = tag == "ROLLBACK";
     if (tag.size() < 7 || tag[0] != 'D' || tag[1] == 'E') {
         // DELETE, DECLARE CURSOR, DEALLOCATE and all that isn't DISCARD
         if (tag.starts_with("DEALLOCATE")) {
@@ -321,6 +343,8 @@ void Session::statement_done(std::string_view tag) {
         } else if (tag == "LOAD") {
             pin(PinReasons::Loaded);
         }
+        if (quiet_.pending() && (tag == "SET" || tag == "RESET"))
+            quiet_.done(backend_->tracker().status() != wire::TransactionStatus::Idle);
         left_.add(left_when_done(tag, use_));
         return;
     }
@@ -330,6 +354,7 @@ void Session::statement_done(std::string_view tag) {
     }
     if (tag != "DISCARD ALL") return;
     // The session is as new: nothing holds the client to it, and its settings are those of its login again.
+    quiet_.discard_all();
     forget_statements();
     pins_ = {};
     pin_text_.clear();
@@ -351,7 +376,14 @@ void Session::forget_statements() {
 void Session::answer_ready(wire::TransactionStatus status) {
     ++units_answered_;
     unit_answered_ = false;
-    if (status == wire::TransactionStatus::Idle) ++transactions_;
+    if (status == wire::TransactionStatus::Idle) {
+        ++transactions_;
+        quiet_.transaction_ended(!rolled_back_);
+    }
+    if (movable_) {
+        unit_answered_in_block(status);
+        return;
+    }
     if (repeatable_ && !(begins_with_begin_ && units_answered_ == 1)) {
         repeatable_ = false;
         sent_.clear();
@@ -359,6 +391,8 @@ void Session::answer_ready(wire::TransactionStatus status) {
 }
 
 void Session::transaction_over() {
+    transaction_seen();
+    forget_block();
     units_answered_ = 0;
     repeatable_ = false;
     sent_.clear();
@@ -373,9 +407,14 @@ void Session::transaction_over() {
         return;
     }
     use_ = {};
+    if (to_slave_ && pinned()) {
+        leave_slave();
+        return;
+    }
     if (pinned() || unnamed_unbound_) {
         quiet_since_ = context_.coarse_now;
         asked_while_quiet_ = false;
+        if (backend_->pool().target().paused) context_.pools->report_in_use(backend_->pool().target().group);
         return;
     }
     let_go(true);
@@ -400,6 +439,9 @@ void Session::let_go(bool reusable) {
     swallow_units_ = 0;
     unit_answered_ = false;
     paused_ = false;
+    first_unit_ = false;
+    outstanding_.end();
+    held_back_.clear();
     if (reusable && !backend.soiled) {
         backend.read_on(true);
         backend.pool().give_back(backend);

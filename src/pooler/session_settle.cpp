@@ -80,6 +80,10 @@ void Session::take_over_settings() {
     if (const std::string* who = now.find(session_authorization); who != nullptr && *who == user_)
         now.erase(session_authorization);
     SettingSet wanted = now;
+    const std::string* level = now.find("client_min_messages");
+    quiet_.found(level == nullptr ? std::nullopt : std::optional<std::string_view>{*level});
+    if (level != nullptr && is_quiet_level(*level))
+        wanted.set("client_min_messages", std::string{loud_level});
     // What the login asked for and RESET took away is what RESET goes back to.
     for (const auto& [name, value] : login_wanted_->entries()) {
         if (wanted.find(name) != nullptr) continue;
@@ -118,16 +122,13 @@ void Session::settled() {
         context_.stats_changed = true;
     }
     if (to_slave_ && pinned()) {
-        // A slave can't be this client's only server. What was kept there is lost; from now on the master has
-        // it.
-        never_slave_ = true;
-        pins_ = {};
-        pin_text_.clear();
-        let_go(false);
-        set_state(State::Idle);
-    } else if (pinned() || unnamed_unbound_) {
+        leave_slave();
+        return;
+    }
+    if (pinned() || unnamed_unbound_) {
         quiet_since_ = context_.coarse_now;
         set_state(State::Linked);
+        if (backend_->pool().target().paused) context_.pools->report_in_use(backend_->pool().target().group);
         if (backend_->applied != wanted_) {
             put_settings();
             backend_->applied = wanted_;

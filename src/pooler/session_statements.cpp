@@ -272,8 +272,11 @@ void Session::close_sent(wire::Bytes body) {
 }
 
 void Session::query_sent() {
-    // The server drops the unnamed statement (exec_simple_query).
-    has_unnamed_ = unnamed_here_ = unnamed_unbound_ = false;
+    // The server drops the unnamed statement (exec_simple_query). What is sent again says nothing new of it.
+    const bool again =
+        swallow_units_ > backend_->tracker().ready_for_query_owed() - backend_->expected.own_units();
+    if (!again) has_unnamed_ = unnamed_unbound_ = false;
+    unnamed_here_ = false;
     backend_->unnamed_of = 0;
     backend_->expected.sent_unit_end();
 }
@@ -295,8 +298,9 @@ bool Session::answer_deallocate(std::string_view sql) {
     }
     has_unnamed_ = unnamed_here_ = unnamed_unbound_ = false;
     wire::put_command_complete(client_.out(), what.all ? "DEALLOCATE ALL" : "DEALLOCATE");
-    wire::put_ready_for_query(
-        client_.out(), backend_ == nullptr ? wire::TransactionStatus::Idle : backend_->tracker().status());
+    wire::put_ready_for_query(client_.out(), backend_ != nullptr       ? backend_->tracker().status()
+                                             : deferred_begin_.empty() ? wire::TransactionStatus::Idle
+                                                                       : wire::TransactionStatus::InBlock);
     return true;
 }
 

@@ -43,6 +43,11 @@ struct SessionUse {
 /// What is to be asked for when the transaction is over, after a statement of that tag succeeded, given what
 /// all texts of its transaction may do. Nothing for most.
 [[nodiscard]] SessionUse left_when_done(std::string_view tag, SessionUse use);
+/// May it leave behind what a slave must not be left to keep? (What a cursor that is held keeps there is told
+/// when it is made, and no slave hands out values of sequences.)
+[[nodiscard]] inline bool keeps_at_master(SessionUse use) {
+    return (use.bits & ~(SessionUse::HoldsCursor | SessionUse::MovesSequence)) != 0;
+}
 /// The same, for what outlives even an error of its statement.
 [[nodiscard]] SessionUse left_when_sent(SessionUse use);
 

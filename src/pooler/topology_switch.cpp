@@ -3,14 +3,14 @@
 namespace pgxc::pooler {
 namespace {
 
-/// The epoch of the master at the top of a slave's chain; bounded, since a view may be caught in a change.
-Epoch group_epoch(const ClusterView& view, const NodeView& node) {
+/// The master at the top of a slave's chain; bounded, since a view may be caught in a change.
+const NodeView* top_master(const ClusterView& view, const NodeView& node) {
     const NodeView* at = &node;
     for (std::size_t steps = 0; at != nullptr && steps <= view.nodes.size(); ++steps) {
-        if (at->node.is_master()) return at->node.epoch;
+        if (at->node.is_master()) return at;
         at = view.find({at->node.key.type, at->node.master_id});
     }
-    return Epoch{};
+    return nullptr;
 }
 
 }  // namespace
@@ -22,6 +22,7 @@ Target find_target(const ClusterView& view, NodeKey node, NodeKey own, const Hos
         target.exists = true;
         target.is_master = true;
         target.address = own_server;
+        target.group = own;
         if (found != nullptr) target.epoch = found->node.epoch;
         return target;
     }
@@ -29,9 +30,12 @@ Target find_target(const ClusterView& view, NodeKey node, NodeKey own, const Hos
     target.exists = true;
     target.is_master = found->node.is_master();
     target.address = found->node.address;
-    target.epoch = group_epoch(view, *found);
-    target.held = target.is_master && found->gate != Gate::Open;
-    target.why = found->why;
+    const NodeView* master = top_master(view, *found);
+    target.epoch = master != nullptr ? master->node.epoch : Epoch{};
+    target.group = master != nullptr ? master->node.key : node;
+    target.paused = master != nullptr && master->paused;
+    target.held = target.paused || (target.is_master && found->gate != Gate::Open);
+    target.why = target.paused ? master->why : found->why;
     return target;
 }
 

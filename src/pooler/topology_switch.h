@@ -12,9 +12,11 @@ struct Target {
     bool exists = false;  // the node is in the catalog
     bool is_master = false;
     HostPort address;
-    Epoch epoch;        // of the node's group
-    bool held = false;  // no new transactions now
-    std::string why;    // it is held or unreachable; may be empty
+    Epoch epoch;          // of the node's group
+    NodeKey group;        // by its master's name
+    bool held = false;    // no new transactions now
+    bool paused = false;  // held because somebody asked for it (pgxc.pause()), for as long as that lasts
+    std::string why;      // it is held or unreachable; may be empty
     friend bool operator==(const Target&, const Target&) = default;
 };
 

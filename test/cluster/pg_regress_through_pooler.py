@@ -3,6 +3,8 @@
 
     pg_regress_through_pooler.py                     all of it, to a datanode
     pg_regress_through_pooler.py --node C            to the coordinator itself
+    pg_regress_through_pooler.py --slaves 1 --set read_routing=auto
+                                                     the same, with reads at a slave
     pg_regress_through_pooler.py --tests guc,temp    some (with what they need before them)
 
 The suite's SQL is in the server's source package, which is fetched by apt-get into a temporary folder and never kept
@@ -140,6 +142,7 @@ def main():
     parser.add_argument("--node", default="1", help="1: a datanode (default); C: the coordinator itself")
     parser.add_argument("--tests", help="only these, comma-separated, one after the other")
     parser.add_argument("--direct", type=pathlib.Path, help="a kept folder `direct` to compare with, instead of a run")
+    parser.add_argument("--slaves", type=int, default=0, help="slaves of the datanode, for --set read_routing=auto")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="setting of the coordinator")
     parser.add_argument("--keep", type=pathlib.Path, help="where to leave outputs and differences")
     parser.add_argument("--json", type=pathlib.Path)
@@ -181,6 +184,9 @@ def main():
                 if name == "through" or arguments.node == "C":
                     given = dict(pair.split("=", 1) for pair in arguments.set)
                     cluster.make_coordinator(**given, **{f".{key}": value for key, value in settings.items()})
+                    for slave in range(2, 2 + arguments.slaves if name == "through" else 2):
+                        cluster.make_slave(slave, 1)
+                        cluster.register(slave, 1, "ASYNCHRONOUS")
                     cluster.wait_ready()
                     port, options = cluster.coordinator.port, ""
                 if name == "through":

@@ -364,3 +364,66 @@ def test_views(cluster):
     wait_for(lambda: cluster.coordinator.value(
         "SELECT count(*) FROM pgxc_pooler_clients AS c WHERE to_jsonb(c)::text LIKE '%to be seen%'") == 0,
         "the client to leave pgxc_pooler_clients")
+
+
+# ---- commits that are on no slave
+
+@pytest.fixture(scope="module")
+def waited_for(workspace):
+    """A master whose only slave can be frozen, and is waited for then."""
+    made = pgcluster.standard_cluster(workspace, failover="off", sync_degrade="off")
+    made.masters[1].sql("CREATE TABLE written (a text)")
+    yield made
+    made.destroy()
+
+
+@pytest.mark.parametrize("level", ["notice", "error", "SET error", "SET LOCAL error", "SET 'PANIC'", "set_config error",
+                                   "among several error"])
+@pytest.mark.parametrize("protocol", ["simple", "extended"])
+def test_a_commit_whose_wait_for_slaves_is_cancelled_is_no_success(waited_for, level, protocol):
+    master, slave = waited_for.masters[1], waited_for.slaves[2]
+    try:
+        master.sql("TRUNCATE written")
+        options = "" if " " in level else f"-c client_min_messages={level}"
+        module = psycopg2 if protocol == "simple" else psycopg
+        with contextlib.closing(module.connect(**waited_for.pooler_dsn(options=options))) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            if level.startswith("set_config"):
+                cursor.execute("SELECT set_config('client_min_messages', 'error', false)")
+            elif level.startswith("among"):
+                cursor.execute("/* app */ SET work_mem = '1MB'; SET client_min_messages = error")
+            elif level.startswith("SET") and "LOCAL" not in level:
+                cursor.execute(f"SET client_min_messages = {level.removeprefix('SET ')}")
+            if level != "notice" and "LOCAL" not in level:
+                notices = connection.notices if protocol == "simple" else []
+                if protocol != "simple":
+                    connection.add_notice_handler(notices.append)
+                cursor.execute("DO $$ BEGIN RAISE WARNING 'not wanted'; END $$")
+                assert notices == []
+            slave.freeze()
+            failed = []
+
+            def write():
+                try:
+                    if "LOCAL" in level:
+                        cursor.execute("BEGIN")
+                        cursor.execute(level.replace("LOCAL", "LOCAL client_min_messages ="))
+                    cursor.execute("INSERT INTO written VALUES ('x')")
+                    if "LOCAL" in level:
+                        cursor.execute("COMMIT")
+                except (psycopg2.Error, psycopg.Error) as error:
+                    failed.append(error)
+            writing = threading.Thread(target=write)
+            writing.start()
+            waiting = wait_for(lambda: master.value("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
+                                                    "AND backend_type = 'client backend'"), "the commit to wait")
+            master.sql("SELECT pg_cancel_backend(%s)", (waiting,))
+            writing.join(30)
+            assert failed, "it was told to be committed"
+            assert (failed[0].pgcode if protocol == "simple" else failed[0].sqlstate) == "08007"
+            assert master.value("SELECT count(*) FROM written") == 1
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == (1,)
+    finally:
+        slave.thaw()

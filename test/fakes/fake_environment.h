@@ -30,6 +30,8 @@ class FakeEnvironment : public Environment {
     std::vector<PoolRow> pools;
     std::vector<ClientRow> clients;
     int index = 0;
+    StatementClassifier* classifier_now = nullptr;
+    std::map<NodeKey, std::uint32_t> in_use;
 
     /// A datanode that is its group's open master at that address.
     static NodeView master(int id, const std::string& host, std::uint16_t port, int epoch = 1,
@@ -70,6 +72,8 @@ class FakeEnvironment : public Environment {
         pools = pool_rows;
         clients = client_rows;
     }
+    StatementClassifier* classifier() override { return classifier_now; }
+    void report_in_use(NodeKey group, std::uint32_t transactions) override { in_use[group] = transactions; }
     const Settings& settings() const override { return settings_now; }
     int worker_index() const override { return index; }
     AuthRule match_hba(const ClientAddress&, const std::string& database, const std::string& user) override {

@@ -247,6 +247,32 @@ class Server {
     std::function<void(Backend&)> on_startup;
     std::vector<wire::Setting> parameters{{"server_version", "15.0"}, {"TimeZone", "UTC"}};
     std::vector<wire::CancelRequest> cancels;
+    /// What it says to the pooler's own question.
+    bool in_recovery = false;
+    std::string position = "0/3E8";  // 1000
+    std::string inserted = "0/3E8";
+    std::string synchronous_commit = "on";
+    std::string isolation = "read committed";
+    bool answers_questions = true;
+    std::size_t questions = 0;
+    void answer_question(Backend& backend) {
+        ++questions;
+        if (!answers_questions) return;
+        wire::Buffer body;
+        const std::vector<std::string> cells{in_recovery ? "t" : "f", position, inserted, synchronous_commit,
+                                             isolation};
+        wire::put_u16(body, static_cast<std::uint16_t>(cells.size()));
+        for (const auto& cell : cells) {
+            wire::put_u32(body, static_cast<std::uint32_t>(cell.size()));
+            body += cell;
+        }
+        wire::Buffer out = "D";
+        wire::put_u32(out, static_cast<std::uint32_t>(body.size() + 4));
+        out += body;
+        wire::put_command_complete(out, "SELECT 1");
+        wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+        backend.send(out);
+    }
 
     [[nodiscard]] std::vector<std::string> queries() const {
         std::vector<std::string> all;
@@ -311,6 +337,10 @@ inline void Backend::received() {
         types += message.type;
         if (message.type == 'Q') {
             const std::string sql = message.body.substr(0, message.body.size() - 1);
+            if (sql.starts_with("SELECT pg_catalog.pg_is_in_recovery()")) {
+                server.answer_question(*this);
+                continue;
+            }
             queries.push_back(sql);
             if (!server.on_query || !server.on_query(*this, sql)) Server::answer(*this, sql);
         } else if (server.on_message) {

@@ -2,123 +2,173 @@
 
 #include <gtest/gtest.h>
 
-#include "fakes/fake_environment.h"
+#include <memory>
 
 namespace pgxc::pooler {
 namespace {
 
 using State = CausalBound::State;
-
-WallTime at(int second) {
-    return WallTime{std::chrono::seconds{1000 + second}};
-}
+constexpr Epoch first{0};
 
 class CausalPositionTest : public ::testing::Test {
   protected:
-    /// The master's answer came at `seen`; the view is looked at at `now`.
-    void show(int seen, std::uint64_t lsn, int now, int epoch = 1) {
-        NodeView master = FakeEnvironment::master(1, "127.0.0.1", 1, epoch, Gate::Open);
-        master.last_seen = at(seen);
-        master.position = Lsn{lsn};
-        position.observe(&master, at(now));
+    CausalPositionTest() {
+        one.attach(*record, 0, 2);
+        two.attach(*record, 1, 2);
     }
-    /// Nothing has been committed and the position is 100 by the answer of second 3.
-    void make_known() {
-        show(0, 100, 1);
-        show(2, 100, 2);
-        show(3, 100, 3);
-        ASSERT_EQ(position.bound().state, State::Known);
+    void resolve(std::uint64_t flushed, std::uint64_t inserted = 0, Epoch epoch = first) {
+        one.answered(one.ask(epoch), Lsn{flushed}, Lsn{inserted == 0 ? flushed : inserted});
     }
-    CausalPosition position;
+    std::unique_ptr<CausalRecord> record = std::make_unique<CausalRecord>();
+    CausalPosition one;
+    CausalPosition two;
 };
 
-TEST_F(CausalPositionTest, IsUnknownUntilTheSecondAnswerAfterTheStart) {
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(0, 100, 1);
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(2, 110, 2);
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(2, 110, 3);  // the same answer again
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(3, 120, 3);
-    EXPECT_EQ(position.bound().state, State::Known);
-    EXPECT_EQ(position.bound().position, Lsn{120});
-    EXPECT_EQ(position.bound().epoch, Epoch{1});
+TEST_F(CausalPositionTest, IsUnknownUntilTheMasterWasAsked) {
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+    resolve(100);
+    EXPECT_EQ(two.bound(first, 0).state, State::Known);
+    EXPECT_EQ(two.bound(first, 0).position, Lsn{100});
+    EXPECT_EQ(two.bound(first, 0).epoch, first);
 }
 
-TEST_F(CausalPositionTest, AKnownPositionStaysUntilTheNextCommit) {
-    make_known();
-    show(4, 500, 4);
-    EXPECT_EQ(position.bound().position, Lsn{100});
-    position.commit_begins();
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    position.commit_ends();
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(6, 600, 7);
-    show(8, 610, 8);
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(9, 620, 9);
-    EXPECT_EQ(position.bound().position, Lsn{620});
+TEST_F(CausalPositionTest, AnAnsweredCommitMakesItUnknownForAllWorkersUntilItIsCovered) {
+    resolve(100);
+    const auto ticket = one.commit_begins();
+    one.commit_ends(ticket, false);
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+    EXPECT_EQ(two.bound(first, 0).state, State::Unknown);
+    resolve(150);
+    EXPECT_EQ(two.bound(first, 0).position, Lsn{150});
 }
 
-TEST_F(CausalPositionTest, AnswersThatWereThereBeforeTheCommitWasSeenDoNotCount) {
-    make_known();
-    position.commit_begins();
-    position.commit_ends();
-    show(3, 100, 10);
-    // Views that were published late.
-    show(8, 100, 10);
-    show(9, 100, 10);
-    show(10, 100, 10);
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(11, 200, 11);
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(12, 200, 12);
-    EXPECT_EQ(position.bound().state, State::Known);
+TEST_F(CausalPositionTest, AQuestionCoversOnlyWhatWasAnsweredBeforeItWasSent) {
+    resolve(100);
+    const auto question = one.ask(first);
+    two.commit_ends(two.commit_begins(), false);
+    one.answered(question, Lsn{500}, Lsn{500});
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+    resolve(600);
+    EXPECT_EQ(one.bound(first, 0).position, Lsn{600});
 }
 
-TEST_F(CausalPositionTest, StaysUnknownWhileAnyCommitRuns) {
-    make_known();
-    position.commit_begins();
-    position.commit_begins();
-    position.commit_ends();
-    for (int second = 5; second < 20; ++second) show(second, 100, second);
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    position.commit_ends();
-    show(20, 100, 20);
-    show(21, 100, 21);
-    show(22, 130, 22);
-    EXPECT_EQ(position.bound().position, Lsn{130});
+TEST_F(CausalPositionTest, AnswersThatOvertakeEachOtherNeverLowerIt) {
+    resolve(100);
+    const auto early = one.ask(first);
+    two.commit_ends(two.commit_begins(), false);
+    const auto late = two.ask(first);
+    two.answered(late, Lsn{300}, Lsn{300});
+    one.answered(early, Lsn{200}, Lsn{200});
+    EXPECT_EQ(one.bound(first, 0).position, Lsn{300});
 }
 
-TEST_F(CausalPositionTest, AnotherEpochOrASilentMasterBeginsAnew) {
-    make_known();
-    show(4, 50, 4, 2);
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    show(5, 50, 5, 2);
-    show(6, 60, 6, 2);
-    EXPECT_EQ(position.bound().epoch, Epoch{2});
-    EXPECT_EQ(position.bound().position, Lsn{60});
-    position.observe(nullptr, at(7));
-    EXPECT_EQ(position.bound().state, State::Unknown);
+TEST_F(CausalPositionTest, ARunningCommitConcernsWhoMayHaveSeenIt) {
+    resolve(100);
+    const auto before = two.newest();
+    const auto ticket = one.commit_begins();
+    EXPECT_EQ(two.bound(first, before).state, State::Known);
+    EXPECT_EQ(two.bound(first, two.newest()).state, State::Unknown);
+    one.commit_ends(ticket, false);
+    EXPECT_EQ(two.bound(first, before).state, State::Unknown);
+    resolve(150);
+    EXPECT_EQ(two.bound(first, two.newest()).state, State::Known);
 }
 
-TEST_F(CausalPositionTest, AMasterThatDoesNotAnswerProperlyGivesNoPosition) {
-    NodeView master = FakeEnvironment::master(1, "127.0.0.1", 1, 1, Gate::Open);
-    master.position = Lsn{100};
-    master.state = NodeState::Starting;
-    for (int second = 1; second < 10; ++second) {
-        master.last_seen = at(second);
-        position.observe(&master, at(second));
+TEST_F(CausalPositionTest, TheOldestRunningCommitCounts) {
+    resolve(100);
+    const auto a = one.commit_begins();
+    const auto b = one.commit_begins();
+    const auto c = two.commit_begins();
+    one.commit_ends(a, false);
+    resolve(110);
+    EXPECT_EQ(two.bound(first, a).state, State::Known);
+    EXPECT_EQ(two.bound(first, b).state, State::Unknown);
+    one.commit_ends(b, false);
+    resolve(120);
+    EXPECT_EQ(two.bound(first, b).state, State::Known);
+    EXPECT_EQ(one.bound(first, c).state, State::Unknown);
+    two.commit_ends(c, false);
+    resolve(130);
+    EXPECT_EQ(one.bound(first, c).state, State::Known);
+}
+
+TEST_F(CausalPositionTest, WhatMayNotHaveBeenFlushedIsCoveredByWhatWasInserted) {
+    resolve(100, 900);
+    EXPECT_EQ(one.bound(first, 0).position, Lsn{100});
+    one.commit_ends(one.commit_begins(), true);
+    resolve(200, 901);
+    EXPECT_EQ(one.bound(first, 0).position, Lsn{901});
+    one.commit_ends(one.commit_begins(), false);
+    resolve(1000, 2000);
+    EXPECT_EQ(one.bound(first, 0).position, Lsn{1000});
+}
+
+TEST_F(CausalPositionTest, AnotherEpochBeginsAnewAndAnswersOfTheOldOneAreIgnored) {
+    resolve(500);
+    EXPECT_EQ(one.bound(Epoch{1}, 0).state, State::Unknown);
+    const auto old = one.ask(first);
+    resolve(50, 50, Epoch{1});
+    EXPECT_EQ(one.bound(Epoch{1}, 0).position, Lsn{50});
+    one.answered(old, Lsn{700}, Lsn{700});
+    EXPECT_EQ(one.bound(Epoch{1}, 0).position, Lsn{50});
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+}
+
+TEST_F(CausalPositionTest, AWorkerThatStartsAnewTakesBackWhatItsForerunnerLeft) {
+    resolve(100);
+    (void)two.commit_begins();
+    CausalPosition again;
+    again.attach(*record, 1, 2);
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+    resolve(200);
+    EXPECT_EQ(one.bound(first, one.newest()).state, State::Known);
+}
+
+TEST_F(CausalPositionTest, WhoIsNotAloneAndSharesNothingKnowsNothing) {
+    CausalPosition lonely;
+    lonely.answered(lonely.ask(first), Lsn{1}, Lsn{1});
+    EXPECT_EQ(lonely.bound(first, 0).state, State::Known);
+    lonely.know_nothing();
+    EXPECT_EQ(lonely.bound(first, 0).state, State::Unknown);
+}
+
+TEST_F(CausalPositionTest, IsWantedForASecond) {
+    const TimePoint now = Clock::now();
+    EXPECT_FALSE(one.wanted(now));
+    two.want(now);
+    EXPECT_TRUE(one.wanted(now + Millis{900}));
+    EXPECT_FALSE(one.wanted(now + Millis{1100}));
+}
+
+TEST(ReplayPosition, GrowsAndIsForgotten) {
+    ReplayPosition slave;
+    const TimePoint now = Clock::now();
+    auto version = slave.ask(now);
+    EXPECT_TRUE(slave.asking());
+    slave.answered(version, Lsn{100});
+    EXPECT_EQ(slave.position(), Lsn{100});
+    version = slave.ask(now);
+    slave.forget();
+    slave.answered(version, Lsn{200});
+    EXPECT_FALSE(slave.position().known());
+}
+
+TEST(ReplayPosition, IsAskedLessOftenTheLongerItIsBehind) {
+    ReplayPosition slave;
+    const TimePoint now = Clock::now();
+    slave.wanted = Lsn{1000};
+    EXPECT_TRUE(slave.due(now));
+    Millis last{0};
+    for (int i = 0; i < 10; ++i) {
+        slave.answered(slave.ask(now), Lsn{10});
+        EXPECT_GE(slave.pause(), last);
+        last = slave.pause();
+        EXPECT_FALSE(slave.due(now));
+        EXPECT_TRUE(slave.due(now + last));
     }
-    EXPECT_EQ(position.bound().state, State::Unknown);
-    master.state = NodeState::Up;
-    master.position = Lsn{};
-    for (int second = 10; second < 20; ++second) {
-        master.last_seen = at(second);
-        position.observe(&master, at(second));
-    }
-    EXPECT_EQ(position.bound().state, State::Unknown);
+    EXPECT_EQ(last, Millis{100});
+    slave.answered(slave.ask(now), Lsn{1000});
+    EXPECT_EQ(slave.pause(), Millis{0});
 }
 
 }  // namespace

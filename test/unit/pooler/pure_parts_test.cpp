@@ -6,6 +6,7 @@
 #include "pooler/cancel_map.h"
 #include "pooler/expected_answers.h"
 #include "pooler/failed_block.h"
+#include "pooler/quiet_level.h"
 #include "pooler/session_probe.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
@@ -404,6 +405,116 @@ TEST(FailedBlock, SkipsThePipelineAfterItsError) {
     EXPECT_EQ(out.size(), after_error);
     block.take(wire::FrontendMessage::Sync, {}, true, out);
     EXPECT_EQ(out.back(), 'E');
+}
+
+TEST(QuietLevel, ReadsStatementsThatSetIt) {
+    struct Case {
+        const char* sql;
+        bool found;
+        bool quiet;
+        bool reset;
+        bool local;
+    };
+    for (const Case& given :
+         {Case{"set client_min_messages = error", true, true, false, false},
+          Case{"SET SESSION client_min_messages TO 'Fatal';", true, true, false, false},
+          Case{"set local \"client_min_messages\" to panic", true, true, false, true},
+          Case{"set client_min_messages to warning", true, false, false, false},
+          Case{"set client_min_messages to default", true, false, true, false},
+          Case{"reset client_min_messages", true, false, true, false},
+          Case{"reset all", true, false, true, false}, Case{"reset work_mem", false, false, false, false},
+          Case{"set work_mem = 'error'", false, false, false, false},
+          Case{"select 'set client_min_messages = error'", false, false, false, false},
+          Case{"set client_min_messages = error; select 1", false, false, false, false},
+          Case{"create function f() returns int language sql set client_min_messages = error as 'select 1'",
+               false, false, false, false}}) {
+        const auto set = read_min_messages(given.sql);
+        ASSERT_EQ(set.has_value(), given.found) << given.sql;
+        if (!set) continue;
+        EXPECT_EQ(set->quiet, given.quiet) << given.sql;
+        EXPECT_EQ(set->reset, given.reset) << given.sql;
+        EXPECT_EQ(set->local, given.local) << given.sql;
+    }
+}
+
+TEST(QuietLevel, FindsWhereATextSetsIt) {
+    using Values = std::vector<std::string_view>;
+    for (const auto& [sql, values] : std::vector<std::pair<std::string_view, Values>>{
+             {"set client_min_messages = error", {"error"}},
+             {"/* app */ SET SESSION client_min_messages TO 'Fatal';", {"'Fatal'"}},
+             {"set local \"client_min_messages\" to panic", {"panic"}},
+             {"set client_min_messages to warning", {}},
+             {"set work_mem = 'error'", {}},
+             {"select 'set client_min_messages = error'", {}},
+             {"set client_min_messages = error; select 1; set client_min_messages = 'panic'",
+              {"error", "'panic'"}},
+             {"select set_config('client_min_messages', 'error', false)", {"'error'"}},
+             {"select 1, pg_catalog.set_config('Client_Min_Messages', 'Error', false)", {"'Error'"}},
+             {"select set_config('client_min_messages', $1, false)", {}},
+             {"select set_config('work_mem', 'error', false)", {}},
+             {"set client_min_messages = $$error$$", {}},
+             {"create function f() returns int language sql set client_min_messages = error as 'select 1'",
+              {}},
+             {"create view v as select set_config('client_min_messages', 'error', false)", {}},
+             {"alter role r set client_min_messages = error", {}}})
+        EXPECT_EQ(quiet_values(sql), values) << sql;
+}
+
+TEST(QuietLevel, BelievesWhatTheServerSays) {
+    QuietLevel level;
+    level.found("error");
+    EXPECT_TRUE(level.quiet());
+    level.found("info");  // put in place of that
+    EXPECT_TRUE(level.quiet());
+    level.found("warning");
+    EXPECT_FALSE(level.quiet());
+    level.found("info");
+    EXPECT_FALSE(level.quiet());
+    level.sent_unseen();
+    level.found("info");
+    EXPECT_TRUE(level.quiet());
+    level.found(std::nullopt);
+    EXPECT_FALSE(level.quiet());
+    level.sent_unseen();  // and rolled back
+    level.found(std::nullopt);
+    EXPECT_FALSE(level.quiet());
+}
+
+TEST(QuietLevel, FollowsTransactions) {
+    const MinMessagesSet quiet{true, false, false};
+    const MinMessagesSet loud{};
+    const MinMessagesSet local{true, false, true};
+    QuietLevel level;
+    level.sent(quiet);
+    EXPECT_FALSE(level.quiet());
+    level.done(false);
+    EXPECT_TRUE(level.quiet());
+    level.sent(loud);
+    level.done(true);
+    EXPECT_FALSE(level.quiet());
+    level.transaction_ended(false);
+    EXPECT_TRUE(level.quiet());
+    level.sent(loud);
+    level.done(true);
+    level.transaction_ended(true);
+    EXPECT_FALSE(level.quiet());
+    level.sent(local);
+    level.done(false);
+    EXPECT_FALSE(level.quiet());
+    level.sent(local);
+    level.done(true);
+    EXPECT_TRUE(level.quiet());
+    level.transaction_ended(true);
+    EXPECT_FALSE(level.quiet());
+    level.sent(quiet);  // it failed
+    level.transaction_ended(false);
+    level.done(false);
+    EXPECT_FALSE(level.quiet());
+    level.logged_in(true);
+    level.sent(loud);
+    level.done(false);
+    level.discard_all();
+    EXPECT_TRUE(level.quiet());
 }
 
 }  // namespace

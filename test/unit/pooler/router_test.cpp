@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 
 namespace pgxc::pooler {
 namespace {
@@ -68,6 +69,7 @@ TEST_F(RouterTest, DeclaredReadsGoToASlaveOfTheGroup) {
     EXPECT_EQ(decision.target, datanode(3));
     EXPECT_TRUE(decision.to_slave);
     EXPECT_FALSE(decision.hold);
+    EXPECT_TRUE(could_go_to_slave(facts));
     EXPECT_FALSE(decision.reason.empty());
     facts.group = datanode(2);
     EXPECT_EQ(decide_route(facts).target, datanode(5));
@@ -94,8 +96,64 @@ TEST_F(RouterTest, RoutingMasterKeepsReadsThere) {
     EXPECT_EQ(decide_route(facts).target, datanode(3));
 }
 
+TEST_F(RouterTest, OfEqualsEachOneHasItsTurn) {
+    std::map<NodeKey, int> chosen;
+    for (facts.turn = 0; facts.turn < 10; ++facts.turn) ++chosen[decide_route(facts).target];
+    EXPECT_EQ(chosen[datanode(3)], 5);
+    EXPECT_EQ(chosen[datanode(4)], 5);
+}
+
+TEST_F(RouterTest, ASlaveThatCannotBeReachedIsLeftOut) {
+    std::vector<NodeLoad> load = {{datanode(3), 0, Lsn{}, true}};
+    facts.load = load;
+    for (facts.turn = 0; facts.turn < 4; ++facts.turn) EXPECT_EQ(decide_route(facts).target, datanode(4));
+    load.push_back({datanode(4), 0, Lsn{}, true});
+    facts.load = load;
+    EXPECT_EQ(decide_route(facts).target, datanode(1));
+}
+
+TEST_F(RouterTest, AutoGoesByWhatTheStatementIs) {
+    facts.routing = ReadRouting::Auto;
+    facts.first_statement = "some text";
+    struct Case {
+        StatementClass kind;
+        bool alone;     // goes to a slave outside of a block
+        bool in_block;  // and as the first statement of one
+    };
+    for (const Case& given :
+         {Case{StatementClass::Read, true, true}, Case{StatementClass::ReadWithTime, true, false},
+          Case{StatementClass::Begin, false, false}, Case{StatementClass::End, false, false},
+          Case{StatementClass::MasterOnly, false, false}, Case{StatementClass::Write, false, false},
+          Case{StatementClass::Unknown, false, false}}) {
+        facts.statement = Classification{given.kind, "because"};
+        facts.in_block = false;
+        EXPECT_EQ(decide_route(facts).to_slave, given.alone) << to_word(given.kind);
+        EXPECT_EQ(could_go_to_slave(facts), given.alone) << to_word(given.kind);
+        EXPECT_EQ(decide_route(facts).reason, "because");
+        facts.in_block = true;
+        EXPECT_EQ(decide_route(facts).to_slave, given.in_block) << to_word(given.kind);
+    }
+    facts.in_block = false;
+    facts.statement = Classification{StatementClass::Read, "because"};
+    facts.default_serializable = true;
+    EXPECT_FALSE(decide_route(facts).to_slave);
+    facts.default_serializable = false;
+    facts.routing = ReadRouting::Explicit;
+    EXPECT_FALSE(decide_route(facts).to_slave);
+    facts.routing = ReadRouting::Auto;
+    facts.statement.reset();
+    EXPECT_FALSE(decide_route(facts).to_slave);
+}
+
+TEST_F(RouterTest, HoldsWhileItIsPaused) {
+    node(datanode(1)).paused = true;
+    node(datanode(1)).why = "paused by somebody";
+    EXPECT_TRUE(decide_route(facts).hold);
+    EXPECT_EQ(decide_route(facts).reason, "paused by somebody");
+}
+
 TEST_F(RouterTest, BalancesByOutstandingWork) {
-    std::vector<NodeLoad> load = {{datanode(3), 2}, {datanode(4), 1}};
+    std::vector<NodeLoad> load = {{datanode(3), 2, Lsn{}, false}, {datanode(4), 1, Lsn{}, false}};
     facts.load = load;
     EXPECT_EQ(decide_route(facts).target, datanode(4));
     load[1].outstanding = 2;
@@ -145,12 +203,18 @@ TEST_F(RouterTest, CascadingSlavesServeTheirTopMaster) {
 
 TEST_F(RouterTest, KeepsTheCausalBound) {
     facts.bound = {CausalBound::State::Known, Lsn{1000}, Epoch{1}};
-    EXPECT_EQ(decide_route(facts).target, datanode(3));
-    node(datanode(3)).position = Lsn{999};
-    EXPECT_EQ(decide_route(facts).target, datanode(4));
-    node(datanode(4)).position = Lsn{};
+    // What the monitor was told is no proof: the server may have crashed since.
     EXPECT_EQ(decide_route(facts).target, datanode(1));
-    node(datanode(4)).position = Lsn{1001};
+    EXPECT_EQ(decide_route(facts).reason, "no slave has replayed every commit before it");
+    std::vector<NodeLoad> load = {{datanode(3), 0, Lsn{1000}, false}, {datanode(4), 0, Lsn{999}, false}};
+    facts.load = load;
+    EXPECT_EQ(decide_route(facts).target, datanode(3));
+    EXPECT_TRUE(may_read_at(facts, datanode(3)));
+    EXPECT_FALSE(may_read_at(facts, datanode(4)));
+    load[0].replayed = Lsn{999};
+    load[1].replayed = Lsn{};
+    EXPECT_EQ(decide_route(facts).target, datanode(1));
+    load[1].replayed = Lsn{1001};
     EXPECT_EQ(decide_route(facts).target, datanode(4));
     facts.bound.epoch = Epoch{0};
     EXPECT_EQ(decide_route(facts).target, datanode(1));

@@ -32,15 +32,6 @@ class SessionTest : public ::testing::Test {
     static NodeView slave_at(const Server& at, int id = 2) {
         return FakeEnvironment::slave(id, 1, "127.0.0.1", static_cast<std::uint16_t>(at.port));
     }
-    /// A new answer of the master, at position 1000, beside what is known of the replica.
-    void show_answer(const NodeView& replica) {
-        NodeView master = master_at(*server);
-        master.position = Lsn{1000};
-        master.last_seen = std::chrono::time_point_cast<WallTime::duration>(std::chrono::system_clock::now());
-        environment.show({master, replica});
-        pooler->view_changed();
-        settle();
-    }
     void start() {
         auto made = Pooler::start(loop, environment);
         ASSERT_TRUE(made.ok()) << made.error().message;
@@ -793,71 +784,6 @@ TEST_F(SessionTest, AWritePipelinedBehindAReadOnlyTransactionGoesToTheMaster) {
     ASSERT_TRUE(until([&] { return client->count('Z') == 4; }));
     EXPECT_EQ(slave.queries(), (std::vector<std::string>{"begin read only", "select 1", "commit"}));
     EXPECT_EQ(server->queries(), std::vector<std::string>{"insert"});
-}
-
-TEST_F(SessionTest, AReadGoesToASlaveOnlyWhenThePositionOfTheLastCommitIsKnown) {
-    environment.settings_now.causal_reads = true;
-    Server slave{loop};
-    NodeView replica = slave_at(slave);
-    replica.position = Lsn{1000};
-    const auto answer = [&] { show_answer(replica); };
-    const auto read_server = [&](Client& client) {
-        const std::size_t before = slave.queries().size();
-        for (const char* sql : {"begin read only", "select 1", "commit"}) run(client, sql);
-        return slave.queries().size() > before ? &slave : server.get();
-    };
-    start();
-    auto writer = login();
-    auto reader = login();
-    for (int i = 0; i < 3; ++i) answer();
-    EXPECT_EQ(read_server(*reader), &slave);
-    run(*writer, "insert");
-    EXPECT_EQ(read_server(*reader), server.get());
-    answer();
-    EXPECT_EQ(read_server(*reader), server.get());
-    answer();
-    answer();
-    // Reads at the master, declared as such, were no commits.
-    EXPECT_EQ(read_server(*reader), &slave);
-    for (const char* sql : {"begin", "insert"}) run(*writer, sql);
-    EXPECT_EQ(read_server(*reader), &slave);
-    run(*writer, "commit");
-    EXPECT_EQ(read_server(*reader), server.get());
-    for (int i = 0; i < 3; ++i) answer();
-    EXPECT_EQ(read_server(*reader), &slave);
-    replica.position = Lsn{999};
-    answer();
-    EXPECT_EQ(read_server(*reader), server.get());
-}
-
-TEST_F(SessionTest, AReadOnlyTransactionThatIsMadeToWriteIsACommit) {
-    environment.settings_now.causal_reads = true;
-    Server slave{loop};
-    NodeView replica = slave_at(slave);
-    replica.position = Lsn{1000};
-    const auto answer = [&] { show_answer(replica); };
-    start();
-    auto client = login();
-    // At the master, since the position isn't known yet.
-    for (const char* sql : {"begin read only", "set transaction read write", "insert"}) run(*client, sql);
-    for (int i = 0; i < 3; ++i) answer();
-    run(*client, "commit");
-    run(*client, "begin read only");
-    EXPECT_EQ(slave.queries(), std::vector<std::string>{});
-}
-
-TEST_F(SessionTest, WithSeveralWorkersReadsAreCausalOnTheMaster) {
-    environment.settings_now.causal_reads = true;
-    environment.settings_now.workers = 2;
-    environment.settings_now.socket_directories.clear();
-    Server slave{loop};
-    NodeView replica = slave_at(slave);
-    replica.position = Lsn{1000};
-    start();
-    auto client = login();
-    for (int i = 0; i < 4; ++i) show_answer(replica);
-    run(*client, "begin read only");
-    EXPECT_EQ(slave.queries(), std::vector<std::string>{});
 }
 
 // --- Flow and shutdown ---
