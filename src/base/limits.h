@@ -34,6 +34,10 @@ inline constexpr int max_pooler_workers = 64;
 /// counted, and a NOTICE tells how many are not shown.
 inline constexpr std::size_t max_pool_rows = 512;
 inline constexpr std::size_t max_client_rows = 4096;
+/// The same for pgxc_pooler_servers and pgxc_pooler_stats. Beyond the latter a pool is counted only once one
+/// that nobody uses any more has been forgotten.
+inline constexpr std::size_t max_server_rows = 1024;
+inline constexpr std::size_t max_stats_rows = 256;
 /// Prepared statements that the pooler keeps on one server connection. At the limit the one that was not used
 /// for longest is closed there; it is prepared again when it is needed.
 inline constexpr std::size_t max_server_statements = 256;

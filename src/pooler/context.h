@@ -40,8 +40,17 @@ class Context {
     std::unique_ptr<PoolSet> pools;
     StatementStore statements;
     SettingSetStore setting_sets;
-    wire::Buffer front;  // what goes in front of the message that a session looks at now, or in place of its front
+    wire::Buffer
+        front;  // what goes in front of the message that a session looks at now, or in place of its front
     TimePoint coarse_now = Clock::now();  // renewed a few times a second, for what needs no better
+    /// When the event that runs now was looked at: the clock is read once for each event that asks.
+    [[nodiscard]] TimePoint now() {
+        if (!now_known_) now_ = Clock::now();
+        now_known_ = true;
+        return now_;
+    }
+    /// At the top of what the loop calls: now() is read anew.
+    void begin_event() { now_known_ = false; }
     bool stats_changed = true;
     std::size_t logged_in = 0;  // clients that count for max_client_connections
     bool shutting_down = false;
@@ -70,6 +79,8 @@ class Context {
   private:
     void schedule_burial();
 
+    TimePoint now_;
+    bool now_known_ = false;
     std::vector<std::shared_ptr<void>> graveyard_;
     std::vector<char> buffer_;
     std::shared_ptr<bool> alive_;

@@ -31,10 +31,10 @@ class SessionOwner {
     ~SessionOwner() = default;
 };
 
-/// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it proves who it is;
-/// session_client.cpp: what the client says; session_statements.cpp: its prepared statements; session_server.cpp: what
-/// the server answers; session_loss.cpp: what a lost server means; session_settle.cpp: what its transactions leave
-/// behind.
+/// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it proves who
+/// it is; session_client.cpp: what the client says; session_statements.cpp: its prepared statements;
+/// session_server.cpp: what the server answers; session_loss.cpp: what a lost server means;
+/// session_settle.cpp: what its transactions leave behind.
 class Session final : public Waiter, private net::StreamEvents {
   public:
     Session(Context& context, SessionOwner& owner, ClientId id, ClientAddress from);
@@ -62,6 +62,7 @@ class Session final : public Waiter, private net::StreamEvents {
     bool tick(TimePoint now);
 
     [[nodiscard]] ClientRow row() const;
+    [[nodiscard]] ClientId id() const { return id_; }
     /// Empty before its login is proven.
     [[nodiscard]] const std::string& user() const { return user_; }
     std::size_t owner_index = 0;  // the owner's place for it
@@ -92,6 +93,7 @@ class Session final : public Waiter, private net::StreamEvents {
 
     // session.cpp
     void set_state(State state);
+    [[nodiscard]] bool in_no_transaction() const;
     /// The client has said that it goes, or has closed its side.
     void leave();
     void close();
@@ -122,7 +124,8 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool takes_commands() const {
         return (state_ == State::Idle || state_ == State::Linked) && !paused_;
     }
-    /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is made of.
+    /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is
+    /// made of.
     [[nodiscard]] bool forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest);
     void refuse_pending(const Error& error);
     void take_commands(wire::Bytes input);
@@ -246,32 +249,32 @@ class Session final : public Waiter, private net::StreamEvents {
     bool committing_ = false;        // counted in the position of the group as a commit that runs
     bool force_master_ = false;      // the next transaction: a slave could not do it
     bool drop_until_ready_ = false;  // an error was put in place of the answers up to ReadyForQuery
-    SessionUse use_;               // what the texts of this transaction may do
-    SessionUse use_now_;           // what the text that was looked at last may do
-    SessionUse left_;              // what they may have left behind: to be asked for when it is over
-    PinReasons pins_;              // why the client keeps its server connection
-    std::string pin_text_;         // the same in words
-    TimePoint quiet_since_;        // pinned: the end of its last transaction
+    SessionUse use_;                 // what the texts of this transaction may do
+    SessionUse use_now_;             // what the text that was looked at last may do
+    SessionUse left_;                // what they may have left behind: to be asked for when it is over
+    PinReasons pins_;                // why the client keeps its server connection
+    std::string pin_text_;           // the same in words
+    TimePoint quiet_since_;          // the end of its last transaction
     bool asked_while_quiet_ = false;
     std::unique_ptr<ProbeAnswer> probe_;  // while settling
     bool own_failed_ = false;             // the server refused something of the pooler's own
-    bool never_slave_ = false;     // what it keeps can't be kept on a slave
-    bool sent_any_ = false;        // the server was sent something of the transaction
-    bool admitted_ = false;        // a message of the client's has passed since it got the connection
-    bool flush_asked_ = false;     // the client wants to see answers before its Sync
-    bool beginning_ = false;       // begin_transaction() is on the stack
-    bool taking_ = false;          // take_commands() is on the stack
-    bool leaving_ = false;         // ends when what it was promised has been answered
-    bool again_ = false;           // resume() was called meanwhile
+    bool never_slave_ = false;            // what it keeps can't be kept on a slave
+    bool sent_any_ = false;               // the server was sent something of the transaction
+    bool admitted_ = false;               // a message of the client's has passed since it got the connection
+    bool flush_asked_ = false;            // the client wants to see answers before its Sync
+    bool beginning_ = false;              // begin_transaction() is on the stack
+    bool taking_ = false;                 // take_commands() is on the stack
+    bool leaving_ = false;                // ends when what it was promised has been answered
+    bool again_ = false;                  // resume() was called meanwhile
     std::uint64_t transactions_ = 0;
 
     // Prepared statements. The unnamed one is lost with each simple Query.
     ClientStatements prepared_;
-    std::string unnamed_;         // as Statement::parse_tail; empty though there is one: too large
+    std::string unnamed_;  // as Statement::parse_tail; empty though there is one: too large
     bool has_unnamed_ = false;
     bool unnamed_unbound_ = false;  // too large to be remembered, and not bound yet: keep the connection
-    bool unnamed_here_ = false;   // it is on the server connection that the session has
-    std::size_t replaced_ = 0;    // bytes of the message that is looked at for which context_.front stands
+    bool unnamed_here_ = false;     // it is on the server connection that the session has
+    std::size_t replaced_ = 0;      // bytes of the message that is looked at for which context_.front stands
     std::vector<std::string> custom_settings_;
 
     // A read-only transaction as it was sent, to repeat it elsewhere as long as that can't be noticed.

@@ -29,6 +29,9 @@ class FakeEnvironment : public Environment {
     std::vector<Report> reports;
     std::vector<PoolRow> pools;
     std::vector<ClientRow> clients;
+    std::vector<ServerRow> servers;
+    std::vector<PoolStatsRow> statistics;
+    std::uint64_t resets = 0;
     int index = 0;
 
     /// A datanode that is its group's open master at that address.
@@ -70,6 +73,12 @@ class FakeEnvironment : public Environment {
         pools = pool_rows;
         clients = client_rows;
     }
+    void publish_statistics(const std::vector<ServerRow>& server_rows,
+                            const std::vector<PoolStatsRow>& pool_rows) override {
+        servers = server_rows;
+        statistics = pool_rows;
+    }
+    std::uint64_t statistics_resets() const override { return resets; }
     const Settings& settings() const override { return settings_now; }
     int worker_index() const override { return index; }
     AuthRule match_hba(const ClientAddress&, const std::string& database, const std::string& user) override {
