@@ -40,6 +40,9 @@ class StatementStore {
     StatementStore();
     /// The statement for what stands behind the name in a Parse message, of a session with that search_path.
     [[nodiscard]] StatementRef intern(wire::Bytes parse_tail, std::string_view search_path = {});
+    /// The texts mean something else now (a table has other columns): whoever prepares one from now on gets
+    /// a statement of its own making. Those that are there stay what they are, as on a server.
+    void outdate() { table_->clear(); }
     [[nodiscard]] std::size_t size() const { return table_->size(); }
 
   private:

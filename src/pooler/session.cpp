@@ -201,7 +201,8 @@ bool Session::tick(TimePoint now) {
              "Connect again, or let the application's own pool close connections sooner."});
         return true;
     }
-    if (state_ != State::Login || now < login_deadline_) return false;
+    // A refusal that is held back comes by itself, and soon.
+    if (state_ != State::Login || login_delayed_ || now < login_deadline_) return false;
     log_info("pooler: client " + from_.to_string() + " did not log in in time");
     end({sqlstate::query_canceled, "canceling authentication due to timeout",
          "The time for a login is pgxc.client_login_timeout, or else authentication_timeout."});

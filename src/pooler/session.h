@@ -163,6 +163,7 @@ class Session final : public Waiter, private net::StreamEvents {
     void bring(const StatementRef& statement);
     void bring_unnamed();
     void bring_named_in_sql(std::string_view sql, bool simple);
+    void end_own_unit();
     void close_other_clients();
     [[nodiscard]] bool expects_only_own() const;
     [[nodiscard]] bool answer_deallocate(std::string_view sql);

@@ -12,6 +12,8 @@ namespace {
 constexpr std::size_t max_seen = 32 * 1024;
 /// The function whose warning says that a commit is on no synchronous slave (F19).
 constexpr std::string_view sync_wait_routine = "SyncRepWaitForLSN";
+/// The function that says 0A000 when a prepared statement has got other result columns.
+constexpr std::string_view revalidate_routine = "RevalidateCachedQuery";
 
 bool must_be_whole(wire::BackendMessage type) {
     switch (type) {
@@ -288,6 +290,7 @@ bool Session::gives_up_server(wire::Bytes body) {
         backend_->reported_value("in_hot_standby") == "on") {
         backend_->pool().report(TrafficFailure::ServerSaysReadOnly);
     }
+    if (fields->sqlstate == "0A000" && fields->routine == revalidate_routine) context_.statements.outdate();
     if (fields->fatal()) {
         if (reports_lost_server(fields->sqlstate)) backend_->pool().report(TrafficFailure::ConnectionLost);
         return true;

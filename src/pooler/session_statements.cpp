@@ -16,19 +16,28 @@ void put_header(wire::Buffer& out, wire::FrontendMessage type, std::size_t body_
     wire::put_u32(out, static_cast<std::uint32_t>(body_bytes + 4));
 }
 
-/// DEALLOCATE [PREPARE] name, alone in its text: that name; empty for everything else.
-std::string deallocated_name(std::string_view sql) {
+/// DEALLOCATE [PREPARE] name | ALL, alone in its text.
+struct Deallocate {
+    bool all = false;
+    std::string name;  // empty: `all`, or it is something else
+};
+
+Deallocate read_deallocate(std::string_view sql) {
+    Deallocate found;
     wire::SqlScanner scanner{sql};
     if (!scanner.next().is("deallocate")) return {};
     wire::SqlToken token = scanner.next();
     if (token.is("prepare")) token = scanner.next();
-    if (token.is("all")) return {};
-    std::string name;
-    if (token.kind == wire::SqlToken::Kind::Word) name = to_lower(token.text);
-    if (token.kind == wire::SqlToken::Kind::Quoted) name = token.text;
+    if (token.is("all")) {
+        found.all = true;
+    } else if (token.kind == wire::SqlToken::Kind::Word) {
+        found.name = to_lower(token.text);
+    } else if (token.kind == wire::SqlToken::Kind::Quoted) {
+        found.name = token.text;
+    }
     do token = scanner.next();
     while (token.is_symbol(';'));
-    return token.kind == wire::SqlToken::Kind::End ? name : std::string{};
+    return token.kind == wire::SqlToken::Kind::End ? found : Deallocate{};
 }
 
 }  // namespace
@@ -108,8 +117,9 @@ void Session::bring_unnamed() {
         put_own_parse({}, unnamed_, nullptr);
         backend.unnamed_of = id_.value();
         unnamed_here_ = true;
-    } else if (!has_unnamed_ && backend.unnamed_of != 0) {
-        // It must not run another client's: the server shall say that there is none.
+    } else if (backend.unnamed_of != 0) {
+        // There is none, or it was too large to be remembered. It must not run another client's: the server
+        // shall say that there is none.
         put_own_close({}, nullptr);
         backend.unnamed_of = 0;
     }
@@ -275,9 +285,16 @@ bool Session::expects_only_own() const {
 
 bool Session::answer_deallocate(std::string_view sql) {
     if (pins_.has(PinReasons::NamedInSql)) return false;
-    const std::string name = deallocated_name(sql);
-    if (name.empty() || !prepared_.take(name)) return false;
-    wire::put_command_complete(client_.out(), "DEALLOCATE");
+    const Deallocate what = read_deallocate(sql);
+    if (what.all) {
+        // On the server it would take away what other clients share, too.
+        if (pins_.has(PinReasons::Prepared) || use_.has(SessionUse::Prepares)) return false;
+        prepared_.clear();
+    } else if (what.name.empty() || !prepared_.take(what.name)) {
+        return false;
+    }
+    has_unnamed_ = unnamed_here_ = unnamed_unbound_ = false;
+    wire::put_command_complete(client_.out(), what.all ? "DEALLOCATE ALL" : "DEALLOCATE");
     wire::put_ready_for_query(
         client_.out(), backend_ == nullptr ? wire::TransactionStatus::Idle : backend_->tracker().status());
     return true;
@@ -294,26 +311,36 @@ void Session::close_other_clients() {
 void Session::bring_named_in_sql(std::string_view sql, bool simple) {
     Backend& backend = *backend_;
     const bool in_pipeline = backend.tracker().pipeline_open();
+    const bool apart = !in_pipeline && backend.tracker().status() == wire::TransactionStatus::Idle;
     const std::size_t front_before = context_.front.size();
     if (use_now_.has(SessionUse::SeesStatements)) close_other_clients();
-    if (!prepared_.empty() && !pins_.has(PinReasons::NamedInSql)) {
-        if (const std::string name = deallocated_name(sql); !name.empty()) {
+    const Deallocate what = read_deallocate(sql);
+    // To take all away, none of them need be there, and one that can't be prepared any more would only fail.
+    if (!what.all && !prepared_.empty() && !pins_.has(PinReasons::NamedInSql)) {
+        if (!what.name.empty()) {
             // Deallocated where it is made for that: under its name, and nowhere else.
-            if (const StatementRef statement = prepared_.take(name)) {
-                put_own_parse(name, statement->parse_tail(), nullptr);
+            if (const StatementRef statement = prepared_.take(what.name)) {
+                put_own_parse(what.name, statement->parse_tail(), nullptr);
                 backend.soiled = true;  // until the server says DEALLOCATE
             }
         } else {
-            for (const auto& [own_name, statement] : prepared_.all())
+            for (const auto& [own_name, statement] : prepared_.all()) {
                 put_own_parse(own_name, statement->parse_tail(), nullptr);
+                // One that can't be prepared any more (its table is gone) must not keep the others away.
+                if (apart) end_own_unit();
+            }
             pin(PinReasons::NamedInSql);
         }
     }
     if (!simple || in_pipeline || context_.front.size() == front_before) return;
     // A Query isn't read behind extended messages that failed.
+    end_own_unit();
+}
+
+void Session::end_own_unit() {
     wire::put_sync(context_.front);
-    backend.tracker().own_unit_sent();
-    backend.expected.sent_unit_end(true);
+    backend_->tracker().own_unit_sent();
+    backend_->expected.sent_unit_end(true);
 }
 
 void Session::undo(std::vector<ExpectedAnswers::Entry> entries) {

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import psycopg
 import psycopg2
 import pytest
 
@@ -43,8 +44,56 @@ def masters(cluster):
     return [row for row in cluster.nodes() if row[0] == "D" and row[4] == 0]
 
 
+class PreparedClient:
+    """A libpq connection with statements of the protocol, settings and a role, which a thread uses without a pause."""
+
+    def __init__(self, dsn):
+        self.pq = psycopg.pq
+        self.connection = self.pq.PGconn.connect(psycopg.conninfo.make_conninfo(**dsn).encode())
+        self.codes = set()
+        self.wrong = []
+        self.answers_on = {}  # port of the server: how many
+        self._stop = threading.Event()
+        for text in (b"SET search_path = kept, public", b"SET work_mem = '1234kB'", b"SET app.tenant = 'seven'",
+                     b"SET ROLE kept"):
+            assert self.connection.exec_(text).status == self.pq.ExecStatus.COMMAND_OK, text
+        for name, text in ((b"who", b"SELECT inet_server_port(), current_user, current_setting('work_mem'), "
+                                    b"current_setting('app.tenant'), $1::int + 1"),
+                           (b"put", b"INSERT INTO marks VALUES ($1)")):
+            assert self.connection.prepare(name, text).status == self.pq.ExecStatus.COMMAND_OK, name
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self):
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            self.use(number)
+
+    def use(self, number):
+        put = self.connection.exec_prepared(b"put", [b"%d" % number])
+        who = self.connection.exec_prepared(b"who", [b"%d" % number])
+        for result in (put, who):
+            if result.status == self.pq.ExecStatus.FATAL_ERROR:
+                self.codes.add(result.error_field(self.pq.DiagnosticField.SQLSTATE))
+        if who.status == self.pq.ExecStatus.TUPLES_OK:
+            port, *rest = (who.get_value(0, column) for column in range(5))
+            if rest != [b"kept", b"1234kB", b"seven", b"%d" % (number + 1)]:
+                self.wrong.append(rest)
+            self.answers_on[int(port)] = self.answers_on.get(int(port), 0) + 1
+
+    def start(self):
+        self._thread.start()
+        return self
+
+    def stop(self):
+        self._stop.set()
+        self._thread.join()
+
+
 def test_killed_master_under_load(make_cluster):
     cluster = make_cluster()
+    cluster.masters[1].sql("CREATE SCHEMA kept; CREATE TABLE kept.marks (n int); CREATE ROLE kept; "
+                           "GRANT ALL ON SCHEMA kept TO kept; GRANT ALL ON kept.marks TO kept")
     slave = cluster.slaves[2]
     listener = cluster.coordinator.connect()
     listener.cursor().execute("LISTEN pgxc_failover")
@@ -52,11 +101,20 @@ def test_killed_master_under_load(make_cluster):
     idle.cursor().execute("SELECT 1")
     in_block = cluster.pooler(autocommit=False)
     in_block.cursor().execute("INSERT INTO load VALUES (-1, 1)")
+    quiet, busy = PreparedClient(cluster.pooler_dsn()), PreparedClient(cluster.pooler_dsn()).start()
     load = start_load(cluster)
     killed_at = cluster.masters[1].kill9()
 
     finish_load(load, killed_at, slave)
     assert load.reconnects == 0, "clients keep their connections"
+    # What clients have prepared and set is there on the new master, over the same connections.
+    wait_for(lambda: busy.answers_on.get(slave.port, 0) > 10, "the prepared statements to be answered by the new master")
+    busy.stop()
+    assert busy.answers_on.keys() == {cluster.masters[1].port, slave.port}
+    assert busy.codes <= {b"08006", b"08007"}
+    quiet.use(1)
+    assert not busy.wrong and not quiet.wrong
+    assert (quiet.answers_on, quiet.codes) == ({slave.port: 1}, set())
     assert load.outage_ms(killed_at) < 10_000
     assert {answer.code for answer in load.answers() if answer.result != "acked"} <= {"08006", "08007"}
 
@@ -93,6 +151,8 @@ def test_killed_master_under_load(make_cluster):
     assert (payload["history_id"], payload["new_address"]) == (row["history_id"], slave.address)
     for connection in (listener, idle, in_block):
         connection.close()
+    for client in (quiet, busy):
+        client.connection.finish()
 
 
 def test_port_taken_over_by_itself(make_cluster):

@@ -138,6 +138,16 @@ TEST(PreparedStatements, EqualTextsShareAStatement) {
     EXPECT_EQ(store.intern(tail_of("commit"))->control, wire::TransactionControl::Commit);
 }
 
+TEST(PreparedStatements, AnOutdatedOneIsNotGivenToOthers) {
+    StatementStore store;
+    StatementRef old = store.intern(tail_of("select * from t"));
+    store.outdate();
+    const StatementRef fresh = store.intern(tail_of("select * from t"));
+    EXPECT_NE(old->server_name, fresh->server_name);
+    old.reset();
+    EXPECT_EQ(store.intern(tail_of("select * from t")), fresh);
+}
+
 TEST(PreparedStatements, AServerConnectionKeepsWhatWasUsedLast) {
     StatementStore store;
     ServerStatements there;
