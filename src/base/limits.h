@@ -44,6 +44,8 @@ inline constexpr std::size_t max_server_statements = 256;
 /// Prepared statements of one client that are remembered, and bytes of one (its text). Beyond either a
 /// statement lives on its server connection alone, which its client then keeps ("pinned").
 inline constexpr std::size_t max_client_statements = 4096;
+/// The same of the bytes of all of them together.
+inline constexpr std::size_t max_client_statement_bytes = 4 * 1024 * 1024;
 inline constexpr std::size_t max_prepared_bytes = 60 * 1024;
 /// Bytes of an unnamed statement that are remembered behind its transaction. A larger one keeps its
 /// connection.

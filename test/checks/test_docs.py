@@ -78,7 +78,7 @@ def settings_of_the_docs():
         name, default, values, when = row.groups()
         assert name not in found, f"pgxc.{name} is there twice"
         default = default if default.startswith("as ") else default.strip("`")
-        amount = re.fullmatch(r"(\d+)(\w*)", default)
+        amount = re.fullmatch(r"(-?\d+)(\w*)", default)
         if amount:
             default = int(amount.group(1)) * (UNITS[amount.group(2)] if amount.group(2) else 1)
         found[name] = (default, values, when)

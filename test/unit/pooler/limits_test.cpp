@@ -5,6 +5,7 @@
 #include "fakes/fake_environment.h"
 #include "fakes/fake_peers.h"
 #include "pooler/pooler.h"
+#include "pooler/prepared_statements.h"
 
 namespace pgxc::pooler {
 namespace {
@@ -215,6 +216,66 @@ TEST_F(LimitsTest, AClientThatDoesNotReadHoldsTheServerBackAndCostsNoMemory) {
     client->read_on(true);
     EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
     EXPECT_EQ(client->count('D'), static_cast<std::size_t>(chunks));
+}
+
+TEST(ClientStatements, KnowHowManyBytesTheyHold) {
+    StatementStore store;
+    const auto statement = [&](std::size_t bytes) {
+        std::string tail = "select '" + std::string(bytes, 'x') + "'";
+        tail += std::string(3, '\0');
+        return store.intern(tail);
+    };
+    ClientStatements mine;
+    const auto small = statement(10);
+    const auto large = statement(1000);
+    mine.put("a", small);
+    mine.put("b", large);
+    EXPECT_EQ(mine.bytes(), small->key.size() + large->key.size());
+    mine.put("b", small);
+    EXPECT_EQ(mine.bytes(), 2 * small->key.size());
+    (void)mine.take("a");
+    (void)mine.take("none");
+    EXPECT_EQ(mine.bytes(), small->key.size());
+    mine.clear();
+    EXPECT_EQ(mine.bytes(), 0U);
+}
+
+TEST_F(LimitsTest, AClientWithTooManyBytesOfStatementsKeepsItsConnection) {
+    start();
+    auto client = login();
+    server->on_message = [](fakes::Backend& backend, const fakes::Message& message) {
+        wire::Buffer out;
+        if (message.type == 'P') {
+            wire::put_u8(out, '1');
+            wire::put_u32(out, 4);
+        } else if (message.type == 'S') {
+            wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+        }
+        backend.send(out);
+    };
+    const auto prepare = [&](int number) {
+        client->messages.clear();
+        std::string body = "s" + std::to_string(number);
+        body += '\0';
+        body += "select " + std::to_string(number) + " -- " + std::string(50'000, 'x');
+        body += std::string(3, '\0');
+        wire::Buffer out;
+        wire::put_u8(out, 'P');
+        wire::put_u32(out, static_cast<std::uint32_t>(body.size() + 4));
+        out += body;
+        wire::put_u8(out, 'S');
+        wire::put_u32(out, 4);
+        client->send(out);
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << number << client->types();
+    };
+    const auto pinned = [&] {
+        pooler->publish_stats();
+        return environment.clients[0].state == "pinned";
+    };
+    int number = 0;
+    for (; number < 200 && !pinned(); ++number) prepare(number);
+    EXPECT_GT(number, 80);
+    EXPECT_LT(number, 90);  // of 50 kB
 }
 
 TEST_F(LimitsTest, CountsTransactionsQueriesErrorsAndBytes) {
