@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 WHEN = {"PGC_POSTMASTER": "start", "PGC_SIGHUP": "reload", "PGC_USERSET": "session"}
-UNITS = {"ms": 1, "s": 1000, "min": 60_000, "kB": 1, "MB": 1024}
+UNITS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "kB": 1, "MB": 1024}
 #: Defaults that are another setting's value.
 BORROWED = {"pooler_listen_addresses": "as `listen_addresses`",
             "pooler_socket_directories": "as `unix_socket_directories`"}
@@ -131,6 +131,8 @@ def columns_of_the_sql(source, made):
     ("docs/failover.md", "pgxc.failover_history", "sql/catalog/history.sql", "CREATE TABLE pgxc.failover_history"),
     ("docs/failover.md", "pgxc.failover_evidence", "sql/catalog/evidence.sql", "CREATE TABLE pgxc.failover_evidence"),
     ("docs/failover.md", "pgxc_node_status", "sql/objects/status_views.sql", "CREATE FUNCTION pgxc.node_status"),
+    ("docs/pooler.md", "pgxc_pooler_stats", "sql/objects/statistics_views.sql", "CREATE FUNCTION pgxc.pooler_stats"),
+    ("docs/pooler.md", "pgxc_pooler_servers", "sql/objects/statistics_views.sql", "CREATE FUNCTION pgxc.pooler_servers"),
 ])
 def test_columns(document, heading, source, made):
     """Every column of a view or table that a document explains is named in that section."""
