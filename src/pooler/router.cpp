@@ -285,6 +285,11 @@ bool is_own_statement(std::string_view sql) {
 }
 
 bool is_declared_read_only(std::string_view sql, bool default_read_only, bool default_serializable) {
+    if (!default_read_only) {
+        // Asked of every statement: most are told by their first word.
+        const SqlToken first = SqlScanner{sql}.next();
+        if (!first.is("begin") && !first.is("start")) return false;
+    }
     const StatementHead head = wire::read_statement_head(sql);
     switch (head.control) {
         case TransactionControl::Begin: {

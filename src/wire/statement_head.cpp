@@ -84,8 +84,11 @@ bool SqlToken::is(std::string_view lower_word) const {
 
 bool SqlScanner::skip_blank() {
     while (!rest_.empty()) {
-        if (is_space(rest_[0])) {
+        const char first = rest_[0];
+        if (is_space(first)) {
             rest_.remove_prefix(1);
+        } else if (first != '-' && first != '/') {
+            return true;
         } else if (rest_.starts_with("--")) {
             rest_.remove_prefix(std::min(rest_.find_first_of("\r\n"), rest_.size()));
         } else if (rest_.starts_with("/*")) {
