@@ -51,6 +51,7 @@ inline constexpr SqlState lock_not_available = "55P03";
 inline constexpr SqlState query_canceled = "57014";
 inline constexpr SqlState admin_shutdown = "57P01";
 inline constexpr SqlState cannot_connect_now = "57P03";
+inline constexpr SqlState idle_session_timeout = "57P05";
 inline constexpr SqlState config_file_error = "F0000";
 inline constexpr SqlState internal_error = "XX000";
 }  // namespace sqlstate

@@ -34,12 +34,18 @@ inline constexpr int max_pooler_workers = 64;
 /// counted, and a NOTICE tells how many are not shown.
 inline constexpr std::size_t max_pool_rows = 512;
 inline constexpr std::size_t max_client_rows = 4096;
+/// The same for pgxc_pooler_servers and pgxc_pooler_stats. Beyond the latter a pool is counted only once one
+/// that nobody uses any more has been forgotten.
+inline constexpr std::size_t max_server_rows = 1024;
+inline constexpr std::size_t max_stats_rows = 256;
 /// Prepared statements that the pooler keeps on one server connection. At the limit the one that was not used
 /// for longest is closed there; it is prepared again when it is needed.
 inline constexpr std::size_t max_server_statements = 256;
 /// Prepared statements of one client that are remembered, and bytes of one (its text). Beyond either a
 /// statement lives on its server connection alone, which its client then keeps ("pinned").
 inline constexpr std::size_t max_client_statements = 4096;
+/// The same of the bytes of all of them together.
+inline constexpr std::size_t max_client_statement_bytes = 4 * 1024 * 1024;
 inline constexpr std::size_t max_prepared_bytes = 60 * 1024;
 /// Bytes of an unnamed statement that are remembered behind its transaction. A larger one keeps its
 /// connection.

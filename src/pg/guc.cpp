@@ -36,6 +36,11 @@ int pooler_workers_value = 1;
 int max_pool_size_value = 100;
 int min_pool_size_value = 1;
 int max_client_connections_value = 10000;
+int query_wait_timeout_ms = 120000;
+int server_idle_timeout_ms = 600000;
+int server_lifetime_ms = 3600000;
+int client_idle_timeout_ms = 0;
+int client_login_timeout_ms = -1;
 char* node_value = nullptr;
 bool check_nodes_value = true;
 int read_routing_value = static_cast<int>(Routing::Explicit);
@@ -272,6 +277,22 @@ void define_settings(bool preloading) {
     define.integer("pgxc.max_client_connections", "Most clients of the pooler.",
                    &max_client_connections_value, 1, 1000000, PGC_POSTMASTER);
 
+    define.integer("pgxc.query_wait_timeout",
+                   "How long a transaction waits for a free server connection; 0 means without a limit.",
+                   &query_wait_timeout_ms, 0, day_ms, PGC_SIGHUP, GUC_UNIT_MS);
+    define.integer("pgxc.server_idle_timeout",
+                   "A server connection that nobody has needed for so long is closed; 0 means never.",
+                   &server_idle_timeout_ms, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
+    define.integer("pgxc.server_lifetime",
+                   "A server connection that is older is closed once it is free; 0 means never.",
+                   &server_lifetime_ms, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
+    define.integer("pgxc.client_idle_timeout",
+                   "A client that is in no transaction for so long is disconnected; 0 means never.",
+                   &client_idle_timeout_ms, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
+    define.integer("pgxc.client_login_timeout",
+                   "How long a client may take to log in; -1 means authentication_timeout, 0 for ever.",
+                   &client_login_timeout_ms, -1, day_ms, PGC_SIGHUP, GUC_UNIT_MS);
+
     define.text("pgxc.node", "The node that a connection through the pooler means: a datanode's id, or C.",
                 &node_value, "", PGC_USERSET, 0, check_hook<check_node_choice>);
     define.boolean("pgxc.check_nodes", "REGISTER asks the node before it writes the catalog.",
@@ -359,6 +380,22 @@ int min_pool_size() {
 }
 int max_client_connections() {
     return max_client_connections_value;
+}
+Millis query_wait_timeout() {
+    return Millis{query_wait_timeout_ms};
+}
+Millis server_idle_timeout() {
+    return Millis{server_idle_timeout_ms};
+}
+Millis server_lifetime() {
+    return Millis{server_lifetime_ms};
+}
+Millis client_idle_timeout() {
+    return Millis{client_idle_timeout_ms};
+}
+std::optional<Millis> client_login_timeout() {
+    if (client_login_timeout_ms < 0) return std::nullopt;
+    return Millis{client_login_timeout_ms};
 }
 bool check_nodes() {
     return check_nodes_value;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,11 @@ void define_settings(bool preloading);
 [[nodiscard]] int max_pool_size();
 [[nodiscard]] int min_pool_size();
 [[nodiscard]] int max_client_connections();
+[[nodiscard]] Millis query_wait_timeout();  // zero: without a limit, as the next three
+[[nodiscard]] Millis server_idle_timeout();
+[[nodiscard]] Millis server_lifetime();
+[[nodiscard]] Millis client_idle_timeout();
+[[nodiscard]] std::optional<Millis> client_login_timeout();  // nullopt: the server's own
 [[nodiscard]] bool check_nodes();
 [[nodiscard]] Routing read_routing();
 [[nodiscard]] std::uint64_t max_read_lag_bytes();

@@ -159,7 +159,12 @@ void PoolerEnvironment::read_settings() {
     fresh.max_read_lag_bytes = guc::max_read_lag_bytes();
     fresh.causal_reads = guc::causal_reads();
     fresh.failover_hold = guc::failover_hold();
-    fresh.login_timeout = std::chrono::seconds{AuthenticationTimeout};
+    fresh.login_timeout =
+        guc::client_login_timeout().value_or(Millis{std::chrono::seconds{AuthenticationTimeout}});
+    fresh.query_wait_timeout = guc::query_wait_timeout();
+    fresh.server_idle_timeout = guc::server_idle_timeout();
+    fresh.server_lifetime = guc::server_lifetime();
+    fresh.client_idle_timeout = guc::client_idle_timeout();
     fresh.connect_timeout = guc::probe_timeout();
     fresh.unix_socket_group = Unix_socket_group != nullptr ? Unix_socket_group : "";
     // A word since long, a list of what is logged from 18 on.

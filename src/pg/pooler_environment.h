@@ -54,6 +54,13 @@ class PoolerEnvironment final : public pooler::Environment {
                  const std::vector<pooler::ClientRow>& clients) override {
         publish_pooler_rows(worker_, pools, clients);
     }
+    void publish_statistics(const std::vector<pooler::ServerRow>& servers,
+                            const std::vector<pooler::PoolStatsRow>& pools) override {
+        publish_pooler_statistics(worker_, servers, pools, resets_seen_);
+    }
+    [[nodiscard]] std::uint64_t statistics_resets() const override {
+        return resets_seen_ = pooler_statistics_resets();
+    }
 
   private:
     void read_settings();
@@ -68,6 +75,7 @@ class PoolerEnvironment final : public pooler::Environment {
     std::shared_ptr<const net::TlsContext> tls_;
     pooler::NodeTls node_tls_;
     bool started_ = false;
+    mutable std::uint64_t resets_seen_ = 0;
     pooler::HbaFacts facts_;
     SharedClusterView view_;
     std::unique_ptr<pooler::StatementClassifier> classifier_;

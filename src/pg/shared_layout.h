@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <type_traits>
 
 #include "base/limits.h"
 #include "catalog/cluster_view.h"
 #include "pg/boundary.h"
 #include "pg/shared_state.h"
 #include "pooler/causal_bound.h"
+#include "pooler/statistics.h"
 
 extern "C" {
 #include "miscadmin.h"
@@ -27,9 +29,9 @@ extern "C" {
 ///                  be read without; causal_count and the keys of causal[], which are only ever added
 ///   request_lock   requests[], next_order, monitor_pid, monitor_failures
 ///   traffic_lock   traffic_count, traffic[]
-///   rows_lock      all PoolerAreas
+///   rows_lock      all PoolerAreas (the counters in them are pooler::PoolCounters)
 ///   leave_lock     leave_*
-///   (none)         catalog_generation, view_taken, causal[].record, paused[].in_use: atomic
+///   (none)         catalog_generation, view_taken, causal[].record, paused[].in_use, stats_resets: atomic
 ///
 /// Nothing that can fail runs under a lock but memory allocation in C++, whose exception releases it.
 namespace pgxc::shm {
@@ -124,7 +126,41 @@ struct SharedClient {
     std::uint64_t transactions;
 };
 
+struct SharedServer {
+    NodeType type;
+    std::int32_t node_id;
+    char address[limits::max_host_bytes + 16];
+    char database[NAMEDATALEN];
+    char user[NAMEDATALEN];
+    std::uint32_t pid;
+    char state[16];
+    bool has_connected_at;
+    bool has_idle_since;
+    bool has_client;
+    bool tls;
+    std::int64_t connected_at_us;
+    std::int64_t idle_since_us;
+    std::uint64_t client;
+    std::uint64_t transactions;
+    std::uint32_t prepared_statements;
+};
+
+struct SharedPoolStats {
+    NodeType type;
+    std::int32_t node_id;
+    char database[NAMEDATALEN];
+    char user[NAMEDATALEN];
+    pooler::PoolCounters counters;
+};
+static_assert(std::is_trivially_copyable_v<pooler::PoolCounters>);
+
 struct PoolerArea {
+    std::uint32_t servers;
+    std::uint32_t servers_left_out;
+    std::uint32_t stats;
+    std::uint64_t stats_resets;  // the last one that its counters have begun anew after
+    SharedServer server[limits::max_server_rows];
+    SharedPoolStats stat[limits::max_stats_rows];
     std::uint32_t pools;
     std::uint32_t clients;
     std::uint32_t pools_left_out;
@@ -167,6 +203,7 @@ struct SharedState {
 
     pg_atomic_uint64 view_generation;
     pg_atomic_uint64 catalog_generation;
+    pg_atomic_uint64 stats_resets;
     pg_atomic_uint64 view_taken[limits::max_pooler_workers];  // the view_generation that each pooler goes by
 
     std::uint32_t view_count;

@@ -93,6 +93,7 @@ void clear_pooler_rows(int worker) noexcept {
     Locked lock(shared->rows_lock, LW_EXCLUSIVE);
     PoolerArea* const area = area_of(worker);
     area->pools = area->clients = area->pools_left_out = area->clients_left_out = 0;
+    area->servers = area->servers_left_out = area->stats = 0;
 }
 
 std::vector<PoolerRows> read_pooler_rows() {

@@ -92,6 +92,7 @@ extern "C" void pgxc_shmem_startup() {
         pg_atomic_init_u64(&shared->view_generation, 0);
         for (auto& taken : shared->view_taken) pg_atomic_init_u64(&taken, 0);
         pg_atomic_init_u64(&shared->catalog_generation, 1);
+        pg_atomic_init_u64(&shared->stats_resets, 0);
         for (RequestSlot& slot : shared->requests) ConditionVariableInit(&slot.answered);
         ConditionVariableInit(&shared->left);
         ConditionVariableInit(&shared->paused_changed);

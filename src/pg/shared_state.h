@@ -155,6 +155,21 @@ struct PoolerRows {
 /// Everything that the workers have published, by worker.
 [[nodiscard]] std::vector<PoolerRows> read_pooler_rows();
 
+/// The same for what is counted. `resets`: the pooler_statistics_resets() that it has begun anew after.
+void publish_pooler_statistics(int worker, const std::vector<pooler::ServerRow>& servers,
+                               const std::vector<pooler::PoolStatsRow>& pools, std::uint64_t resets);
+struct PoolerStatistics {
+    int worker = 0;
+    std::vector<pooler::ServerRow> servers;
+    std::vector<pooler::PoolStatsRow> pools;
+    std::uint32_t servers_left_out = 0;
+};
+/// By worker. What was counted before the last reset is not there.
+[[nodiscard]] std::vector<PoolerStatistics> read_pooler_statistics();
+/// Lets all workers begin to count anew.
+void reset_pooler_statistics();
+[[nodiscard]] std::uint64_t pooler_statistics_resets() noexcept;
+
 // --- Databases that must be free -------------------------------------------------------------------------
 
 /// DROP DATABASE and the like ask the workers to give up their idle connections to a database. Waits until

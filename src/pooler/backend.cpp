@@ -120,7 +120,11 @@ class Backend::CancelConnection final : private net::StreamEvents,
 };
 
 Backend::Backend(Context& context, NodePool& pool, std::uint64_t target_version)
-    : context_(context), pool_(pool), target_version_(target_version), alive_(std::make_shared<bool>(true)) {
+    : meter(pool.counters()),
+      context_(context),
+      pool_(pool),
+      target_version_(target_version),
+      alive_(std::make_shared<bool>(true)) {
     applied = context.setting_sets.intern({});
 }
 
@@ -184,6 +188,7 @@ void Backend::on_readable() {
         case net::IoResult::Outcome::Done:
             break;
     }
+    meter.bytes_received(result.bytes);
     if (phase_ == Phase::Login) {
         login_input(input);
         if (phase_ == Phase::Connecting) return;  // once more, on a new socket
@@ -198,6 +203,7 @@ void Backend::on_readable() {
 }
 
 void Backend::on_writable() {
+    context_.begin_event();
     if (phase_ == Phase::Connecting) {
         const int error = net::socket_error(connection_.stream().fd());
         if (error != 0) {

@@ -47,12 +47,17 @@ class Backend final : public Member, private net::StreamEvents {
 
     /// The session that has it. While there is one it gets all input; without, the connection is idle.
     [[nodiscard]] Session* session() { return session_; }
-    void lend_to(Session* session) { session_ = session; }
+    void lend_to(Session* session) {
+        session_ = session;
+        meter.changes_hands();
+    }
     /// Stops and goes on reading from the server: back-pressure.
     void read_on(bool wanted);
 
     /// The client settings in force in the server session, beyond its defaults.
     SettingSetRef applied;
+    TrafficMeter meter;
+
     /// What it has prepared under names of ours, and what it has still to answer of that.
     ServerStatements statements;
     ExpectedAnswers expected;
@@ -73,6 +78,7 @@ class Backend final : public Member, private net::StreamEvents {
     /// cancels_running() holds the connection back from the next client.
     void cancel();
     [[nodiscard]] bool cancels_running() const { return cancels_ > 0; }
+    [[nodiscard]] ServerRow row(TimePoint now, WallTime wall) const;
 
     /// Runs a statement of the pooler's own, of at most one row, while nobody has the connection. The pool
     /// hears own_statement_done(), unless the connection breaks.

@@ -15,6 +15,7 @@ class Connection {
     explicit Connection(net::Stream stream) : stream_(std::move(stream)) {}
 
     [[nodiscard]] net::Stream& stream() { return stream_; }
+    [[nodiscard]] const net::Stream& stream() const { return stream_; }
     [[nodiscard]] bool open() const { return stream_.open(); }
     void close() { stream_.close(); }
 

@@ -32,6 +32,7 @@ Context::~Context() {
 }
 
 net::IoResult Context::read(Connection& connection, const std::string& kept, wire::Bytes& input) {
+    begin_event();
     if (buffer_.size() < kept.size() + read_bytes) buffer_.resize(kept.size() + read_bytes);
     std::memcpy(buffer_.data(), kept.data(), kept.size());
     const auto result = connection.stream().read({buffer_.data() + kept.size(), read_bytes});

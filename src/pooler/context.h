@@ -47,6 +47,14 @@ class Context {
     wire::Buffer
         front;  // what goes in front of the message that a session looks at now, or in place of its front
     TimePoint coarse_now = Clock::now();  // renewed a few times a second, for what needs no better
+    /// When the event that runs now was looked at: the clock is read once for each event that asks.
+    [[nodiscard]] TimePoint now() {
+        if (!now_known_) now_ = Clock::now();
+        now_known_ = true;
+        return now_;
+    }
+    /// At the top of what the loop calls: now() is read anew.
+    void begin_event() { now_known_ = false; }
     bool stats_changed = true;
     std::size_t logged_in = 0;  // clients that count for max_client_connections
     bool shutting_down = false;
@@ -75,6 +83,8 @@ class Context {
     void schedule_burial();
 
     std::map<NodeKey, CausalPosition> positions_;
+    TimePoint now_;
+    bool now_known_ = false;
     std::vector<std::shared_ptr<void>> graveyard_;
     std::vector<char> buffer_;
     std::shared_ptr<bool> alive_;

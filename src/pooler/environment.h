@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "catalog/cluster_view.h"
 #include "net/tls.h"
+#include "pooler/statistics.h"
 
 /// All that the pooler needs from the server it lives in. src/pg implements it; tests have fakes.
 /// Every call is made from the pooler's loop and must not block on the network.
@@ -37,7 +38,12 @@ struct Settings {
     std::uint64_t max_read_lag_bytes = 1024 * 1024;
     bool causal_reads = true;
     Millis failover_hold{30'000};
-    Millis login_timeout{60'000};   // the server's authentication_timeout
+    Millis login_timeout{60'000};  // pgxc.client_login_timeout, or the server's authentication_timeout
+    // Zero: without a limit.
+    Millis query_wait_timeout{120'000};
+    Millis server_idle_timeout{600'000};
+    Millis server_lifetime{3'600'000};
+    Millis client_idle_timeout{0};
     Millis connect_timeout{1'000};  // for one connection attempt to a node: pgxc.probe_timeout
     std::string unix_socket_group;  // the server's own unix_socket_group ('' = default group)
     unsigned unix_socket_permissions = 0777;
@@ -144,6 +150,10 @@ class StatsSink {
   public:
     virtual ~StatsSink() = default;
     virtual void publish(const std::vector<PoolRow>& pools, const std::vector<ClientRow>& clients) = 0;
+    virtual void publish_statistics(const std::vector<ServerRow>& servers,
+                                    const std::vector<PoolStatsRow>& pools) = 0;
+    /// How often somebody has asked that the counting begin anew.
+    [[nodiscard]] virtual std::uint64_t statistics_resets() const { return 0; }
 };
 
 /// A cancel key must be found from any worker that gets the cancel request.

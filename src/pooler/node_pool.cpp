@@ -10,16 +10,15 @@ namespace {
 
 constexpr Millis first_backoff{10};
 constexpr Millis longest_backoff{500};
-/// A server connection beyond the minimum that nobody has needed for so long is closed.
-constexpr std::chrono::minutes longest_idle{10};
 /// Different startup settings of clients that one pool remembers; beyond it a login asks a server.
 constexpr std::size_t max_known_logins = 64;
 
 }  // namespace
 
-NodePool::NodePool(Context& context, PoolKey key)
+NodePool::NodePool(Context& context, PoolKey key, std::shared_ptr<PoolCounters> counters)
     : context_(context),
       key_(std::move(key)),
+      counters_(std::move(counters)),
       position_(context.position_of(key_.node)),
       replayed_(context.slaves[key_.node]) {
     refresh();
@@ -29,7 +28,10 @@ NodePool::~NodePool() = default;
 
 Backend* NodePool::request(Session& session) {
     context_.stats_changed = true;
-    if (Member* member = core_.borrow(session, Clock::now())) return static_cast<Backend*>(member);
+    if (Member* member = core_.borrow(session, context_.now())) {
+        counters_->waited(Clock::duration{0});
+        return static_cast<Backend*>(member);
+    }
     open_more();
     return nullptr;
 }
@@ -46,7 +48,7 @@ void NodePool::give_back(Backend& backend) {
         core_.retire(backend);
         context_.pools->report_in_use(target_.group);
     }
-    if (!usable(backend) || context_.shutting_down) {
+    if (!usable(backend) || context_.shutting_down || core_.outlived(backend, context_.coarse_now)) {
         discard(backend);
         return;
     }
@@ -70,6 +72,7 @@ void NodePool::discard(Backend& backend) {
     if (!target_.is_master) replayed_.forget();
     backend.unlink();
     backend.lend_to(nullptr);
+    backend.meter.bytes_sent(backend.connection().bytes_sent());
     backend.connection().close();
     const std::size_t index = backend.pool_index;
     auto owned = std::move(backends_[index]);
@@ -93,6 +96,7 @@ void NodePool::backend_ready(Backend& backend) {
     }
     // It may be another server than the older connections led to.
     if (!target_.is_master) replayed_.forget();
+    core_.connected(backend, context_.coarse_now);
     if (ask_on(backend)) {
         open_more();  // for who waits
         return;
@@ -102,6 +106,7 @@ void NodePool::backend_ready(Backend& backend) {
 }
 
 void NodePool::cancels_done(Backend& backend) {
+    context_.begin_event();
     if (backend.session() == nullptr && backend.list() != nullptr) give_back(backend);
 }
 
@@ -136,6 +141,7 @@ void NodePool::report(TrafficFailure failure) {
 void NodePool::serve() {
     while (auto match = core_.match()) {
         auto& session = static_cast<Session&>(*match->waiter);
+        counters_->waited(context_.now() - session.waiting_since());
         auto& backend = static_cast<Backend&>(*match->member);
         session.lend(backend);
     }
@@ -172,7 +178,8 @@ void NodePool::retry_later() {
 
 void NodePool::refresh() {
     const Settings& settings = context_.settings();
-    core_.set_limits({settings.max_pool_size, settings.min_pool_size});
+    core_.set_limits({settings.max_pool_size, settings.min_pool_size, settings.server_idle_timeout,
+                      settings.server_lifetime});
     Target now = find_target(*context_.view, key_.node, context_.own_node(), settings.own_server);
     const Switch change = compare(target_, now);
     const Target before = std::exchange(target_, std::move(now));
@@ -253,11 +260,15 @@ std::uint32_t NodePool::in_use() {
 void NodePool::fail_waiters(const Error& error) {
     // Those who come while this runs wait for the next attempt.
     std::size_t count = core_.waiters().size();
-    while (count-- > 0 && !core_.waiters().empty()) {
-        auto& session = static_cast<Session&>(*core_.waiters().front());
-        core_.stop_waiting(session);
-        session.lend_failed(error);
-    }
+    while (count-- > 0 && !core_.waiters().empty())
+        fail_waiter(static_cast<Session&>(*core_.waiters().front()), error);
+}
+
+void NodePool::fail_waiter(Session& session, const Error& error) {
+    core_.stop_waiting(session);
+    ++counters_->errors;
+    counters_->waited(context_.now() - session.waiting_since());
+    session.lend_failed(error);
 }
 
 std::string NodePool::trouble() const {
@@ -272,19 +283,46 @@ bool NodePool::in_trouble() const {
 }
 
 void NodePool::tick(TimePoint now) {
-    while (Member* surplus = core_.surplus(now - longest_idle)) discard(static_cast<Backend&>(*surplus));
-    // A pause lasts as long as who asked for it wants.
-    if (target_.paused) return;
-    const Millis hold = context_.settings().failover_hold;
+    while (Member* surplus = core_.surplus(now)) discard(static_cast<Backend&>(*surplus));
+    // A pause lasts as long as who asked for it wants; who waited in it waits for its turn from then on.
+    if (target_.paused) {
+        in_order_since_ = now;
+        return;
+    }
     const std::string why = trouble();
-    while (!why.empty() && !core_.waiters().empty()) {
+    if (why.empty()) {
+        end_long_waits(now);
+        return;
+    }
+    in_order_since_ = now;
+    const Millis hold = context_.settings().failover_hold;
+    while (!core_.waiters().empty()) {
         auto& session = static_cast<Session&>(*core_.waiters().front());
         if (now - session.waiting_since() < hold) return;
-        core_.stop_waiting(session);
-        session.lend_failed(
-            {sqlstate::connection_failure,
-             node_text() + " could not be used for " + std::to_string(hold.count()) + " ms: " + why,
-             "See pgxc_node_status. The time that transactions wait is pgxc.failover_hold."});
+        fail_waiter(session,
+                    {sqlstate::connection_failure,
+                     node_text() + " could not be used for " + std::to_string(hold.count()) + " ms: " + why,
+                     "See pgxc_node_status. The time that transactions wait is pgxc.failover_hold."});
+    }
+}
+
+void NodePool::end_long_waits(TimePoint now) {
+    const Settings& settings = context_.settings();
+    const Millis longest = settings.query_wait_timeout;
+    if (longest == Millis{0}) return;
+    while (!core_.waiters().empty()) {
+        auto& session = static_cast<Session&>(*core_.waiters().front());
+        // Who has waited for a new master waits for its turn from then on.
+        if (now - std::max(session.waiting_since(), in_order_since_) < longest) return;
+        fail_waiter(
+            session,
+            {sqlstate::too_many_connections,
+             "no server connection to " + node_text() + " for user \"" + key_.user + "\" in database \"" +
+                 key_.database + "\" became free within " + std::to_string(longest.count()) +
+                 " ms (pgxc.query_wait_timeout)",
+             "The pool has " + std::to_string(core_.members()) +
+                 " server connections, and pgxc.max_pool_size is " + std::to_string(settings.max_pool_size) +
+                 ": raise it, or shorten transactions. pgxc_pooler_servers shows who has them."});
     }
 }
 
@@ -322,7 +360,7 @@ void NodePool::remember_login(const SettingSet& settings, const Backend::Reporte
 
 std::shared_ptr<NodePool> PoolSet::get(const PoolKey& key) {
     auto& pool = pools_[key];
-    if (!pool) pool = std::make_shared<NodePool>(context_, key);
+    if (!pool) pool = std::make_shared<NodePool>(context_, key, counters_of(key));
     return pool;
 }
 

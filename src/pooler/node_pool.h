@@ -26,12 +26,13 @@ struct PoolKey {
 /// The server connections of one (node, database, user) and the sessions that wait for one.
 class NodePool : public std::enable_shared_from_this<NodePool> {
   public:
-    NodePool(Context& context, PoolKey key);
+    NodePool(Context& context, PoolKey key, std::shared_ptr<PoolCounters> counters);
     ~NodePool();
 
     [[nodiscard]] const PoolKey& key() const { return key_; }
     [[nodiscard]] const Target& target() const { return target_; }
     [[nodiscard]] const Pool& core() const { return core_; }
+    [[nodiscard]] const std::shared_ptr<PoolCounters>& counters() const { return counters_; }
     /// Of the group whose master this node is; nobody asks for a slave's.
     [[nodiscard]] CausalPosition& position() { return position_; }
     /// Of the slave that this node is.
@@ -80,6 +81,9 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     /// Ends what has waited too long.
     void tick(TimePoint now);
     [[nodiscard]] PoolRow row(TimePoint now) const;
+    void add_rows(std::vector<ServerRow>& servers, TimePoint now, WallTime wall) const;
+    /// Brings the counters up to date that no event has kept so.
+    void count_bytes();
     /// Some client here has asked for currval() or lastval(): whoever draws values must be able to.
     [[nodiscard]] bool tells_sequence_values() const { return tells_sequence_values_; }
     void sequence_values_asked() { tells_sequence_values_ = true; }
@@ -115,12 +119,15 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void retry_later();
     void close_all(const std::string& cause);
     void fail_waiters(const Error& error);
+    void fail_waiter(Session& session, const Error& error);
+    void end_long_waits(TimePoint now);
     [[nodiscard]] bool usable(const Backend& backend) const {
         return backend.target_version() == target_version_;
     }
 
     Context& context_;
     const PoolKey key_;
+    const std::shared_ptr<PoolCounters> counters_;
     CausalPosition& position_;
     ReplayPosition& replayed_;
     Defaults defaults_;
@@ -136,7 +143,8 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     std::uint64_t target_version_ = 0;
     Pool core_;
     std::vector<std::unique_ptr<Backend>> backends_;
-    Millis backoff_{0};  // 0: the last attempt to connect succeeded
+    Millis backoff_{0};         // 0: the last attempt to connect succeeded
+    TimePoint in_order_since_;  // the last time that there was trouble(), or nothing
     net::Handle retry_;
     bool retry_pending_ = false;
     bool tells_sequence_values_ = false;
@@ -160,11 +168,20 @@ class PoolSet {
     void asked_by(const std::shared_ptr<NodePool>& pool) { askers_[pool->key().node] = pool; }
     void tick(TimePoint now);
     [[nodiscard]] std::vector<PoolRow> rows(TimePoint now) const;
+    [[nodiscard]] std::vector<ServerRow> server_rows(TimePoint now) const;
+    /// Of all pools that there are, and of those that were there and are still known.
+    [[nodiscard]] std::vector<PoolStatsRow> statistics();
+    /// The counting begins anew.
+    void restart_statistics();
 
   private:
+    [[nodiscard]] std::shared_ptr<PoolCounters> counters_of(const PoolKey& key);
+
     Context& context_;
     std::map<PoolKey, std::shared_ptr<NodePool>> pools_;
-    std::map<NodeKey, std::weak_ptr<NodePool>> askers_;  // of slaves
+    std::map<NodeKey, std::weak_ptr<NodePool>> askers_;          // of slaves
+    std::map<PoolKey, std::shared_ptr<PoolCounters>> counters_;  // limits::max_stats_rows at most
+    std::shared_ptr<PoolCounters> others_;                       // of pools beyond that; shown nowhere
 };
 
 }  // namespace pgxc::pooler

@@ -58,10 +58,21 @@ std::optional<Pool::Match> Pool::match() {
     return match;
 }
 
-Member* Pool::surplus(TimePoint since) {
-    Member* oldest = idle_.back();
-    if (oldest == nullptr || oldest->idle_since() >= since) return nullptr;
-    return static_cast<int>(members()) > (used_ ? limits_.min_members : 0) ? oldest : nullptr;
+bool Pool::outlived(const Member& member, TimePoint now) const {
+    if (static_cast<int>(members()) > limits_.max_members) return true;
+    const auto least = limits_.max_age - limits_.max_age * member.early_ / 1000;
+    return limits_.max_age > Clock::duration{0} && now - member.connected_at() >= least;
+}
+
+Member* Pool::surplus(TimePoint now) {
+    for (Member* member = idle_.front(); member != nullptr; member = idle_.after(*member)) {
+        if (outlived(*member, now)) return member;
+    }
+    Member* longest = idle_.back();
+    if (longest == nullptr || limits_.max_idle == Clock::duration{0}) return nullptr;
+    const int kept = used_ ? limits_.min_members : 0;
+    const bool due = now - longest->idle_since() >= limits_.max_idle;
+    return due && static_cast<int>(members()) > kept ? longest : nullptr;
 }
 
 int Pool::members_wanted() const {

@@ -45,12 +45,15 @@ class Member : public ListNode<Member> {
     Member(const Member&) = delete;
     Member& operator=(const Member&) = delete;
     [[nodiscard]] TimePoint idle_since() const { return idle_since_; }
+    [[nodiscard]] TimePoint connected_at() const { return connected_at_; }
     [[nodiscard]] Waiter* last_user() const { return last_user_; }
 
   private:
     friend class Pool;
     friend class Waiter;
     TimePoint idle_since_;
+    TimePoint connected_at_;
+    unsigned early_ = 0;  // thousandths of its lifetime that it ends before the others
     Waiter* last_user_ = nullptr;
 };
 
@@ -59,6 +62,9 @@ class Pool {
     struct Limits {
         int max_members = 1;
         int min_members = 0;  // kept from the first use on
+        // Zero: for ever.
+        Clock::duration max_idle{0};
+        Clock::duration max_age{0};
     };
 
     void set_limits(Limits limits) { limits_ = limits; }
@@ -84,6 +90,13 @@ class Pool {
     [[nodiscard]] std::optional<Match> match();
 
     void add_connecting(Member& member) { connecting_.push_back(member); }
+    /// Its login is over: its lifetime begins.
+    void connected(Member& member, TimePoint now) {
+        member.connected_at_ = now;
+        // Those that were opened together mustn't end together.
+        member.early_ = next_early_;
+        next_early_ = (next_early_ + 37) % 100;
+    }
     void became_idle(Member& member, TimePoint now) {
         member.idle_since_ = now;
         idle_.push_front(member);
@@ -93,9 +106,12 @@ class Pool {
 
     /// Nobody needs the minimum until the next borrow().
     void rest() { used_ = false; }
-    /// The connection that has been idle for longest, if that is since before `since` and the minimum allows
-    /// it to go.
-    [[nodiscard]] Member* surplus(TimePoint since);
+    /// Not to be lent any more once it is free: it has lived its time (up to a tenth less), or there are more
+    /// than may be.
+    [[nodiscard]] bool outlived(const Member& member, TimePoint now) const;
+    /// An idle connection to close now: one that is outlived(), or one that has been idle for too long and
+    /// that the minimum allows to go. Call until nullptr.
+    [[nodiscard]] Member* surplus(TimePoint now);
 
     /// How many connections to begin now.
     [[nodiscard]] int members_wanted() const;
@@ -121,6 +137,7 @@ class Pool {
     Limits limits_;
     bool paused_ = false;
     bool used_ = false;
+    unsigned next_early_ = 0;
     List<Waiter> waiters_;  // longest waiting first
     List<Member> idle_;     // most recently used first
     List<Member> lent_;

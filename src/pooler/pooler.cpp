@@ -49,6 +49,7 @@ struct Pooler::Impl final : SessionOwner {
     void schedule_tick();
     void publish();
     void refresh();
+    void restart_statistics_if_asked();
     void check_drained();
 
     void session_ended(Session& session) override;
@@ -61,6 +62,7 @@ struct Pooler::Impl final : SessionOwner {
     std::unique_ptr<CancelRelay> relay;
     std::vector<std::unique_ptr<Session>> sessions;
     std::uint64_t next_id = 1;
+    std::uint64_t statistics_resets = context.environment.statistics_resets();
     net::Handle timer;
     bool publish_now = false;      // at every second tick
     std::size_t turned_away = 0;   // since the last tick: before their first byte
@@ -171,7 +173,8 @@ void Pooler::Impl::schedule_tick() {
 }
 
 void Pooler::Impl::tick() {
-    const TimePoint now = Clock::now();
+    context.begin_event();
+    const TimePoint now = context.now();
     context.coarse_now = now;
     // A view whose announcement was lost.
     if (context.environment.current()->generation != context.view->generation) refresh();
@@ -190,6 +193,8 @@ void Pooler::Impl::tick() {
 }
 
 void Pooler::Impl::refresh() {
+    context.begin_event();
+    restart_statistics_if_asked();
     context.view = context.environment.current();
     context.pools->refresh();
     // From here on nothing begins that this view forbids.
@@ -205,6 +210,16 @@ void Pooler::Impl::publish() {
     const auto pools = context.pools->rows(Clock::now());
     for (const auto& pool : pools) context.stats_changed = context.stats_changed || pool.clients_waiting > 0;
     context.environment.publish(pools, clients);
+    context.environment.publish_statistics(context.pools->server_rows(Clock::now()),
+                                           context.pools->statistics());
+}
+
+void Pooler::Impl::restart_statistics_if_asked() {
+    const std::uint64_t asked = context.environment.statistics_resets();
+    if (asked == statistics_resets) return;
+    statistics_resets = asked;
+    context.pools->restart_statistics();
+    context.stats_changed = true;
 }
 
 void Pooler::Impl::check_drained() {

@@ -36,6 +36,7 @@ StatementRef ClientStatements::take(std::string_view name) {
     if (at == map_.end()) return nullptr;
     StatementRef statement = std::move(at->second);
     map_.erase(at);
+    bytes_ -= statement->key.size();
     return statement;
 }
 

@@ -68,9 +68,16 @@ class ClientStatements {
     /// Takes the name away, and gives what it stood for.
     StatementRef take(std::string_view name);
     void put(std::string_view name, StatementRef statement) {
-        map_.insert_or_assign(std::string{name}, std::move(statement));
+        (void)take(name);
+        bytes_ += statement->key.size();
+        map_.emplace(std::string{name}, std::move(statement));
     }
-    void clear() { Map{}.swap(map_); }
+    void clear() {
+        Map{}.swap(map_);
+        bytes_ = 0;
+    }
+    /// Of the texts, which other clients may share.
+    [[nodiscard]] std::size_t bytes() const { return bytes_; }
     [[nodiscard]] bool empty() const { return map_.empty(); }
     [[nodiscard]] std::size_t size() const { return map_.size(); }
     [[nodiscard]] const Map& all() const { return map_; }
@@ -83,6 +90,7 @@ class ClientStatements {
 
   private:
     Map map_;
+    std::size_t bytes_ = 0;
 };
 
 /// What one server connection has prepared, most recently used first; what was sent and isn't answered counts

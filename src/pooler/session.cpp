@@ -38,7 +38,9 @@ Session::Session(Context& context, SessionOwner& owner, ClientId id, ClientAddre
       from_(std::move(from)),
       connected_at_(
           std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now())),
-      login_deadline_(Clock::now() + context.settings().login_timeout),
+      login_deadline_(context.settings().login_timeout == Millis{0}
+                          ? TimePoint::max()
+                          : Clock::now() + context.settings().login_timeout),
       login_(std::make_unique<ClientLogin>(context.environment, from_)) {}
 
 Session::~Session() = default;
@@ -55,6 +57,7 @@ Status Session::start(net::Accepted accepted) {
 void Session::set_state(State state) {
     if (state_ == State::Ended) return;
     state_ = state;
+    if (state == State::Idle) quiet_since_ = context_.coarse_now;
     context_.stats_changed = true;
 }
 
@@ -90,6 +93,7 @@ void Session::on_readable() {
 }
 
 void Session::on_writable() {
+    context_.begin_event();
     if (!send()) return;
     if (client_.backlog() > 0) return;
     if (backend_ != nullptr) backend_->read_on(true);
@@ -183,11 +187,25 @@ bool Session::tick(TimePoint now) {
         settle();
         return false;
     }
+    const Millis idle_limit = context_.settings().client_idle_timeout;
+    if (idle_limit > Millis{0} && now - quiet_since_ >= idle_limit && in_no_transaction()) {
+        end({sqlstate::idle_session_timeout,
+             "terminating connection: the client has been idle for longer than pgxc.client_idle_timeout (" +
+                 std::to_string(idle_limit.count()) + " ms)",
+             "Connect again, or let the application's own pool close connections sooner."});
+        return true;
+    }
     // A refusal that is held back comes by itself, and soon.
     if (state_ != State::Login || login_delayed_ || now < login_deadline_) return false;
     log_info("pooler: client " + from_.to_string() + " did not log in in time");
-    close();
+    end({sqlstate::query_canceled, "canceling authentication due to timeout",
+         "The time for a login is pgxc.client_login_timeout, or else authentication_timeout."});
     return true;
+}
+
+bool Session::in_no_transaction() const {
+    if (state_ == State::Idle) return !failed_block_.active();
+    return state_ == State::Linked && pinned() && !paused_ && backend_->tracker().clean_and_idle();
 }
 
 void Session::proven() {

@@ -67,6 +67,7 @@ class Session final : public Waiter, private net::StreamEvents {
     bool tick(TimePoint now);
 
     [[nodiscard]] ClientRow row() const;
+    [[nodiscard]] ClientId id() const { return id_; }
     /// Empty before its login is proven.
     [[nodiscard]] const std::string& user() const { return user_; }
     std::size_t owner_index = 0;  // the owner's place for it
@@ -103,6 +104,7 @@ class Session final : public Waiter, private net::StreamEvents {
 
     // session.cpp
     void set_state(State state);
+    [[nodiscard]] bool in_no_transaction() const;
     /// The client has said that it goes, or has closed its side.
     void leave();
     void close();
@@ -301,7 +303,7 @@ class Session final : public Waiter, private net::StreamEvents {
     SessionUse left_;                // what they may have left behind: to be asked for when it is over
     PinReasons pins_;                // why the client keeps its server connection
     std::string pin_text_;           // the same in words
-    TimePoint quiet_since_;          // pinned: the end of its last transaction
+    TimePoint quiet_since_;          // the end of its last transaction
     bool asked_while_quiet_ = false;
     std::unique_ptr<ProbeAnswer> probe_;  // while settling
     bool own_failed_ = false;             // the server refused something of the pooler's own

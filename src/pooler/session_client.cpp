@@ -131,6 +131,7 @@ void Session::take_commands(wire::Bytes input) {
 bool Session::forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest) {
     if (backend_ == nullptr || (run.empty() && backend_->connection().out().empty())) return true;
     Backend& backend = *backend_;
+    backend.meter.query_sent(context_.now());
     if (backend.connection().flush(run)) {
         if (repeatable_) remember_sent(original);
         sent_any_ = true;

@@ -84,7 +84,8 @@ void Session::authorized() {
     const std::string& user = login_->startup().user;
     if (!role.superuser && role.connection_limit >= 0 &&
         owner_.clients_of(user) >= static_cast<std::size_t>(role.connection_limit)) {
-        refuse_login({sqlstate::too_many_connections, "too many connections for role \"" + user + "\""});
+        refuse_login({sqlstate::too_many_connections, "too many connections for role \"" + user + "\"",
+                      "The role's CONNECTION LIMIT allows " + std::to_string(role.connection_limit) + "."});
         return;
     }
     if (context_.settings().log_connections) {

@@ -77,6 +77,7 @@ void Session::lose_transaction(const std::string& cause) {
                           (owed == 0 && tracker.copy_mode() != wire::TransactionTracker::CopyMode::None);
     const bool busy = owed > 0 || pipeline;
     const Error error = loss_error(cause, busy && (unknown || (!in_block && !read_only)));
+    backend_->meter.error_sent();
     log_info("pooler: client " + from_.to_string() + " lost its server: " + error.message + ": " + cause);
     // A message that was cut off in the middle can't be ended, and a pinned session is lost with its server.
     if (server_pass_ > 0 && !server_pass_dropped_) {

@@ -215,6 +215,7 @@ void Session::relay(wire::Bytes& input) {
                     server_lost(fields ? std::string{fields->message} : fields.error().message);
                     return;
                 }
+                if (!drop) backend.meter.error_sent();
                 if (!backend.expected.empty()) undo(backend.expected.failed());
                 break;
             case wire::BackendMessage::ReadyForQuery: {
@@ -239,6 +240,9 @@ void Session::relay(wire::Bytes& input) {
                     drop = false;
                 }
                 if (status) answer_ready(*status);
+                backend.meter.query_answered(context_.now(),
+                                             status && *status == wire::TransactionStatus::Idle,
+                                             tracker.ready_for_query_owed() > 0);
                 break;
             }
             default:

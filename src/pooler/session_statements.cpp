@@ -158,7 +158,8 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     }
     if (pins_.has(PinReasons::NamedInSql)) return pass();
     if (!whole || tail.size() > limits::max_prepared_bytes ||
-        prepared_.size() >= limits::max_client_statements) {
+        prepared_.size() >= limits::max_client_statements ||
+        prepared_.bytes() + tail.size() > limits::max_client_statement_bytes) {
         // It lives under its own name on this connection alone.
         pin(PinReasons::Prepared);
         return pass();

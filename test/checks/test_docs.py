@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 WHEN = {"PGC_POSTMASTER": "start", "PGC_SIGHUP": "reload", "PGC_USERSET": "session"}
-UNITS = {"ms": 1, "s": 1000, "min": 60_000, "kB": 1, "MB": 1024}
+UNITS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "kB": 1, "MB": 1024}
 #: Defaults that are another setting's value.
 BORROWED = {"pooler_listen_addresses": "as `listen_addresses`",
             "pooler_socket_directories": "as `unix_socket_directories`"}
@@ -78,7 +78,7 @@ def settings_of_the_docs():
         name, default, values, when = row.groups()
         assert name not in found, f"pgxc.{name} is there twice"
         default = default if default.startswith("as ") else default.strip("`")
-        amount = re.fullmatch(r"(\d+)(\w*)", default)
+        amount = re.fullmatch(r"(-?\d+)(\w*)", default)
         if amount:
             default = int(amount.group(1)) * (UNITS[amount.group(2)] if amount.group(2) else 1)
         found[name] = (default, values, when)
@@ -131,6 +131,8 @@ def columns_of_the_sql(source, made):
     ("docs/failover.md", "pgxc.failover_history", "sql/catalog/history.sql", "CREATE TABLE pgxc.failover_history"),
     ("docs/failover.md", "pgxc.failover_evidence", "sql/catalog/evidence.sql", "CREATE TABLE pgxc.failover_evidence"),
     ("docs/failover.md", "pgxc_node_status", "sql/objects/status_views.sql", "CREATE FUNCTION pgxc.node_status"),
+    ("docs/pooler.md", "pgxc_pooler_stats", "sql/objects/statistics_views.sql", "CREATE FUNCTION pgxc.pooler_stats"),
+    ("docs/pooler.md", "pgxc_pooler_servers", "sql/objects/statistics_views.sql", "CREATE FUNCTION pgxc.pooler_servers"),
 ])
 def test_columns(document, heading, source, made):
     """Every column of a view or table that a document explains is named in that section."""

@@ -29,6 +29,9 @@ class FakeEnvironment : public Environment {
     std::vector<Report> reports;
     std::vector<PoolRow> pools;
     std::vector<ClientRow> clients;
+    std::vector<ServerRow> servers;
+    std::vector<PoolStatsRow> statistics;
+    std::uint64_t resets = 0;
     int index = 0;
     StatementClassifier* classifier_now = nullptr;
     std::map<NodeKey, std::uint32_t> in_use;
@@ -74,6 +77,12 @@ class FakeEnvironment : public Environment {
     }
     StatementClassifier* classifier() override { return classifier_now; }
     void report_in_use(NodeKey group, std::uint32_t transactions) override { in_use[group] = transactions; }
+    void publish_statistics(const std::vector<ServerRow>& server_rows,
+                            const std::vector<PoolStatsRow>& pool_rows) override {
+        servers = server_rows;
+        statistics = pool_rows;
+    }
+    std::uint64_t statistics_resets() const override { return resets; }
     const Settings& settings() const override { return settings_now; }
     int worker_index() const override { return index; }
     AuthRule match_hba(const ClientAddress&, const std::string& database, const std::string& user) override {

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <vector>
 
 namespace pgxc::pooler {
 namespace {
@@ -127,17 +129,60 @@ TEST(Pool, AWaiterThatGoesIsForgotten) {
 
 TEST(Pool, SurplusIsWhatWasIdleLongestBeyondTheMinimum) {
     Pool pool;
-    pool.set_limits({5, 1});
+    pool.set_limits({5, 1, seconds{10}});
     std::array<Member, 2> members;
     Waiter waiter;
     pool.became_idle(members[0], t0);
     EXPECT_EQ(pool.borrow(waiter, t0), &members[0]);
     pool.became_idle(members[0], t0);
     pool.became_idle(members[1], t0 + seconds{5});
-    EXPECT_EQ(pool.surplus(t0), nullptr);
-    EXPECT_EQ(pool.surplus(t0 + seconds{3}), &members[0]);
+    EXPECT_EQ(pool.surplus(t0 + seconds{9}), nullptr);
+    EXPECT_EQ(pool.surplus(t0 + seconds{10}), &members[0]);
+    pool.set_limits({5, 1});
+    EXPECT_EQ(pool.surplus(t0 + seconds{1000}), nullptr);
+    pool.set_limits({5, 1, seconds{10}});
     pool.retire(members[0]);
     EXPECT_NE(pool.surplus(t0 + seconds{30}), &members[0]);
+}
+
+TEST(Pool, ConnectionsEndAtTheirAgeThoughTheMinimumWantsThemButNotAllAtOnce) {
+    Pool pool;
+    pool.set_limits({20, 20, seconds{0}, seconds{1000}});
+    std::array<Member, 10> members;
+    for (auto& member : members) {
+        pool.connected(member, t0);
+        pool.became_idle(member, t0);
+    }
+    EXPECT_EQ(pool.surplus(t0 + seconds{899}), nullptr);
+    std::vector<int> ended_at;
+    for (int second = 899; second <= 1000; ++second) {
+        while (Member* old = pool.surplus(t0 + seconds{second})) {
+            EXPECT_TRUE(pool.outlived(*old, t0 + seconds{second}));
+            old->unlink();
+            ended_at.push_back(second);
+        }
+    }
+    ASSERT_EQ(ended_at.size(), members.size());
+    EXPECT_EQ(std::unique(ended_at.begin(), ended_at.end()), ended_at.end());
+}
+
+TEST(Pool, ALowerMaximumEndsWhatIsTooMuch) {
+    Pool pool;
+    pool.set_limits({3, 0});
+    std::array<Member, 3> members;
+    Waiter waiter;
+    for (auto& member : members) pool.became_idle(member, t0);
+    Member* lent = pool.borrow(waiter, t0);
+    EXPECT_FALSE(pool.outlived(*lent, t0));
+    pool.set_limits({1, 0});
+    EXPECT_TRUE(pool.outlived(*lent, t0));
+    for (int i = 0; i < 2; ++i) {
+        Member* surplus = pool.surplus(t0);
+        ASSERT_NE(surplus, nullptr);
+        surplus->unlink();
+    }
+    EXPECT_EQ(pool.surplus(t0), nullptr);
+    EXPECT_FALSE(pool.outlived(*lent, t0));
 }
 
 TEST(Pool, ARetiredConnectionCountsUntilItIsGone) {
