@@ -212,6 +212,10 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Points slaves that stream from elsewhere (a former master, another parent) at the server they belong
     /// to.
     asio::awaitable<Status> follow();
+    /// Taking a connection string apart costs more than all else of a look at a calm group: what came out is
+    /// kept.
+    [[nodiscard]] bool is_astray(const HostPort& slave, const std::string& primary_conninfo,
+                                 const HostPort& upstream);
     /// Waits, bounded, until no pooler begins anything that the view forbids: those that run are counted
     /// after that.
     asio::awaitable<void> view_in_force();
@@ -303,6 +307,13 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::vector<Evidence> evidence_;  // noted, not yet written
     std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
+    struct Source {
+        bool looked_at = false;
+        std::string conninfo;
+        HostPort upstream;
+        bool astray = false;
+    };
+    std::map<HostPort, Source> sources_;  // of slaves' streams
     std::optional<TimePoint> restarts_tried_;
     std::map<HostPort, TimePoint>
         missing_since_;  // slaves that count and whose stream the master doesn't have, or whose stream stands
