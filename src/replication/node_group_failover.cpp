@@ -31,8 +31,8 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     // Reach and candidate before the first cut: a failover that can't succeed must not stop a stream.
     std::string out_of_reach;
     const Patience patience = patience_for(std::nullopt);
-    const std::vector<Member> members =
-        co_await members_within_reach(record_->all_members(), patience, &out_of_reach);
+    const std::vector<Member> listed = record_->all_members();
+    const std::vector<Member> members = co_await members_within_reach(listed, patience, &out_of_reach);
     std::vector<HostPort> reachable;
     std::vector<FencedPosition> expected;
     for (const Member& member : members) {
