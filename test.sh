@@ -20,7 +20,7 @@ usage: ./test.sh [--quick] [--only STAGE]... [--fuzz-seconds N]
   --fuzz-seconds N  how long each fuzz target runs (60; a quarter of it for scram and record)
 
 Installs the packages that it needs when run as root or where sudo asks for no password, else names them and exits 2.
-PG_CONFIG chooses the server. What failed is told with its log's end; the logs stay in the folder named then.
+PG_CONFIG chooses the server. TMPDIR chooses where servers live (memory, where 6 GB of it are to be had). What failed is told with its log's end; the logs stay in the folder named then.
 END
 }
 
@@ -283,6 +283,11 @@ packages=("${PGXC_BUILD_PACKAGES[@]}" "${PGXC_TEST_PACKAGES[@]}")
 [[ " ${stages[*]} " != *" tidy "* ]] || packages+=("${PGXC_TIDY_PACKAGES[@]}")
 pgxc_need_packages "${packages[@]}"
 
+# Servers make and remove files by the thousand, which takes several times as long on a disk.
+if [ -z "${TMPDIR:-}" ]; then
+    memory=$(pgxc_memory_folder 6)
+    [ -z "$memory" ] || export TMPDIR=$memory
+fi
 work=$(pgxc_temp_dir pgxc_test)
 for stage in "${stages[@]}"; do run_stage "$stage"; done
 

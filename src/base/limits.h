@@ -34,6 +34,19 @@ inline constexpr int max_pooler_workers = 64;
 /// counted, and a NOTICE tells how many are not shown.
 inline constexpr std::size_t max_pool_rows = 512;
 inline constexpr std::size_t max_client_rows = 4096;
+/// Prepared statements that the pooler keeps on one server connection. At the limit the one that was not used
+/// for longest is closed there; it is prepared again when it is needed.
+inline constexpr std::size_t max_server_statements = 256;
+/// Prepared statements of one client that are remembered, and bytes of one (its text). Beyond either a
+/// statement lives on its server connection alone, which its client then keeps ("pinned").
+inline constexpr std::size_t max_client_statements = 4096;
+inline constexpr std::size_t max_prepared_bytes = 60 * 1024;
+/// Bytes of an unnamed statement that are remembered behind its transaction. A larger one keeps its
+/// connection.
+inline constexpr std::size_t max_unnamed_bytes = 8 * 1024;
+/// Names of settings that are known to the session alone (those of extensions) which one client's session is
+/// asked for. At the limit a client that sets another one keeps its connection.
+inline constexpr std::size_t max_custom_settings = 64;
 /// Sessions that wait for the monitor's answer at the same time. One more fails with 53400.
 inline constexpr std::size_t max_monitor_requests = 16;
 

@@ -101,8 +101,7 @@ class Backend::CancelConnection final : private net::StreamEvents,
 
 Backend::Backend(Context& context, NodePool& pool, std::uint64_t target_version)
     : context_(context), pool_(pool), target_version_(target_version), alive_(std::make_shared<bool>(true)) {
-    static const SettingSetRef none = std::make_shared<const SettingSet>();
-    applied = none;
+    applied = context.setting_sets.intern({});
 }
 
 Backend::~Backend() {

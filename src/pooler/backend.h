@@ -8,6 +8,7 @@
 
 #include "pooler/connection.h"
 #include "pooler/context.h"
+#include "pooler/expected_answers.h"
 #include "pooler/pool.h"
 #include "pooler/setting_set.h"
 #include "pooler/tls_opening.h"
@@ -52,6 +53,13 @@ class Backend final : public Member, private net::StreamEvents {
 
     /// The client settings in force in the server session, beyond its defaults.
     SettingSetRef applied;
+    /// What it has prepared under names of ours, and what it has still to answer of that.
+    ServerStatements statements;
+    ExpectedAnswers expected;
+    /// Whose unnamed statement is there: a client, or nobody's that is known.
+    std::uint64_t unnamed_of = 0;
+    /// It has something under a client's name, or the like: no other client gets it.
+    bool soiled = false;
     /// ParameterStatus values as last reported, under the server's own names.
     using Reported = std::vector<std::pair<std::string, std::string>>;
     [[nodiscard]] const Reported& reported() const { return reported_; }

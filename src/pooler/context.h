@@ -13,6 +13,8 @@
 #include "pooler/environment.h"
 #include "pooler/login_throttle.h"
 #include "pooler/pass_keys.h"
+#include "pooler/prepared_statements.h"
+#include "pooler/setting_set.h"
 
 namespace pgxc::pooler {
 
@@ -36,6 +38,10 @@ class Context {
     /// By group. An entry stays where it is, and for good: a group that comes back mustn't seem untouched.
     std::map<NodeKey, CausalPosition> positions;
     std::unique_ptr<PoolSet> pools;
+    StatementStore statements;
+    SettingSetStore setting_sets;
+    wire::Buffer
+        front;  // what goes in front of the message that a session looks at now, or in place of its front
     TimePoint coarse_now = Clock::now();  // renewed a few times a second, for what needs no better
     bool stats_changed = true;
     std::size_t logged_in = 0;  // clients that count for max_client_connections

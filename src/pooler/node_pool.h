@@ -57,6 +57,9 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     /// Ends what has waited too long.
     void tick(TimePoint now);
     [[nodiscard]] PoolRow row(TimePoint now) const;
+    /// Some client here has asked for currval() or lastval(): whoever draws values must be able to.
+    [[nodiscard]] bool tells_sequence_values() const { return tells_sequence_values_; }
+    void sequence_values_asked() { tells_sequence_values_ = true; }
     /// Nobody is here: the object may be dropped once no session remembers it.
     [[nodiscard]] bool deserted() const { return core_.members() == 0 && core_.waiters().empty(); }
     /// "datanode 1 (127.0.0.1:5433)".
@@ -88,6 +91,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     Millis backoff_{0};  // 0: the last attempt to connect succeeded
     net::Handle retry_;
     bool retry_pending_ = false;
+    bool tells_sequence_values_ = false;
     std::string last_failure_;
     std::map<std::vector<SettingSet::Entry>, Backend::Reported> logins_;
 };

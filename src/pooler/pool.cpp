@@ -4,11 +4,44 @@
 
 namespace pgxc::pooler {
 
+namespace {
+
+/// How many idle connections are looked at for one that is nobody's last.
+constexpr int max_looked_at = 8;
+
+}  // namespace
+
+void Waiter::forget_member() {
+    if (last_member_ != nullptr) last_member_->last_user_ = nullptr;
+    last_member_ = nullptr;
+}
+
+Member* Pool::choose(const Waiter& waiter) {
+    if (Member* last = waiter.last_member(); last != nullptr && last->list() == &idle_) return last;
+    Member* member = idle_.front();
+    for (int looked_at = 0; member != nullptr && looked_at < max_looked_at; ++looked_at) {
+        if (member->last_user() == nullptr) return member;
+        member = idle_.after(*member);
+    }
+    return idle_.back();
+}
+
+void Pool::lend(Member& member, Waiter& waiter) {
+    waiter.again_ = member.last_user_ == &waiter;
+    if (!waiter.again_) {
+        waiter.forget_member();
+        if (member.last_user_ != nullptr) member.last_user_->last_member_ = nullptr;
+        member.last_user_ = &waiter;
+        waiter.last_member_ = &member;
+    }
+    lent_.push_back(member);
+}
+
 Member* Pool::borrow(Waiter& waiter, TimePoint now) {
     used_ = true;
     if (!paused_ && waiters_.empty() && !idle_.empty()) {
-        Member* member = idle_.front();
-        lent_.push_back(*member);
+        Member* member = choose(waiter);
+        lend(*member, waiter);
         return member;
     }
     waiter.since_ = now;
@@ -18,9 +51,10 @@ Member* Pool::borrow(Waiter& waiter, TimePoint now) {
 
 std::optional<Pool::Match> Pool::match() {
     if (paused_ || waiters_.empty() || idle_.empty()) return std::nullopt;
-    const Match match{waiters_.front(), idle_.front()};
-    match.waiter->unlink();
-    lent_.push_back(*match.member);
+    Waiter& first = *waiters_.front();
+    const Match match{&first, choose(first)};
+    first.unlink();
+    lend(*match.member, first);
     return match;
 }
 

@@ -11,24 +11,47 @@
 namespace pgxc::pooler {
 
 /// Somebody who wants a server connection. Base of a client's session.
+class Member;
+
 class Waiter : public ListNode<Waiter> {
   public:
+    Waiter() = default;
+    ~Waiter() { forget_member(); }
+    Waiter(const Waiter&) = delete;
+    Waiter& operator=(const Waiter&) = delete;
+    /// The connection that it had last, if nobody has had it since.
+    [[nodiscard]] Member* last_member() const { return last_member_; }
+    void forget_member();
+    /// Nobody else has had the connection that it got last since it had that before.
+    [[nodiscard]] bool same_member_again() const { return again_; }
     [[nodiscard]] bool waiting() const { return list() != nullptr; }
     [[nodiscard]] TimePoint waiting_since() const { return since_; }
 
   private:
     friend class Pool;
+    friend class Member;
     TimePoint since_;
+    Member* last_member_ = nullptr;
+    bool again_ = false;
 };
 
 /// A server connection. Base of Backend.
 class Member : public ListNode<Member> {
   public:
+    Member() = default;
+    ~Member() {
+        if (last_user_ != nullptr) last_user_->last_member_ = nullptr;
+    }
+    Member(const Member&) = delete;
+    Member& operator=(const Member&) = delete;
     [[nodiscard]] TimePoint idle_since() const { return idle_since_; }
+    [[nodiscard]] Waiter* last_user() const { return last_user_; }
 
   private:
     friend class Pool;
+    friend class Waiter;
     TimePoint idle_since_;
+    Waiter* last_user_ = nullptr;
 };
 
 class Pool {
@@ -40,8 +63,10 @@ class Pool {
 
     void set_limits(Limits limits) { limits_ = limits; }
 
-    /// Asks for a connection: the one most recently used, at once, if one is idle and nobody waits longer;
-    /// else nullptr, and the waiter stands last in the queue.
+    /// Asks for a connection, at once if one is idle and nobody waits longer: the one that it had last if
+    /// nobody had it since (its settings and statements are there, and what nobody can see), else the most
+    /// recently used one that is nobody's last, else the least recently used. Otherwise nullptr, and the
+    /// waiter stands last in the queue.
     [[nodiscard]] Member* borrow(Waiter& waiter, TimePoint now);
     void stop_waiting(Waiter& waiter) { waiter.unlink(); }
 
@@ -90,6 +115,9 @@ class Pool {
     [[nodiscard]] std::size_t usable_members() const { return idle_.size() + lent_.size(); }
 
   private:
+    [[nodiscard]] Member* choose(const Waiter& waiter);
+    void lend(Member& member, Waiter& waiter);
+
     Limits limits_;
     bool paused_ = false;
     bool used_ = false;

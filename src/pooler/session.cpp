@@ -15,6 +15,8 @@ namespace {
 /// Input that is read ahead of a client that waits, only to notice when it hangs up.
 constexpr std::size_t max_read_ahead = 64 * 1024;
 constexpr std::size_t kept_capacity = 16 * 1024;
+/// A pinned client that has been idle for so long is looked at: does it still need its connection?
+constexpr Millis ask_after{1000};
 
 /// An enum's words are read in any case (config_enum_lookup_by_name).
 bool hides_warnings(std::string_view level) {
@@ -27,8 +29,8 @@ bool silences_warnings(std::string_view name, std::string_view value) {
     return name == "client_min_messages" && hides_warnings(value);
 }
 
-bool is_true(std::optional<std::string_view> value) {
-    if (!value) return false;
+bool is_true(const std::string* value) {
+    if (value == nullptr) return false;
     const std::string text = to_lower(*value);
     return text == "on" || text == "true" || text == "yes" || text == "1" || text == "t" || text == "y";
 }
@@ -121,7 +123,7 @@ void Session::keep(wire::Bytes rest) {
 }
 
 void Session::leave() {
-    if (state_ == State::Applying) {
+    if (state_ == State::Applying || (state_ == State::Settling && !kept_.empty())) {
         // What it sent is about to be passed on; resume() reads on, and meets the end of its input again.
         client_.stream().want_readable(false);
         return;
@@ -179,7 +181,16 @@ void Session::protocol_error(const Error& error) {
 }
 
 bool Session::tick(TimePoint now) {
-    if (state_ != State::Login || now < login_deadline_) return false;
+    // Something may have ended that no statement told of (a function dropped the temporary table).
+    if (state_ == State::Linked && !asked_while_quiet_ &&
+        pins_.has(PinReasons::probed | PinReasons::NamedInSql) && now - quiet_since_ >= ask_after &&
+        admitted_ && kept_.empty() && backend_->tracker().clean_and_idle()) {
+        asked_while_quiet_ = true;
+        settle();
+        return false;
+    }
+    // A refusal that is held back comes by itself, and soon.
+    if (state_ != State::Login || login_delayed_ || now < login_deadline_) return false;
     log_info("pooler: client " + from_.to_string() + " did not log in in time");
     close();
     return true;
@@ -220,11 +231,9 @@ void Session::proven() {
             if (!silences_warnings(lower, value)) settings.set(lower, value);
         }
     }
-    default_read_only_ = is_true(startup.setting("default_transaction_read_only"));
-    default_serializable_ = startup.setting("default_transaction_isolation") == "serializable";
-    application_name_ = startup.setting("application_name").value_or("");
-    wanted_ = std::make_shared<const SettingSet>(std::move(settings));
+    wanted_ = context_.setting_sets.intern(std::move(settings));
     login_wanted_ = wanted_;
+    read_defaults();
     database_ = startup.database;
     user_ = startup.user;
     counted_ = true;
@@ -236,6 +245,14 @@ void Session::proven() {
         return;
     }
     wait_for(group_pool_);
+}
+
+void Session::read_defaults() {
+    default_read_only_ = is_true(wanted_->find("default_transaction_read_only"));
+    const std::string* isolation = wanted_->find("default_transaction_isolation");
+    default_serializable_ = isolation != nullptr && to_lower(*isolation) == "serializable";
+    const std::string* name = wanted_->find("application_name");
+    application_name_ = name == nullptr ? "" : *name;
 }
 
 void Session::learn_login(Backend& backend) {
@@ -288,6 +305,7 @@ void Session::cancel() {
         case State::LoginApplying:
         case State::Idle:
         case State::Applying:
+        case State::Settling:
         case State::Ended:
             return;
     }
@@ -320,8 +338,9 @@ ClientRow Session::row() const {
             break;
         case State::Applying:
         case State::Linked:
-            row.state = pin_reason_.empty() ? "active" : "pinned";
-            row.why = pin_reason_;
+        case State::Settling:
+            row.state = pinned() ? "pinned" : "active";
+            row.why = pin_text_;
             break;
     }
     return row;

@@ -11,6 +11,8 @@
 #include "pooler/failed_block.h"
 #include "pooler/node_pool.h"
 #include "pooler/pool.h"
+#include "pooler/prepared_statements.h"
+#include "pooler/session_probe.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
 
@@ -29,9 +31,10 @@ class SessionOwner {
     ~SessionOwner() = default;
 };
 
-/// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it
-/// proves who it is; session_client.cpp: what the client
-/// says; session_server.cpp: what the server answers, and what a lost server means.
+/// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it proves who
+/// it is; session_client.cpp: what the client says; session_statements.cpp: its prepared statements;
+/// session_server.cpp: what the server answers; session_loss.cpp: what a lost server means;
+/// session_settle.cpp: what its transactions leave behind.
 class Session final : public Waiter, private net::StreamEvents {
   public:
     Session(Context& context, SessionOwner& owner, ClientId id, ClientAddress from);
@@ -72,6 +75,7 @@ class Session final : public Waiter, private net::StreamEvents {
         Waiting,        // its first message is kept until it gets a server connection
         Applying,       // has one, which is being given the client's settings
         Linked,         // has one; messages pass
+        Settling,       // has one, which is being asked what the transaction has left behind
         Ended,
     };
     /// What the transaction that runs may do, by all texts that were sent.
@@ -91,6 +95,7 @@ class Session final : public Waiter, private net::StreamEvents {
     /// The client has said that it goes, or has closed its side.
     void leave();
     void close();
+    void read_defaults();
     void protocol_error(const Error& error);
     [[nodiscard]] bool send(wire::Bytes run = {});
     void report_error(const Error& error);
@@ -117,14 +122,19 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool takes_commands() const {
         return (state_ == State::Idle || state_ == State::Linked) && !paused_;
     }
-    [[nodiscard]] bool forward(wire::Bytes run, wire::Bytes rest);
+    /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is
+    /// made of.
+    [[nodiscard]] bool forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest);
     void refuse_pending(const Error& error);
     void take_commands(wire::Bytes input);
     [[nodiscard]] Admit admit(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit admit_unlinked(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole);
-    void note_statement(wire::FrontendMessage type, wire::Bytes body, bool whole);
+    [[nodiscard]] Admit prepare_to_send(wire::FrontendMessage type, wire::Bytes body, bool whole);
+    void note_text(std::string_view text, bool whole);
+    void note_use(SessionUse use);
+    void keep_sequence_values(SessionUse use);
     void remember_sent(wire::Bytes run);
     void note_access(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_commit();
@@ -132,7 +142,37 @@ class Session final : public Waiter, private net::StreamEvents {
     void resume();
     void wait_for(const std::shared_ptr<NodePool>& pool);
     void use(Backend& backend);
-    void pin(std::string_view reason);
+    void pin(std::uint16_t reasons);
+    [[nodiscard]] bool pinned() const { return pins_.any(); }
+
+    // session_statements.cpp
+    [[nodiscard]] Admit admit_parse(wire::Bytes body, bool whole);
+    void admit_bind(wire::Bytes body, bool whole);
+    void admit_describe(wire::Bytes body);
+    void close_sent(wire::Bytes body);
+    /// Forgets what a Close names; gives what that stood for.
+    StatementRef close_named(wire::Bytes body);
+    void query_sent();
+    /// The text that a Query, Parse, or a Bind or Describe of a prepared statement means; nullopt = unknown.
+    [[nodiscard]] std::optional<std::string_view> text_of(wire::FrontendMessage type, wire::Bytes body) const;
+    void put_own_parse(std::string_view name, wire::Bytes tail, StatementRef statement);
+    void put_own_close(std::string_view name, StatementRef statement);
+    void make_room();
+    void bring(const StatementRef& statement);
+    void bring_unnamed();
+    void bring_named_in_sql(std::string_view sql, bool simple);
+    void close_other_clients();
+    [[nodiscard]] bool expects_only_own() const;
+    [[nodiscard]] bool answer_deallocate(std::string_view sql);
+    void undo(std::vector<ExpectedAnswers::Entry> entries);
+
+    // session_settle.cpp
+    void settle();
+    [[nodiscard]] bool must_settle() const;
+    void settled();
+    void take_over_settings();
+    void own_answer(wire::BackendMessage type, wire::Bytes body);
+    void put_settings();
     /// The pool of that node for this client; cached.
     [[nodiscard]] const std::shared_ptr<NodePool>& pool_of(NodeKey node);
 
@@ -149,10 +189,13 @@ class Session final : public Waiter, private net::StreamEvents {
     void settings_refused();
     void answer_ready(wire::TransactionStatus status);
     void statement_done(std::string_view tag);
-    [[nodiscard]] bool may_repeat() const;
-    void repeat_elsewhere();
+    void forget_statements();
     void let_go(bool reusable);
     void transaction_over();
+
+    // session_loss.cpp
+    [[nodiscard]] bool may_repeat() const;
+    void repeat_elsewhere();
     void lose_transaction(const std::string& cause);
     [[nodiscard]] Error loss_error(const std::string& cause, bool outcome_unknown) const;
 
@@ -204,17 +247,33 @@ class Session final : public Waiter, private net::StreamEvents {
     bool committing_ = false;        // counted in the position of the group as a commit that runs
     bool force_master_ = false;      // the next transaction: a slave could not do it
     bool drop_until_ready_ = false;  // an error was put in place of the answers up to ReadyForQuery
-    SessionUse use_;
-    std::string_view pin_reason_;  // a literal; empty = not pinned
-    bool parsed_unbound_ = false;  // an unnamed statement was prepared and not bound yet
-    bool keep_for_bind_ = false;   // so it was when the unit ended: the next one will bind it
-    bool never_slave_ = false;     // it has prepared statements, which live where they were made
-    bool sent_any_ = false;        // the server was sent something of the transaction
-    bool beginning_ = false;       // begin_transaction() is on the stack
-    bool taking_ = false;          // take_commands() is on the stack
-    bool leaving_ = false;         // ends when what it was promised has been answered
-    bool again_ = false;           // resume() was called meanwhile
+    SessionUse use_;                 // what the texts of this transaction may do
+    SessionUse use_now_;             // what the text that was looked at last may do
+    SessionUse left_;                // what they may have left behind: to be asked for when it is over
+    PinReasons pins_;                // why the client keeps its server connection
+    std::string pin_text_;           // the same in words
+    TimePoint quiet_since_;          // pinned: the end of its last transaction
+    bool asked_while_quiet_ = false;
+    std::unique_ptr<ProbeAnswer> probe_;  // while settling
+    bool own_failed_ = false;             // the server refused something of the pooler's own
+    bool never_slave_ = false;            // what it keeps can't be kept on a slave
+    bool sent_any_ = false;               // the server was sent something of the transaction
+    bool admitted_ = false;               // a message of the client's has passed since it got the connection
+    bool flush_asked_ = false;            // the client wants to see answers before its Sync
+    bool beginning_ = false;              // begin_transaction() is on the stack
+    bool taking_ = false;                 // take_commands() is on the stack
+    bool leaving_ = false;                // ends when what it was promised has been answered
+    bool again_ = false;                  // resume() was called meanwhile
     std::uint64_t transactions_ = 0;
+
+    // Prepared statements. The unnamed one is lost with each simple Query.
+    ClientStatements prepared_;
+    std::string unnamed_;  // as Statement::parse_tail; empty though there is one: too large
+    bool has_unnamed_ = false;
+    bool unnamed_unbound_ = false;  // too large to be remembered, and not bound yet: keep the connection
+    bool unnamed_here_ = false;     // it is on the server connection that the session has
+    std::size_t replaced_ = 0;      // bytes of the message that is looked at for which context_.front stands
+    std::vector<std::string> custom_settings_;
 
     // A read-only transaction as it was sent, to repeat it elsewhere as long as that can't be noticed.
     bool repeatable_ = false;

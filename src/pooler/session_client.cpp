@@ -55,9 +55,12 @@ void Session::take_commands(wire::Bytes input) {
         again_ = false;
         taking_ = true;
         wire::Bytes rest = input;
-        const char* run = rest.data();  // where the bytes begin that go to the server
+        const char* run = rest.data();       // where the bytes begin that go to the server as they are
+        const char* original = rest.data();  // where the bytes begin that were not written to it in any form
         bool paused = false;
-        const auto run_so_far = [&] { return wire::Bytes{run, static_cast<std::size_t>(rest.data() - run)}; };
+        const auto since = [&](const char* from) {
+            return wire::Bytes{from, static_cast<std::size_t>(rest.data() - from)};
+        };
         while (!rest.empty() && !paused && state_ != State::Ended) {
             if (client_pass_ > 0) {
                 const std::size_t bytes = std::min(client_pass_, rest.size());
@@ -76,12 +79,19 @@ void Session::take_commands(wire::Bytes input) {
             const bool whole = here == header.total_bytes();
             switch (admit(header.type, rest.substr(wire::header_bytes, here - wire::header_bytes), whole)) {
                 case Admit::Forward:
+                    if (!context_.front.empty()) {
+                        wire::Buffer& out = backend_->connection().out();
+                        out.append(since(run));
+                        out.append(context_.front);
+                        context_.front.clear();
+                        run = rest.data() + std::exchange(replaced_, 0U);
+                    }
                     rest.remove_prefix(here);
                     client_pass_ = header.total_bytes() - here;
                     client_pass_dropped_ = false;
                     break;
                 case Admit::Drop:
-                    if (!forward(run_so_far(), rest)) {
+                    if (!forward(since(run), since(original), rest)) {
                         rest = {};
                         run = nullptr;
                         break;
@@ -89,7 +99,7 @@ void Session::take_commands(wire::Bytes input) {
                     rest.remove_prefix(here);
                     client_pass_ = header.total_bytes() - here;
                     client_pass_dropped_ = true;
-                    run = rest.data();
+                    run = original = rest.data();
                     break;
                 case Admit::Pause:
                     paused = true;
@@ -100,8 +110,11 @@ void Session::take_commands(wire::Bytes input) {
         }
         taking_ = false;
         if (state_ == State::Ended) return;
-        if (run != nullptr && forward(run_so_far(), rest)) keep(rest);
-        if (state_ != State::Ended && !client_.out().empty() && !send()) return;
+        if (run != nullptr && forward(since(run), since(original), rest)) keep(rest);
+        // What is in hand for the client goes with the server's answers, if there are any to come.
+        const bool answers_come = backend_ != nullptr && !flush_asked_ && !backend_->tracker().quiet();
+        flush_asked_ = false;
+        if (state_ != State::Ended && !answers_come && !client_.out().empty() && !send()) return;
         if (again_) {
             again_input = std::exchange(kept_, {});
             input = again_input;
@@ -109,11 +122,11 @@ void Session::take_commands(wire::Bytes input) {
     } while (again_);
 }
 
-bool Session::forward(wire::Bytes run, wire::Bytes rest) {
-    if (run.empty() || backend_ == nullptr) return true;
+bool Session::forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest) {
+    if (backend_ == nullptr || (run.empty() && backend_->connection().out().empty())) return true;
     Backend& backend = *backend_;
     if (backend.connection().flush(run)) {
-        if (repeatable_) remember_sent(run);
+        if (repeatable_) remember_sent(original);
         sent_any_ = true;
         if (backend.connection().backlog() > 0) client_.stream().want_readable(false);
         return true;
@@ -126,7 +139,7 @@ bool Session::forward(wire::Bytes run, wire::Bytes rest) {
         return false;
     }
     // It was dead before it got the first byte: nothing can have happened, so another one does it.
-    std::string all{run};
+    std::string all{original};
     all += rest;
     kept_ = std::move(all);
     const auto pool = backend.pool().shared_from_this();
@@ -165,9 +178,13 @@ Session::Admit Session::admit(wire::FrontendMessage type, wire::Bytes body, bool
 
 Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     if (failed_block_.active()) {
+        if (type == wire::FrontendMessage::Close) close_named(body);
         failed_block_.take(type, body, whole, client_.out());
         return Admit::Drop;
     }
+    if (type == wire::FrontendMessage::Query && whole && !prepared_.empty() &&
+        answer_deallocate(*statement_text(type, body)))
+        return Admit::Drop;
     switch (type) {
         case wire::FrontendMessage::Sync:
             wire::put_ready_for_query(client_.out(), wire::TransactionStatus::Idle);
@@ -193,7 +210,7 @@ Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes b
 }
 
 Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole) {
-    const auto text = statement_text(type, body);
+    const auto text = text_of(type, body);
     RouteFacts facts;
     facts.view = context_.view.get();
     facts.group = group_;
@@ -211,9 +228,7 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
         decision = decide_route(facts);
     } else if (decision.to_slave && text) {
         // What a session keeps must be kept at the master, where everything else can be done too.
-        const bool named = type == wire::FrontendMessage::Parse && !body.empty() && body[0] != '\0';
-        const bool keeps = (read_session_use(*text, whole).bits & ~SessionUse::HoldsCursor) != 0;
-        if (named || keeps) {
+        if ((read_session_use(*text, whole).bits & ~SessionUse::HoldsCursor) != 0) {
             facts.routing = ReadRouting::Master;
             decision = decide_route(facts);
         }
@@ -251,10 +266,23 @@ void Session::lend(Backend& backend) {
     backend_ = &backend;
     backend.lend_to(this);
     sent_any_ = false;
+    admitted_ = false;
+    left_ = {};
+    own_failed_ = false;
+    asked_while_quiet_ = false;
+    unnamed_here_ = has_unnamed_ && backend.unnamed_of == id_.value();
     swallow_units_ = std::exchange(swallow_next_, 0U);
     const bool login = state_ == State::LoginWaiting;
-    if (backend.applied != wanted_ && *backend.applied != *wanted_) {
+    if (backend.applied != wanted_) {
+        if (!login && !to_slave_ && !tell_settings_ && change_is_safe(*backend.applied, *wanted_)) {
+            // They go in front of what the client has sent, in the same write, and nobody waits.
+            put_settings();
+            settings_applied();
+            return;
+        }
         set_state(login ? State::LoginApplying : State::Applying);
+        unnamed_here_ = false;
+        backend.unnamed_of = 0;
         apply_error_.reset();
         wire::put_query(backend.connection().out(), change_settings_sql(*backend.applied, *wanted_));
         if (!backend.connection().flush()) server_lost(std::strerror(backend.connection().error()));
@@ -307,57 +335,98 @@ void Session::refuse_pending(const Error& error) {
 
 Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     auto& tracker = backend_->tracker();
-    if (to_slave_ && pin_reason_.empty() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
+    if (to_slave_ && !pinned() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
         type != wire::FrontendMessage::Sync) {
         // Pipelined: whether this belongs to the transaction at the slave is known when that has answered.
         paused_ = true;
         return Admit::Pause;
     }
-    note_statement(type, body, whole);
+    replaced_ = 0;
+    const Admit admitted = prepare_to_send(type, body, whole);
+    if (admitted != Admit::Forward) return admitted;
+    admitted_ = true;
     if (access_ != Access::Open) note_access(type, body, whole);
-    tracker.client_sent(type, body, whole);
     note_commit();
     return Admit::Forward;
 }
 
-void Session::note_statement(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    auto& tracker = backend_->tracker();
     switch (type) {
         case wire::FrontendMessage::Parse:
-            if (!body.empty() && body[0] != '\0') {
-                never_slave_ = true;
-                pin("prepared statement");
-            } else {
-                parsed_unbound_ = true;
-            }
+            return admit_parse(body, whole);
+        case wire::FrontendMessage::Bind:
+            admit_bind(body, whole);
+            return Admit::Forward;
+        case wire::FrontendMessage::Describe:
+            admit_describe(body);
+            tracker.client_sent(type, body, whole);
+            return Admit::Forward;
+        case wire::FrontendMessage::Close:
+            close_sent(body);
             break;
         case wire::FrontendMessage::Query:
-            parsed_unbound_ = false;
-            keep_for_bind_ = false;
+            if (const auto text = statement_text(type, body)) {
+                if (whole && !prepared_.empty() && tracker.quiet() &&
+                    tracker.status() != wire::TransactionStatus::Failed && answer_deallocate(*text))
+                    return Admit::Drop;
+                note_text(*text, whole);
+                if (use_now_.has(SessionUse::NamesStatements)) bring_named_in_sql(*text, true);
+            }
+            query_sent();
             break;
-        case wire::FrontendMessage::Bind:
-            parsed_unbound_ = false;
-            return;
+        case wire::FrontendMessage::FunctionCall:
         case wire::FrontendMessage::Sync:
-            keep_for_bind_ = parsed_unbound_;
-            return;
-        case wire::FrontendMessage::Close:
+            backend_->expected.sent_unit_end();
+            break;
+        case wire::FrontendMessage::Flush:
+            flush_asked_ = true;
+            break;
         case wire::FrontendMessage::CopyData:
         case wire::FrontendMessage::CopyDone:
         case wire::FrontendMessage::CopyFail:
-        case wire::FrontendMessage::Describe:
         case wire::FrontendMessage::Execute:
-        case wire::FrontendMessage::Flush:
-        case wire::FrontendMessage::FunctionCall:
         case wire::FrontendMessage::Password:
         case wire::FrontendMessage::Terminate:
-            return;
+            break;
     }
-    if (!pin_reason_.empty()) return;
-    if (const auto text = statement_text(type, body)) {
-        const SessionUse use = read_session_use(*text, whole);
-        use_.add(use);
-        if (const auto reason = pin_reason_when_sent(use); !reason.empty()) pin(reason);
+    tracker.client_sent(type, body, whole);
+    return Admit::Forward;
+}
+
+void Session::note_text(std::string_view text, bool whole) {
+    note_use(read_session_use(text, whole));
+    if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
+        add_custom_settings(text, custom_settings_);
+}
+
+void Session::note_use(SessionUse use) {
+    use_now_ = use;
+    if (!use.any()) return;
+    use_.add(use);
+    left_.add(left_when_sent(use));
+    if (use.has(SessionUse::Unreadable)) pin(PinReasons::Unreadable);
+    if (use.has(SessionUse::Seeds)) pin(PinReasons::Seeded);
+    if (use.has(SessionUse::ReadsSequence | SessionUse::MovesSequence)) keep_sequence_values(use);
+    if (use.has(SessionUse::SetsUnknown) || custom_settings_.size() > limits::max_custom_settings)
+        pin(PinReasons::SetUnknown);
+}
+
+void Session::keep_sequence_values(SessionUse use) {
+    NodePool& pool = backend_->pool();
+    if (use.has(SessionUse::ReadsSequence)) pool.sequence_values_asked();
+    if (!pool.tells_sequence_values() || to_slave_ || pins_.has(PinReasons::Sequences)) return;
+    const auto& tracker = backend_->tracker();
+    if (!same_member_again() && !tracker.pipeline_open() &&
+        tracker.status() != wire::TransactionStatus::Failed) {
+        // Values that others have drawn there must not be taken for this client's: then there is none yet.
+        wire::put_query(context_.front, "DISCARD SEQUENCES");
+        unnamed_here_ = false;
+        backend_->unnamed_of = 0;
+        backend_->tracker().own_unit_sent();
+        backend_->expected.sent_unit_end(true);
     }
+    pin(PinReasons::Sequences);
 }
 
 void Session::note_access(wire::FrontendMessage type, wire::Bytes body, bool whole) {
@@ -394,7 +463,7 @@ void Session::note_access(wire::FrontendMessage type, wire::Bytes body, bool who
 }
 
 void Session::note_commit() {
-    if (committing_ || to_slave_ || (access_ != Access::Open && pin_reason_.empty())) return;
+    if (committing_ || to_slave_ || (access_ != Access::Open && !pinned())) return;
     if (!backend_->tracker().commit_may_be_running()) return;
     committing_ = true;
     backend_->pool().position().commit_begins();
@@ -404,9 +473,11 @@ void Session::end_commit() {
     if (std::exchange(committing_, false)) backend_->pool().position().commit_ends();
 }
 
-void Session::pin(std::string_view reason) {
-    if (pin_reason_.empty()) context_.stats_changed = true;
-    if (pin_reason_.empty()) pin_reason_ = reason;
+void Session::pin(std::uint16_t reasons) {
+    if ((pins_.bits | reasons) == pins_.bits) return;
+    pins_.add(reasons);
+    pin_text_ = pins_.text();
+    context_.stats_changed = true;
 }
 
 void Session::remember_sent(wire::Bytes run) {

@@ -130,8 +130,24 @@ void Session::relay(wire::Bytes& input) {
         if (!header.complete()) break;
         const std::size_t here = std::min(header.total_bytes(), rest.size());
         const bool whole = here == header.total_bytes();
-        if (!whole && must_be_whole(header.type) && header.total_bytes() <= max_seen) break;
+        const bool own = backend.expected.in_own_unit();
+        if (!whole && (own || must_be_whole(header.type)) && header.total_bytes() <= max_seen) break;
         const wire::Bytes body = rest.substr(wire::header_bytes, here - wire::header_bytes);
+        if (own) {
+            collect();
+            rest.remove_prefix(here);
+            server_pass_ = header.total_bytes() - here;
+            server_pass_dropped_ = true;
+            run = rest.data();
+            tracker.server_sent(header.type, body, whole);
+            if (tracker.fatal()) {
+                input = {};
+                server_lost(std::string{wire::parse_error_fields(body)->message});
+                return;
+            }
+            own_answer(header.type, body);
+            continue;
+        }
         bool drop = swallow_units_ > 0 || drop_until_ready_;
         bool answers = true;
         bool more_needed = false;
@@ -170,6 +186,15 @@ void Session::relay(wire::Bytes& input) {
             case wire::BackendMessage::NotificationResponse:
                 answers = false;
                 break;
+            case wire::BackendMessage::ParseComplete:
+            case wire::BackendMessage::CloseComplete: {
+                const auto kind = header.type == wire::BackendMessage::ParseComplete
+                                      ? ExpectedAnswers::Entry::Kind::Parse
+                                      : ExpectedAnswers::Entry::Kind::Close;
+                const auto* entry = backend.expected.answered(kind);
+                drop = drop || (entry != nullptr && entry->own);
+                break;
+            }
             case wire::BackendMessage::ErrorResponse:
                 tracker.server_sent(header.type, body, whole);
                 if (whole && gives_up_server(body)) {
@@ -179,10 +204,12 @@ void Session::relay(wire::Bytes& input) {
                     server_lost(fields ? std::string{fields->message} : fields.error().message);
                     return;
                 }
+                if (!backend.expected.empty()) undo(backend.expected.failed());
                 break;
             case wire::BackendMessage::ReadyForQuery: {
                 const auto status = wire::parse_ready_for_query(body);
                 tracker.server_sent(header.type, body, whole);
+                backend.expected.ready();
                 answers = false;
                 if (swallow_units_ > 0) {
                     --swallow_units_;
@@ -223,8 +250,16 @@ void Session::relay(wire::Bytes& input) {
             close();
             return;
         }
-        if (tracker.clean_and_idle()) transaction_over();
-        if (std::exchange(paused_, false)) resume();
+        if (!backend.expected.empty()) undo(backend.expected.lost());
+        backend.expected.settle();
+        if (tracker.clean_and_idle()) {
+            if (probe_) {
+                settled();
+            } else if (admitted_) {
+                transaction_over();
+            }
+        }
+        if (state_ != State::Settling && std::exchange(paused_, false)) resume();
     }
 }
 
@@ -262,30 +297,52 @@ bool Session::parameter_changed(std::string_view name, std::string_view value) {
     // What its login asked for will be brought back before its next transaction, and the client hears of
     // that.
     if (tell_settings_) return login_wanted_->find(lower) == nullptr;
-    if (!is_followed_setting(lower) || !pin_reason_.empty()) return true;
+    if (!is_followed_setting(lower) || pinned()) return true;
     if (lower == "application_name") application_name_ = value;
-    auto changed = std::make_shared<SettingSet>(*wanted_);
-    changed->set(lower, value);
-    wanted_ = std::move(changed);
+    SettingSet changed = *wanted_;
+    changed.set(lower, value);
+    wanted_ = context_.setting_sets.intern(std::move(changed));
     backend_->applied = wanted_;
     return true;
 }
 
 void Session::statement_done(std::string_view tag) {
-    if (tag == "DISCARD ALL") {
-        // The session is as new: nothing holds the client to it, and its settings are those of its login
-        // again.
-        pin_reason_ = {};
-        keep_for_bind_ = false;
-        use_ = {};
-        static const SettingSetRef none = std::make_shared<const SettingSet>();
-        backend_->applied = none;
-        wanted_ = login_wanted_;
-        tell_settings_ = true;
+    if (tag.size() < 7 || tag[0] != 'D' || tag[1] == 'E') {
+        // DELETE, DECLARE CURSOR, DEALLOCATE and all that isn't DISCARD
+        if (tag.starts_with("DEALLOCATE")) {
+            if (tag == "DEALLOCATE ALL") {
+                forget_statements();
+            } else {
+                backend_->soiled = false;
+            }
+        } else if (tag == "LOAD") {
+            pin(PinReasons::Loaded);
+        }
+        left_.add(left_when_done(tag, use_));
         return;
     }
-    if (!pin_reason_.empty()) return;
-    if (const auto reason = pin_reason_when_done(tag, use_); !reason.empty()) pin(reason);
+    if (tag == "DISCARD SEQUENCES") {
+        pins_.bits &= static_cast<std::uint16_t>(~PinReasons::Sequences);
+        pin_text_ = pins_.text();
+    }
+    if (tag != "DISCARD ALL") return;
+    // The session is as new: nothing holds the client to it, and its settings are those of its login again.
+    forget_statements();
+    pins_ = {};
+    pin_text_.clear();
+    use_ = {};
+    left_ = {};
+    custom_settings_.clear();
+    backend_->applied = context_.setting_sets.intern({});
+    wanted_ = login_wanted_;
+    read_defaults();
+    tell_settings_ = true;
+}
+
+void Session::forget_statements() {
+    prepared_.clear();
+    backend_->statements.clear();
+    backend_->soiled = false;
 }
 
 void Session::answer_ready(wire::TransactionStatus status) {
@@ -308,17 +365,17 @@ void Session::transaction_over() {
         end(error);
         return;
     }
-    if (to_slave_ && !pin_reason_.empty()) {
-        // A slave can't be this client's only server. What was kept there is lost; from now on the master has
-        // it.
-        never_slave_ = true;
-        pin_reason_ = {};
-        let_go(false);
-    } else if (pin_reason_.empty() && !keep_for_bind_) {
-        let_go(true);
-    } else {
+    if (must_settle()) {
+        settle();
         return;
     }
+    use_ = {};
+    if (pinned() || unnamed_unbound_) {
+        quiet_since_ = context_.coarse_now;
+        asked_while_quiet_ = false;
+        return;
+    }
+    let_go(true);
     set_state(State::Idle);
     resume();
 }
@@ -326,133 +383,26 @@ void Session::transaction_over() {
 void Session::let_go(bool reusable) {
     end_commit();
     Backend& backend = *std::exchange(backend_, nullptr);
+    if (!backend.expected.empty()) {
+        backend_ = &backend;
+        undo(backend.expected.lost());
+        backend_ = nullptr;
+    }
     backend.lend_to(nullptr);
     use_ = {};
+    left_ = {};
+    probe_.reset();
     server_pass_ = 0;
     drop_until_ready_ = false;
     swallow_units_ = 0;
     unit_answered_ = false;
     paused_ = false;
-    if (reusable) {
+    if (reusable && !backend.soiled) {
         backend.read_on(true);
         backend.pool().give_back(backend);
     } else {
         backend.pool().discard(backend);
     }
-}
-
-bool Session::may_repeat() const {
-    return repeatable_ && !unit_answered_ && swallow_units_ == 0 && client_pass_ == 0;
-}
-
-void Session::repeat_elsewhere() {
-    // What was sent goes in front of what wasn't, and the first unit's answer isn't given twice.
-    std::string all = std::exchange(sent_, {});
-    all += kept_;
-    kept_ = std::move(all);
-    const bool was_slave = to_slave_;
-    let_go(false);
-    repeatable_ = false;
-    force_master_ = force_master_ || was_slave;
-    swallow_next_ = units_answered_;
-    set_state(State::Idle);
-    resume();
-}
-
-void Session::server_lost(const std::string& cause) {
-    switch (state_) {
-        case State::LoginApplying:
-        case State::Applying: {
-            // Nothing of the client's has gone there.
-            const auto pool = backend_->pool().shared_from_this();
-            const bool login = state_ == State::LoginApplying;
-            let_go(false);
-            set_state(login ? State::LoginWaiting : State::Waiting);
-            client_.stream().want_readable(true);
-            wait_for(pool);
-            return;
-        }
-        case State::Linked:
-            if (may_repeat()) {
-                repeat_elsewhere();
-            } else {
-                lose_transaction(cause);
-            }
-            return;
-        case State::Login:
-        case State::LoginWaiting:
-        case State::Idle:
-        case State::Waiting:
-        case State::Ended:
-            return;
-    }
-}
-
-Error Session::loss_error(const std::string& cause, bool outcome_unknown) const {
-    const std::string node = backend_->pool().node_text();
-    if (outcome_unknown) {
-        return {sqlstate::transaction_resolution_unknown,
-                "the connection to " + node + " was lost before the outcome of the transaction was known",
-                "Check whether the transaction took effect before you repeat it.", cause};
-    }
-    return {sqlstate::connection_failure, "the connection to " + node + " was lost",
-            "The transaction was rolled back: repeat it.", cause};
-}
-
-void Session::lose_transaction(const std::string& cause) {
-    auto& tracker = backend_->tracker();
-    const bool in_block = tracker.status() != wire::TransactionStatus::Idle;
-    const bool read_only = repeatable_ || to_slave_;
-    const bool unknown = !read_only && tracker.commit_may_be_running();
-    const std::size_t owed = tracker.ready_for_query_owed();
-    // A COPY that has eaten its Sync owes nothing, and yet its client must hear that it is over.
-    const bool pipeline = tracker.pipeline_open() ||
-                          (owed == 0 && tracker.copy_mode() != wire::TransactionTracker::CopyMode::None);
-    const bool busy = owed > 0 || pipeline;
-    const Error error = loss_error(cause, busy && (unknown || (!in_block && !read_only)));
-    log_info("pooler: client " + from_.to_string() + " lost its server: " + error.message + ": " + cause);
-    // A message that was cut off in the middle can't be ended, and a pinned session is lost with its server.
-    if (server_pass_ > 0 && !server_pass_dropped_) {
-        close();
-        return;
-    }
-    if (!pin_reason_.empty() || keep_for_bind_) {
-        Error fatal = error;
-        fatal.hint += " The connection depended on that server session (" +
-                      std::string{pin_reason_.empty() ? "prepared statement" : pin_reason_} +
-                      "): connect again.";
-        end(fatal);
-        return;
-    }
-    const bool block_survives = in_block && !(busy && tracker.commit_may_be_running());
-    if (block_survives) failed_block_.fail_block(busy ? std::nullopt : std::optional{error});
-    units_answered_ = 0;
-    repeatable_ = false;
-    sent_.clear();
-    force_master_ = false;
-    let_go(false);
-    set_state(State::Idle);
-    if (busy) {
-        auto& out = client_.out();
-        for (std::size_t unit = 0; unit < owed; ++unit) {
-            wire::put_error_response(out, wire::Severity::Error, error);
-            wire::put_ready_for_query(out, failed_block_.status());
-        }
-        if (pipeline) {
-            wire::put_error_response(out, wire::Severity::Error, error);
-            failed_block_.skip_until_sync();
-        }
-    }
-    if (end_when_idle_) {
-        const Error last = *end_when_idle_;
-        end(last);
-        return;
-    }
-    if (send()) resume();
-}
-
-void Session::server_writable() {
-    if (client_.open() && !client_.congested() && !leaving_) client_.stream().want_readable(true);
 }
 
 }  // namespace pgxc::pooler

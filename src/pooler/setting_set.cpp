@@ -54,18 +54,32 @@ void SettingSet::erase(std::string_view name) {
     if (at != entries_.end() && at->first == name) entries_.erase(at);
 }
 
+SettingSetRef SettingSetStore::intern(SettingSet set) {
+    const auto known = sets_.find(set.entries());
+    if (known != sets_.end()) {
+        if (auto shared = known->second.lock()) return shared;
+    }
+    if (sets_.size() >= sweep_at_) {
+        std::erase_if(sets_, [](const auto& entry) { return entry.second.expired(); });
+        sweep_at_ = 2 * sets_.size() + 64;
+    }
+    auto made = std::make_shared<const SettingSet>(std::move(set));
+    sets_[made->entries()] = made;
+    return made;
+}
+
 std::string change_settings_sql(const SettingSet& from, const SettingSet& to) {
+    const auto is_identity = [](std::string_view name) {
+        return name == role_setting || name == session_authorization;
+    };
     std::string sql;
-    for (const auto& [name, value] : from.entries()) {
-        if (to.find(name) != nullptr) continue;
+    const auto reset = [&sql](std::string_view name) {
         sql += "RESET ";
         append_identifier(sql, name);
         sql += ';';
-    }
+    };
     bool first = true;
-    for (const auto& [name, value] : to.entries()) {
-        const std::string* has = from.find(name);
-        if (has != nullptr && *has == value) continue;
+    const auto set = [&](std::string_view name, std::string_view value) {
         sql += first ? "SELECT " : ",";
         first = false;
         sql += "pg_catalog.set_config(";
@@ -73,8 +87,72 @@ std::string change_settings_sql(const SettingSet& from, const SettingSet& to) {
         sql += ',';
         sql += sql_literal(value);
         sql += ",false)";
+    };
+    if (from == to) return sql;
+    // Whoever the client has become may not be allowed to set what it had set before: that is done as who
+    // logged in.
+    for (const std::string_view name : {session_authorization, role_setting}) {
+        if (from.find(name) != nullptr) reset(name);
+    }
+    for (const auto& [name, value] : from.entries()) {
+        if (!is_identity(name) && to.find(name) == nullptr) reset(name);
+    }
+    for (const auto& [name, value] : to.entries()) {
+        const std::string* has = from.find(name);
+        if (is_identity(name) || (has != nullptr && *has == value)) continue;
+        set(name, value);
+    }
+    for (const std::string_view name : {session_authorization, role_setting}) {
+        if (const std::string* value = to.find(name)) set(name, *value);
     }
     return sql;
+}
+
+bool change_is_safe(const SettingSet& from, const SettingSet& to) {
+    // Of these no value names anything that may be gone, and nobody needs a right for them.
+    static constexpr std::array<std::string_view, 24> safe{
+        "application_name",
+        "bytea_output",
+        "client_encoding",
+        "client_min_messages",
+        "constraint_exclusion",
+        "datestyle",
+        "default_transaction_deferrable",
+        "default_transaction_isolation",
+        "default_transaction_read_only",
+        "extra_float_digits",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+        "intervalstyle",
+        "jit",
+        "lock_timeout",
+        "random_page_cost",
+        "row_security",
+        "search_path",
+        "standard_conforming_strings",
+        "statement_timeout",
+        "synchronous_commit",
+        "timezone",
+        "transform_null_equals",
+        "work_mem",
+    };
+    const auto is_safe = [](const SettingSet::Entry& entry) {
+        return std::binary_search(safe.begin(), safe.end(), std::string_view{entry.first});
+    };
+    const auto differs = [](const SettingSet::Entry& entry, const SettingSet& other) {
+        const std::string* value = other.find(entry.first);
+        return value == nullptr || *value != entry.second;
+    };
+    const auto ok = [&](const SettingSet& one, const SettingSet& other) {
+        return std::all_of(one.entries().begin(), one.entries().end(), [&](const SettingSet::Entry& entry) {
+            return is_safe(entry) || !differs(entry, other);
+        });
+    };
+    // With a role in force even what doesn't differ is set again.
+    const auto plain = [](const SettingSet& set) {
+        return set.find(role_setting) == nullptr && set.find(session_authorization) == nullptr;
+    };
+    return plain(from) && plain(to) && ok(from, to) && ok(to, from);
 }
 
 bool is_followed_setting(std::string_view name) {

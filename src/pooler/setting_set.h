@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,9 +29,27 @@ class SettingSet {
 /// Shared, so that the check at each checkout is mostly one comparison of pointers.
 using SettingSetRef = std::shared_ptr<const SettingSet>;
 
+/// Gives equal sets one address, so that clients with the same settings are told apart from others by a
+/// pointer.
+class SettingSetStore {
+  public:
+    [[nodiscard]] SettingSetRef intern(SettingSet set);
+
+  private:
+    std::map<std::vector<SettingSet::Entry>, std::weak_ptr<const SettingSet>> sets_;
+    std::size_t sweep_at_ = 64;
+};
+
+inline constexpr std::string_view role_setting = "role";
+inline constexpr std::string_view session_authorization = "session_authorization";
+
 /// The text of a simple Query that brings a session from one set to another; empty where they are equal.
 /// Values go through set_config(), which reads them as a startup packet's are read (a list stays a list).
 [[nodiscard]] std::string change_settings_sql(const SettingSet& from, const SettingSet& to);
+
+/// Can that change not fail, its values having been in force in a session before? Then nobody waits for its
+/// answer.
+[[nodiscard]] bool change_is_safe(const SettingSet& from, const SettingSet& to);
 
 /// Settings that the server reports (ParameterStatus) and a session may change: those are followed from
 /// client to client, and a SET of one needs no pinning. `name` in lower case.

@@ -149,6 +149,15 @@ void TransactionTracker::sent_bind(Bytes body) {
         named_portal_in_control_ = true;
 }
 
+void TransactionTracker::bound_known(std::string_view portal, TransactionControl control) {
+    pipeline_open_ = true;
+    if (portal.empty()) {
+        unnamed_portal_ = control;
+    } else if (control != TransactionControl::None) {
+        named_portal_in_control_ = true;
+    }
+}
+
 void TransactionTracker::sent_execute(Bytes body) {
     if (skipping_until_sync_) return;
     const auto message = parse_execute(body);

@@ -28,6 +28,16 @@ class TransactionTracker {
 
     void client_sent(FrontendMessage type, Bytes body, bool whole = true);
     void server_sent(BackendMessage type, Bytes body, bool whole = true);
+    /// A Parse of a statement that bound_known() will tell of, or another extended message of the pooler's
+    /// own whose name is of no interest.
+    void extended_sent() { pipeline_open_ = true; }
+    /// A Bind of a statement whose text the caller knows, under whatever name it has on the server.
+    void bound_known(std::string_view portal, TransactionControl control);
+    /// A Query or Sync of the pooler's own, which commits nothing of the client's.
+    void own_unit_sent() {
+        owe(pipeline_open_ ? Sent::Sync : Sent::Query);
+        pipeline_open_ = false;
+    }
     /// The connection was reset to how it was after login (a new server connection).
     void reset() { *this = TransactionTracker{}; }
 

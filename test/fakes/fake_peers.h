@@ -192,6 +192,24 @@ class Backend : public Peer {
         wire::put_ready_for_query(out, static_cast<wire::TransactionStatus>(then));
         send(out);
     }
+    /// Answers what the pooler asks of a session that may keep something: rows of (kind, name, value).
+    void tell_what_is_left(const std::vector<std::vector<std::string>>& rows) {
+        wire::Buffer out;
+        for (const auto& row : rows) {
+            wire::Buffer body;
+            wire::put_u16(body, static_cast<std::uint16_t>(row.size()));
+            for (const auto& value : row) {
+                wire::put_u32(body, static_cast<std::uint32_t>(value.size()));
+                body += value;
+            }
+            wire::put_u8(out, 'D');
+            wire::put_u32(out, static_cast<std::uint32_t>(body.size() + 4));
+            out += body;
+        }
+        wire::put_command_complete(out, "SELECT " + std::to_string(rows.size()));
+        wire::put_ready_for_query(out, static_cast<wire::TransactionStatus>(status));
+        send(out);
+    }
     void fail(const std::string& state, bool fatal = false) {
         wire::Buffer out;
         wire::put_error_response(out, fatal ? wire::Severity::Fatal : wire::Severity::Error,

@@ -133,6 +133,18 @@ pgxc_temp_dir() {
     printf '%s\n' "$dir"
 }
 
+# pgxc_memory_folder GB: prints a folder in memory if there is one with so much room, that much memory is available, and
+# programs may run there.
+pgxc_memory_folder() {
+    local folder=/dev/shm need=$(($1 * 1024 * 1024)) free available
+    [ "$(stat -f -c %T $folder 2>/dev/null || true)" = tmpfs ] && [ -w $folder ] || return 0
+    free=$(df --output=avail -k $folder | tail -n 1)
+    available=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+    [ "$free" -ge "$need" ] && [ "${available:-0}" -ge "$need" ] || return 0
+    case ,$(findmnt -n -o OPTIONS -T $folder 2>/dev/null || true), in *,noexec,*) return 0 ;; esac
+    printf '%s\n' $folder
+}
+
 # pgxc_server_tree BUILD_DIR TREE: a private copy of the server with the module of BUILD_DIR installed in it; prints
 # its bin folder. PostgreSQL finds its libraries and its share folder relative to the real path of its programs, so
 # the programs are copied and everything else is links; nothing of the machine's own server is touched.

@@ -4,7 +4,9 @@
 
 #include "fakes/fake_environment.h"
 #include "pooler/cancel_map.h"
+#include "pooler/expected_answers.h"
 #include "pooler/failed_block.h"
+#include "pooler/session_probe.h"
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
 #include "pooler/topology_switch.h"
@@ -46,52 +48,218 @@ TEST(SettingSet, IsOrderedSoThatEqualSetsAreEqual) {
     EXPECT_EQ(a, b);
 }
 
-std::string_view pinned_by(std::string_view sql, std::string_view tag) {
+/// Must the server be asked what is left, after that text succeeded with that tag?
+bool asks(std::string_view sql, std::string_view tag) {
     const SessionUse use = read_session_use(sql, true);
-    const auto sent = pin_reason_when_sent(use);
-    return sent.empty() ? pin_reason_when_done(tag, use) : sent;
+    return left_when_sent(use).any() || left_when_done(tag, use).any();
 }
 
-TEST(SessionUse, WhatEndsWithTheTransactionPinsNobody) {
-    EXPECT_EQ(pinned_by("select 1", "SELECT 1"), "");
-    EXPECT_EQ(pinned_by("SET LOCAL work_mem = '1MB'", "SET"), "");
-    EXPECT_EQ(pinned_by("set transaction isolation level serializable", "SET"), "");
-    EXPECT_EQ(pinned_by("/* x */ set local a.b to 1;", "SET"), "");
-    EXPECT_EQ(pinned_by("update t set a = 1", "UPDATE 1"), "");
-    EXPECT_EQ(pinned_by("declare c cursor for select 1", "DECLARE CURSOR"), "");
-    EXPECT_EQ(pinned_by("select pg_advisory_xact_lock(1)", "SELECT 1"), "");
-    EXPECT_EQ(pinned_by("begin; update t set a = 1; commit", "COMMIT"), "");
+TEST(SessionUse, NobodyIsAskedAboutWhatEndsWithTheTransaction) {
+    EXPECT_FALSE(asks("select 1", "SELECT 1"));
+    EXPECT_FALSE(asks("SET LOCAL work_mem = '1MB'", "SET"));
+    EXPECT_FALSE(asks("set transaction isolation level serializable", "SET"));
+    EXPECT_FALSE(asks("/* x */ set local a.b to 1;", "SET"));
+    EXPECT_FALSE(asks("update t set a = 1", "UPDATE 1"));
+    EXPECT_FALSE(asks("declare c cursor for select 1", "DECLARE CURSOR"));
+    EXPECT_FALSE(asks("select pg_advisory_xact_lock(1)", "SELECT 1"));
+    EXPECT_FALSE(asks("begin; update t set a = 1; commit", "COMMIT"));
+    EXPECT_FALSE(asks("select set_config('a.b', $1, true), set_config($2, f(1, 2), true)", "SELECT 1"));
+    // Words that only look like it.
+    EXPECT_FALSE(asks("select temperature, attempt from template_1 as temp", "SELECT 1"));
+    EXPECT_FALSE(asks("select threshold, household from t", "SELECT 1"));
+    EXPECT_FALSE(asks("create table temporal (i int)", "CREATE TABLE"));
 }
 
-TEST(SessionUse, FollowedSettingsPinNobody) {
-    EXPECT_EQ(pinned_by("SET TimeZone = 'UTC'", "SET"), "");
-    EXPECT_EQ(pinned_by("set session datestyle to iso", "SET"), "");
-    EXPECT_EQ(pinned_by("set time zone 'UTC'", "SET"), "");
-    EXPECT_EQ(pinned_by("set names 'utf8'", "SET"), "");
+TEST(SessionUse, WhatTheServerReportsNeedsNoQuestion) {
+    EXPECT_FALSE(asks("SET TimeZone = 'UTC'", "SET"));
+    EXPECT_FALSE(asks("set session datestyle to iso", "SET"));
+    EXPECT_FALSE(asks("set time zone 'UTC'", "SET"));
+    EXPECT_FALSE(asks("set names 'utf8'", "SET"));
 }
 
-TEST(SessionUse, WhatOutlivesTheTransactionPins) {
-    EXPECT_EQ(pinned_by("set work_mem = '1MB'", "SET"), "SET");
-    EXPECT_EQ(pinned_by("set session characteristics as transaction read only", "SET"), "SET");
-    EXPECT_EQ(pinned_by("set local a.b = 1; set work_mem = '1MB'", "SET"), "SET");
-    EXPECT_EQ(pinned_by("reset all", "RESET"), "RESET");
-    EXPECT_EQ(pinned_by("listen x", "LISTEN"), "LISTEN");
-    EXPECT_EQ(pinned_by("prepare p as select 1", "PREPARE"), "PREPARE");
-    EXPECT_EQ(pinned_by("declare c cursor WITH HOLD for select 1", "DECLARE CURSOR"), "WITH HOLD cursor");
-    EXPECT_EQ(pinned_by("create TEMP table t (a int)", "CREATE TABLE"), "temporary object");
-    EXPECT_EQ(pinned_by("select 1 into temporary x", "SELECT 1"), "temporary object");
-    EXPECT_EQ(pinned_by("create view pg_temp.v as select 1", "CREATE VIEW"), "temporary object");
-    EXPECT_EQ(pinned_by("select pg_try_advisory_lock(1)", "SELECT 1"), "session advisory lock");
-    EXPECT_EQ(pinned_by("select set_config('a.b', 'c', false)", "SELECT 1"), "set_config()");
-    EXPECT_EQ(pinned_by("do $$ begin end $$", "DO"), "DO");
-    EXPECT_EQ(pinned_by("call p()", "CALL"), "CALL");
-    EXPECT_EQ(pinned_by("call p(); call pgxc.x()", "CALL"), "CALL");
-    EXPECT_EQ(pinned_by("call pgxc.x()", "CALL"), "");
-    EXPECT_EQ(pinned_by("register datanode slave identified by id 3", "CALL"), "");
+TEST(SessionUse, TheServerIsAskedAboutWhatMayOutliveTheTransaction) {
+    EXPECT_TRUE(asks("set work_mem = '1MB'", "SET"));
+    EXPECT_TRUE(asks("set session characteristics as transaction read only", "SET"));
+    EXPECT_TRUE(asks("set local a.b = 1; set work_mem = '1MB'", "SET"));
+    EXPECT_TRUE(asks("reset all", "RESET"));
+    EXPECT_TRUE(asks("set role x", "SET"));
+    EXPECT_TRUE(asks("listen x", "LISTEN"));
+    EXPECT_TRUE(asks("prepare p as select 1", "PREPARE"));
+    EXPECT_TRUE(asks("declare c cursor WITH HOLD for select 1", "DECLARE CURSOR"));
+    EXPECT_TRUE(asks("declare c cursor with /* x */ hold for select 1", "DECLARE CURSOR"));
+    EXPECT_TRUE(asks("create TEMP table t (a int)", "CREATE TABLE"));
+    EXPECT_TRUE(asks("create or replace temporary view v as select 1", "CREATE VIEW"));
+    EXPECT_TRUE(asks("select 1 into temporary x", "SELECT 1"));
+    EXPECT_TRUE(asks("create view pg_temp.v as select 1", "CREATE VIEW"));
+    EXPECT_TRUE(asks("select pg_try_advisory_lock(1)", "SELECT 1"));
+    EXPECT_TRUE(asks("select set_config('a.b', 'c', false)", "SELECT 1"));
+    EXPECT_TRUE(asks("select set_config('a.b', 'c', $1)", "SELECT 1"));
+    EXPECT_TRUE(asks("do $$ begin end $$", "DO"));
+    EXPECT_TRUE(asks("call p()", "CALL"));
+    EXPECT_TRUE(asks("call p(); call pgxc.x()", "CALL"));
+    EXPECT_FALSE(asks("call pgxc.x()", "CALL"));
+    EXPECT_FALSE(asks("register datanode slave identified by id 3", "CALL"));
+    EXPECT_TRUE(left_when_sent(read_session_use("insert into t values ('", false)).any());
 }
 
-TEST(SessionUse, ATextThatCannotBeSeenWholePins) {
-    EXPECT_NE(pin_reason_when_sent(read_session_use("insert into t values ('", false)), "");
+TEST(SessionUse, ASettingWhoseNameIsNotPlain) {
+    EXPECT_TRUE(read_session_use("select set_config($1, 'x', false)", true).has(SessionUse::SetsUnknown));
+    EXPECT_FALSE(read_session_use("select set_config('a.b', $1, false)", true).has(SessionUse::SetsUnknown));
+}
+
+TEST(SessionUse, CustomSettingsByName) {
+    std::vector<std::string> names;
+    add_custom_settings("SET app.user = '1'; set session \"My\".x to 2; select set_config('A.b', 'c', false)",
+                        names);
+    EXPECT_EQ(names, (std::vector<std::string>{"app.user", "my.x", "a.b"}));
+    add_custom_settings("set work_mem = 1; select 1 as set", names);
+    EXPECT_EQ(names.size(), 3U);
+}
+
+// ---- prepared statements
+
+wire::Bytes tail_of(const std::string& text) {
+    static std::string body;
+    body = text + std::string(3, '\0');
+    return body;
+}
+
+TEST(PreparedStatements, EqualTextsShareAStatement) {
+    StatementStore store;
+    const StatementRef one = store.intern(tail_of("select 1"));
+    const StatementRef same = store.intern(tail_of("select 1"));
+    StatementRef other = store.intern(tail_of("select 2"));
+    EXPECT_EQ(one, same);
+    EXPECT_NE(one->server_name, other->server_name);
+    EXPECT_EQ(other->sql(), "select 2");
+    EXPECT_EQ(store.size(), 2U);
+    other.reset();
+    EXPECT_EQ(store.size(), 1U);
+    EXPECT_EQ(store.intern(tail_of("commit"))->control, wire::TransactionControl::Commit);
+}
+
+TEST(PreparedStatements, AServerConnectionKeepsWhatWasUsedLast) {
+    StatementStore store;
+    ServerStatements there;
+    const StatementRef a = store.intern(tail_of("a"));
+    const StatementRef b = store.intern(tail_of("b"));
+    there.add(a);
+    there.add(b);
+    EXPECT_EQ(there.surplus(3), nullptr);
+    EXPECT_EQ(there.surplus(2), a);
+    EXPECT_TRUE(there.use(a.get()));
+    EXPECT_EQ(there.surplus(2), b);
+    there.remove(b.get());
+    EXPECT_FALSE(there.use(b.get()));
+    EXPECT_EQ(there.size(), 1U);
+}
+
+ExpectedAnswers::Entry entry_of(ExpectedAnswers::Entry::Kind kind, bool own) {
+    ExpectedAnswers::Entry entry;
+    entry.kind = kind;
+    entry.own = own;
+    return entry;
+}
+
+TEST(ExpectedAnswers, AreTakenInOrder) {
+    using Kind = ExpectedAnswers::Entry::Kind;
+    ExpectedAnswers expected;
+    expected.sent(entry_of(Kind::Close, true));
+    expected.sent(entry_of(Kind::Parse, false));
+    expected.sent_unit_end();
+    EXPECT_EQ(expected.answered(Kind::Parse), nullptr);
+    ASSERT_NE(expected.answered(Kind::Close), nullptr);
+    const auto* parse = expected.answered(Kind::Parse);
+    ASSERT_NE(parse, nullptr);
+    EXPECT_FALSE(parse->own);
+    EXPECT_TRUE(expected.empty());
+}
+
+TEST(ExpectedAnswers, AnErrorSkipsItsUnitAndNoOther) {
+    using Kind = ExpectedAnswers::Entry::Kind;
+    ExpectedAnswers expected;
+    expected.sent(entry_of(Kind::Parse, false));
+    expected.sent(entry_of(Kind::Parse, true));
+    expected.sent_unit_end();
+    expected.sent(entry_of(Kind::Close, false));
+    expected.sent_unit_end();
+    EXPECT_EQ(expected.failed().size(), 2U);
+    EXPECT_EQ(expected.answered(Kind::Close), nullptr);  // the unit has not ended
+    expected.ready();
+    EXPECT_NE(expected.answered(Kind::Close), nullptr);
+    expected.ready();
+    expected.settle();
+    EXPECT_TRUE(expected.empty());
+}
+
+TEST(ExpectedAnswers, UnitsOfThePoolersOwn) {
+    ExpectedAnswers expected;
+    expected.sent_unit_end(true);
+    expected.sent_unit_end();
+    EXPECT_TRUE(expected.in_own_unit());
+    EXPECT_EQ(expected.own_units(), 1U);
+    expected.ready();
+    EXPECT_FALSE(expected.in_own_unit());
+    expected.ready();
+    expected.sent_unit_end();
+    expected.sent_unit_end(true);
+    EXPECT_FALSE(expected.in_own_unit());
+    expected.ready();
+    EXPECT_TRUE(expected.in_own_unit());
+}
+
+// ---- what a session was asked
+
+std::string row_of(std::initializer_list<std::optional<std::string_view>> values) {
+    std::string body;
+    wire::put_u16(body, static_cast<std::uint16_t>(values.size()));
+    for (const auto& value : values) {
+        wire::put_u32(body, value ? static_cast<std::uint32_t>(value->size()) : 0xffffffffU);
+        if (value) body += *value;
+    }
+    return body;
+}
+
+TEST(SessionProbe, ReadsSettingsAndReasons) {
+    ProbeAnswer answer;
+    EXPECT_TRUE(answer.take_row(row_of({"s", "DateStyle", "ISO, MDY"})));
+    EXPECT_TRUE(answer.take_row(row_of({"s", "role", "bob"})));
+    EXPECT_TRUE(answer.take_row(row_of({"a", "alice", ""})));
+    EXPECT_TRUE(answer.take_row(row_of({"c", "app.x", "1"})));
+    EXPECT_TRUE(answer.take_row(row_of({"c", "app.y", std::nullopt})));
+    EXPECT_TRUE(answer.take_row(row_of({"l", "", ""})));
+    EXPECT_TRUE(answer.take_row(row_of({"t", "", ""})));
+    EXPECT_EQ(*answer.settings.find("datestyle"), "ISO, MDY");
+    EXPECT_EQ(*answer.settings.find("app.x"), "1");
+    EXPECT_EQ(answer.settings.find("app.y"), nullptr);
+    EXPECT_EQ(*answer.settings.find("session_authorization"), "alice");
+    EXPECT_EQ(answer.pins.text(), "LISTEN, temporary object");
+    EXPECT_FALSE(answer.take_row(row_of({"s", "x"})));
+    EXPECT_FALSE(answer.take_row("\0\3"));
+}
+
+TEST(SettingSet, ARoleIsLeftFirstAndTakenLast) {
+    SettingSet from;
+    from.set("role", "bob");
+    SettingSet to;
+    to.set("role", "eve");
+    to.set("work_mem", "1MB");
+    EXPECT_EQ(change_settings_sql(from, to),
+              "RESET \"role\";SELECT pg_catalog.set_config('work_mem','1MB',false),"
+              "pg_catalog.set_config('role','eve',false)");
+    EXPECT_FALSE(change_is_safe(from, to));
+}
+
+TEST(SettingSet, WhatCannotFailIsSafe) {
+    SettingSet from;
+    SettingSet to;
+    to.set("search_path", "a");
+    to.set("work_mem", "4096");
+    EXPECT_TRUE(change_is_safe(from, to));
+    EXPECT_TRUE(change_is_safe(to, from));
+    to.set("default_tablespace", "x");
+    EXPECT_FALSE(change_is_safe(from, to));
+    EXPECT_TRUE(change_is_safe(to, to));
 }
 
 ClusterView view_of(std::vector<NodeView> nodes) {

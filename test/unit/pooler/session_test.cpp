@@ -291,21 +291,70 @@ TEST_F(SessionTest, ABadStartupSettingRefusesTheLogin) {
     EXPECT_EQ(client->sqlstate(), "22023");
 }
 
-TEST_F(SessionTest, ASetPinsAndItsConnectionIsNeverAnothers) {
-    environment.settings_now.max_pool_size = 2;
+constexpr std::string_view question = "/* pgxc_ha */";
+
+TEST_F(SessionTest, ASettingGoesWithItsClient) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (!sql.starts_with(question)) return false;
+        backend.tell_what_is_left({{"s", "work_mem", "1024"}, {"a", "u", ""}});
+        return true;
+    };
+    environment.settings_now.max_pool_size = 1;
     start();
     auto first = login();
     auto second = login();
     run(*first, "set work_mem = '1MB'");
+    EXPECT_EQ(first->types(), "CZ");
     run(*second, "select 2");
-    ASSERT_EQ(server->backends.size(), 2U);
+    run(*first, "select 1");
+    ASSERT_EQ(server->backends.size(), 1U);
+    auto& queries = server->backends[0]->queries;
+    ASSERT_EQ(queries.size(), 6U);
+    EXPECT_TRUE(queries[1].starts_with(question));
+    queries.erase(queries.begin() + 1);
+    EXPECT_EQ(queries, (std::vector<std::string>{"set work_mem = '1MB'", "RESET \"work_mem\";", "select 2",
+                                                 "SELECT pg_catalog.set_config('work_mem','1024',false)",
+                                                 "select 1"}));
+    EXPECT_EQ(first->types(), "CZ");  // it has seen nothing of that
+}
+
+TEST_F(SessionTest, AListenerKeepsItsConnectionUntilItStopsListening) {
+    bool listens = true;
+    server->on_query = [&listens](fakes::Backend& backend, const std::string& sql) {
+        if (sql.starts_with(question)) {
+            backend.tell_what_is_left(listens ? std::vector<std::vector<std::string>>{{"l", "", ""}}
+                                              : std::vector<std::vector<std::string>>{});
+        } else if (sql.starts_with("listen")) {
+            backend.complete("LISTEN", 'I');
+        } else if (sql.starts_with("unlisten")) {
+            listens = false;
+            backend.complete("UNLISTEN", 'I');
+        } else {
+            return false;
+        }
+        return true;
+    };
+    environment.settings_now.max_pool_size = 2;
+    start();
+    auto first = login();
+    auto second = login();
+    run(*first, "listen x");
+    settle();
+    run(*second, "select 2");
     EXPECT_EQ(server->backends[1]->queries, std::vector<std::string>{"select 2"});
     pooler->publish_stats();
     ASSERT_EQ(environment.clients.size(), 2U);
     EXPECT_EQ(environment.clients[0].state, "pinned");
-    EXPECT_EQ(environment.clients[0].why, "SET");
+    EXPECT_EQ(environment.clients[0].why, "LISTEN");
+    run(*first, "unlisten *");
+    settle();
+    pooler->publish_stats();
+    EXPECT_EQ(environment.clients[0].state, "idle");
+    listens = true;
+    run(*first, "listen x");
+    settle();
     first->hang_up();
-    EXPECT_TRUE(until([&] { return server->backends[0]->ended(); }));
+    EXPECT_TRUE(until([&] { return server->backends[0]->ended() || server->backends[1]->ended(); }));
 }
 
 TEST_F(SessionTest, CancelReachesTheServerOrTheQueue) {
@@ -523,12 +572,21 @@ TEST_F(SessionTest, ALossInTheMiddleOfARowEndsTheClient) {
 }
 
 TEST_F(SessionTest, APinnedClientEndsWithItsServer) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql.starts_with(question)) {
+            backend.tell_what_is_left({{"t", "", ""}});
+        } else {
+            backend.complete("CREATE TABLE", 'I');
+        }
+        return true;
+    };
     start();
     auto client = login();
-    run(*client, "set work_mem = '1MB'");
+    run(*client, "create temp table t (i int)");
+    settle();
     server->backends[0]->hang_up(true);
     EXPECT_TRUE(until([&] { return client->ended(); }));
-    EXPECT_NE(client->error().hint.find("SET"), std::string::npos);
+    EXPECT_NE(client->error().hint.find("temporary object"), std::string::npos);
 }
 
 TEST_F(SessionTest, AFatalErrorOfTheServerIsALossAndNotTheClientsEnd) {

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pooler/prepared_statements.h"
+
+namespace pgxc::pooler {
+
+/// What a server connection still has to answer, as far as it is ours or means something for prepared
+/// statements: each Parse and Close in order, and which units (what one ReadyForQuery ends) are the pooler's
+/// own. Nothing is stored for all other messages.
+class ExpectedAnswers {
+  public:
+    struct Entry {
+        enum class Kind : std::uint8_t { Parse, Close } kind = Kind::Parse;
+        bool own = false;         // the client doesn't know of it: its answer is dropped
+        std::uint64_t unit = 0;   // numbered from 1
+        StatementRef statement;   // Parse: on the server after it; Close: gone from there. May be null
+        StatementRef for_client;  // the client's own Parse or Close: what its name stands for
+        std::string client_name;  // the name that is put (Parse) or was taken away (Close)
+    };
+
+    void sent(Entry entry) {
+        entry.unit = units_sent_ + 1;
+        entries_.push_back(std::move(entry));
+    }
+    /// A Query, FunctionCall or Sync was sent: a ReadyForQuery will come for it.
+    void sent_unit_end(bool own = false) {
+        ++units_sent_;
+        if (own) own_units_.push_back(units_sent_);
+    }
+
+    /// What comes now belongs to a unit of the pooler's own.
+    [[nodiscard]] bool in_own_unit() const {
+        return !own_units_.empty() && own_units_.front() == units_done_ + 1;
+    }
+    [[nodiscard]] bool any_own_unit() const { return !own_units_.empty(); }
+    /// ReadyForQuery that are to come and that the client doesn't know of.
+    [[nodiscard]] std::size_t own_units() const { return own_units_.size(); }
+    /// A ParseComplete or CloseComplete came: the entry that it answers; nullptr if none is known. Valid
+    /// until the next call.
+    [[nodiscard]] const Entry* answered(Entry::Kind kind);
+    /// An error came: what the unit that runs had still to be answered is skipped by the server. Returned in
+    /// order.
+    [[nodiscard]] std::vector<Entry> failed();
+    /// The same for everything that is outstanding: the connection is lost.
+    [[nodiscard]] std::vector<Entry> lost();
+    void ready();
+    /// All was answered, whatever was counted (a COPY eats Syncs).
+    void settle();
+    [[nodiscard]] bool empty() const { return head_ == entries_.size(); }
+
+  private:
+    void compact();
+
+    std::vector<Entry> entries_;
+    std::size_t head_ = 0;
+    std::vector<std::uint64_t> own_units_;  // ascending; there are one or two at most
+    std::uint64_t units_sent_ = 0;
+    std::uint64_t units_done_ = 0;
+};
+
+}  // namespace pgxc::pooler

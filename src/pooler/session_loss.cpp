@@ -1,0 +1,125 @@
+// What it means for a client that its server connection is lost.
+#include "base/log.h"
+#include "pooler/session.h"
+#include "wire/messages.h"
+
+namespace pgxc::pooler {
+
+bool Session::may_repeat() const {
+    return repeatable_ && !unit_answered_ && swallow_units_ == 0 && client_pass_ == 0;
+}
+
+void Session::repeat_elsewhere() {
+    // What was sent goes in front of what wasn't, and the first unit's answer isn't given twice.
+    std::string all = std::exchange(sent_, {});
+    all += kept_;
+    kept_ = std::move(all);
+    const bool was_slave = to_slave_;
+    let_go(false);
+    repeatable_ = false;
+    force_master_ = force_master_ || was_slave;
+    swallow_next_ = units_answered_;
+    set_state(State::Idle);
+    resume();
+}
+
+void Session::server_lost(const std::string& cause) {
+    switch (state_) {
+        case State::LoginApplying:
+        case State::Applying: {
+            // Nothing of the client's has gone there.
+            const auto pool = backend_->pool().shared_from_this();
+            const bool login = state_ == State::LoginApplying;
+            let_go(false);
+            set_state(login ? State::LoginWaiting : State::Waiting);
+            client_.stream().want_readable(true);
+            wait_for(pool);
+            return;
+        }
+        case State::Settling:
+        case State::Linked:
+            if (may_repeat()) {
+                repeat_elsewhere();
+            } else {
+                lose_transaction(cause);
+            }
+            return;
+        case State::Login:
+        case State::LoginWaiting:
+        case State::Idle:
+        case State::Waiting:
+        case State::Ended:
+            return;
+    }
+}
+
+Error Session::loss_error(const std::string& cause, bool outcome_unknown) const {
+    const std::string node = backend_->pool().node_text();
+    if (outcome_unknown) {
+        return {sqlstate::transaction_resolution_unknown,
+                "the connection to " + node + " was lost before the outcome of the transaction was known",
+                "Check whether the transaction took effect before you repeat it.", cause};
+    }
+    return {sqlstate::connection_failure, "the connection to " + node + " was lost",
+            "The transaction was rolled back: repeat it.", cause};
+}
+
+void Session::lose_transaction(const std::string& cause) {
+    auto& tracker = backend_->tracker();
+    const bool in_block = tracker.status() != wire::TransactionStatus::Idle;
+    const bool read_only = repeatable_ || to_slave_ || state_ == State::Settling;
+    const bool unknown = !read_only && tracker.commit_may_be_running();
+    const std::size_t owed = tracker.ready_for_query_owed() - backend_->expected.own_units();
+    // A COPY that has eaten its Sync owes nothing, and yet its client must hear that it is over.
+    const bool pipeline = tracker.pipeline_open() ||
+                          (owed == 0 && tracker.copy_mode() != wire::TransactionTracker::CopyMode::None);
+    const bool busy = owed > 0 || pipeline;
+    const Error error = loss_error(cause, busy && (unknown || (!in_block && !read_only)));
+    log_info("pooler: client " + from_.to_string() + " lost its server: " + error.message + ": " + cause);
+    // A message that was cut off in the middle can't be ended, and a pinned session is lost with its server.
+    if (server_pass_ > 0 && !server_pass_dropped_) {
+        close();
+        return;
+    }
+    if (pinned() || unnamed_unbound_ || state_ == State::Settling) {
+        Error fatal = error;
+        const std::string_view why = pinned()           ? std::string_view{pin_text_}
+                                     : unnamed_unbound_ ? "prepared statement"
+                                                        : "settings";
+        fatal.hint +=
+            " The connection depended on that server session (" + std::string{why} + "): connect again.";
+        end(fatal);
+        return;
+    }
+    const bool block_survives = in_block && !(busy && tracker.commit_may_be_running());
+    if (block_survives) failed_block_.fail_block(busy ? std::nullopt : std::optional{error});
+    units_answered_ = 0;
+    repeatable_ = false;
+    sent_.clear();
+    force_master_ = false;
+    let_go(false);
+    set_state(State::Idle);
+    if (busy) {
+        auto& out = client_.out();
+        for (std::size_t unit = 0; unit < owed; ++unit) {
+            wire::put_error_response(out, wire::Severity::Error, error);
+            wire::put_ready_for_query(out, failed_block_.status());
+        }
+        if (pipeline) {
+            wire::put_error_response(out, wire::Severity::Error, error);
+            failed_block_.skip_until_sync();
+        }
+    }
+    if (end_when_idle_) {
+        const Error last = *end_when_idle_;
+        end(last);
+        return;
+    }
+    if (send()) resume();
+}
+
+void Session::server_writable() {
+    if (client_.open() && !client_.congested() && !leaving_) client_.stream().want_readable(true);
+}
+
+}  // namespace pgxc::pooler

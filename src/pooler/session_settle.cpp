@@ -1,0 +1,147 @@
+// What a client's transactions leave behind in their server session: it is asked for when the transaction is
+// over, remembered where another session can be given it, and otherwise pins the client.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "pooler/session.h"
+#include "wire/messages.h"
+
+namespace pgxc::pooler {
+
+bool Session::must_settle() const {
+    if (left_.any()) return true;
+    if (!pins_.has(PinReasons::probed | PinReasons::NamedInSql)) return false;
+    return use_.has(SessionUse::Releases | SessionUse::Calls | SessionUse::SetsSession);
+}
+
+void Session::settle() {
+    const bool locks = left_.has(SessionUse::LocksSession | SessionUse::Calls) ||
+                       pins_.has(PinReasons::AdvisoryLock | PinReasons::NotKnown);
+    set_state(State::Settling);
+    probe_ = std::make_unique<ProbeAnswer>();
+    own_failed_ = false;
+    unnamed_here_ = false;
+    backend_->unnamed_of = 0;
+    wire::put_query(backend_->connection().out(), probe_sql(locks, custom_settings_));
+    backend_->tracker().own_unit_sent();
+    backend_->expected.sent_unit_end(true);
+    if (!backend_->connection().flush()) server_lost(std::strerror(backend_->connection().error()));
+}
+
+void Session::put_settings() {
+    wire::put_query(backend_->connection().out(), change_settings_sql(*backend_->applied, *wanted_));
+    unnamed_here_ = false;
+    backend_->unnamed_of = 0;
+    backend_->tracker().own_unit_sent();
+    backend_->expected.sent_unit_end(true);
+}
+
+void Session::own_answer(wire::BackendMessage type, wire::Bytes body) {
+    switch (type) {
+        case wire::BackendMessage::DataRow:
+            if (probe_ && !probe_->take_row(body)) own_failed_ = true;
+            return;
+        case wire::BackendMessage::ErrorResponse: {
+            const auto fields = wire::parse_error_fields(body);
+            log_warning("pooler: client " + from_.to_string() + ": " + backend_->pool().node_text() +
+                        (probe_ ? " does not tell what is left in the session: "
+                                : " refused what the pooler sent for it: ") +
+                        (fields ? std::string{fields->message} : fields.error().message));
+            own_failed_ = true;
+            if (!probe_) backend_->soiled = true;
+            if (!backend_->expected.empty()) undo(backend_->expected.failed());
+            return;
+        }
+        case wire::BackendMessage::ParameterStatus:
+            if (const auto status = wire::parse_parameter_status(body)) {
+                backend_->parameter_reported(status->name, status->value);
+                if (tell_settings_) wire::put_parameter_status(client_.out(), status->name, status->value);
+            }
+            return;
+        case wire::BackendMessage::ParseComplete:
+            (void)backend_->expected.answered(ExpectedAnswers::Entry::Kind::Parse);
+            return;
+        case wire::BackendMessage::CloseComplete:
+            (void)backend_->expected.answered(ExpectedAnswers::Entry::Kind::Close);
+            return;
+        case wire::BackendMessage::ReadyForQuery:
+            backend_->expected.ready();
+            if (!probe_) tell_settings_ = false;
+            return;
+        default:
+            return;
+    }
+}
+
+void Session::take_over_settings() {
+    SettingSet now = std::move(probe_->settings);
+    if (const std::string* who = now.find(session_authorization); who != nullptr && *who == user_)
+        now.erase(session_authorization);
+    SettingSet wanted = now;
+    // What the login asked for and RESET took away is what RESET goes back to.
+    for (const auto& [name, value] : login_wanted_->entries()) {
+        if (wanted.find(name) != nullptr) continue;
+        wanted.set(name, value);
+        tell_settings_ = true;
+    }
+    backend_->applied = context_.setting_sets.intern(std::move(now));
+    wanted_ = context_.setting_sets.intern(std::move(wanted));
+    read_defaults();
+}
+
+void Session::settled() {
+    PinReasons pins{static_cast<std::uint16_t>(pins_.bits & ~PinReasons::probed)};
+    if (own_failed_) {
+        // It stays as it is until the server can tell.
+        pins = pins_;
+        pins.add(PinReasons::NotKnown);
+    } else {
+        pins.add(probe_->pins.bits);
+        if (pins.has(PinReasons::NamedInSql)) {
+            // Its statements are there under its own names, and what isn't there is there nowhere.
+            if (!pins.has(PinReasons::Prepared)) {
+                prepared_.clear();
+                pins.bits &= static_cast<std::uint16_t>(~PinReasons::NamedInSql);
+            }
+            pins.bits &= static_cast<std::uint16_t>(~PinReasons::Prepared);
+        }
+        take_over_settings();
+    }
+    probe_.reset();
+    left_ = {};
+    use_ = {};
+    if (pins.bits != pins_.bits) {
+        pins_ = pins;
+        pin_text_ = pins.text();
+        context_.stats_changed = true;
+    }
+    if (to_slave_ && pinned()) {
+        // A slave can't be this client's only server. What was kept there is lost; from now on the master has
+        // it.
+        never_slave_ = true;
+        pins_ = {};
+        pin_text_.clear();
+        let_go(false);
+        set_state(State::Idle);
+    } else if (pinned() || unnamed_unbound_) {
+        quiet_since_ = context_.coarse_now;
+        set_state(State::Linked);
+        if (backend_->applied != wanted_) {
+            put_settings();
+            backend_->applied = wanted_;
+            if (!backend_->connection().flush()) {
+                server_lost(std::strerror(backend_->connection().error()));
+                return;
+            }
+        }
+    } else {
+        let_go(true);
+        set_state(State::Idle);
+    }
+    paused_ = false;
+    resume();
+}
+
+}  // namespace pgxc::pooler

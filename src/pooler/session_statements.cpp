@@ -1,0 +1,341 @@
+// The client's prepared statements: what it sends is given the server's names, and what a server connection
+// lacks is brought there first.
+#include <utility>
+
+#include "base/limits.h"
+#include "pooler/session.h"
+#include "wire/messages.h"
+
+namespace pgxc::pooler {
+namespace {
+
+using Entry = ExpectedAnswers::Entry;
+
+void put_header(wire::Buffer& out, wire::FrontendMessage type, std::size_t body_bytes) {
+    wire::put_u8(out, static_cast<std::uint8_t>(type));
+    wire::put_u32(out, static_cast<std::uint32_t>(body_bytes + 4));
+}
+
+/// DEALLOCATE [PREPARE] name, alone in its text: that name; empty for everything else.
+std::string deallocated_name(std::string_view sql) {
+    wire::SqlScanner scanner{sql};
+    if (!scanner.next().is("deallocate")) return {};
+    wire::SqlToken token = scanner.next();
+    if (token.is("prepare")) token = scanner.next();
+    if (token.is("all")) return {};
+    std::string name;
+    if (token.kind == wire::SqlToken::Kind::Word) name = to_lower(token.text);
+    if (token.kind == wire::SqlToken::Kind::Quoted) name = token.text;
+    do token = scanner.next();
+    while (token.is_symbol(';'));
+    return token.kind == wire::SqlToken::Kind::End ? name : std::string{};
+}
+
+}  // namespace
+
+std::optional<std::string_view> Session::text_of(wire::FrontendMessage type, wire::Bytes body) const {
+    wire::BodyReader reader{body};
+    std::string_view name;
+    switch (type) {
+        case wire::FrontendMessage::Query:
+            break;
+        case wire::FrontendMessage::Parse:
+            (void)reader.cstring();
+            break;
+        case wire::FrontendMessage::Bind:
+            (void)reader.cstring();
+            name = reader.cstring();
+            break;
+        case wire::FrontendMessage::Describe:
+            if (reader.u8() != static_cast<std::uint8_t>(wire::ObjectKind::Statement)) return std::nullopt;
+            name = reader.cstring();
+            break;
+        default:
+            return std::nullopt;
+    }
+    if (type == wire::FrontendMessage::Bind || type == wire::FrontendMessage::Describe) {
+        if (!reader.ok()) return std::nullopt;
+        if (name.empty()) {
+            if (!has_unnamed_ || unnamed_.empty()) return std::nullopt;
+            return std::string_view{unnamed_}.substr(0, unnamed_.find('\0'));
+        }
+        const Statement* statement = prepared_.find(name);
+        return statement == nullptr ? std::nullopt : std::optional{statement->sql()};
+    }
+    const wire::Bytes text = reader.rest();
+    return text.substr(0, text.find('\0'));
+}
+
+void Session::put_own_parse(std::string_view name, wire::Bytes tail, StatementRef statement) {
+    wire::Buffer& out = context_.front;
+    put_header(out, wire::FrontendMessage::Parse, name.size() + 1 + tail.size());
+    wire::put_cstring(out, name);
+    out.append(tail);
+    backend_->tracker().extended_sent();
+    Entry entry;
+    entry.own = true;
+    entry.statement = std::move(statement);
+    backend_->expected.sent(std::move(entry));
+}
+
+void Session::put_own_close(std::string_view name, StatementRef statement) {
+    wire::put_close_statement(context_.front, name);
+    backend_->tracker().extended_sent();
+    Entry entry;
+    entry.kind = Entry::Kind::Close;
+    entry.own = true;
+    entry.statement = std::move(statement);
+    backend_->expected.sent(std::move(entry));
+}
+
+void Session::make_room() {
+    while (StatementRef last = backend_->statements.surplus(limits::max_server_statements)) {
+        backend_->statements.remove(last.get());
+        put_own_close(last->server_name, last);
+    }
+}
+
+void Session::bring(const StatementRef& statement) {
+    make_room();
+    backend_->statements.add(statement);
+    put_own_parse(statement->server_name, statement->parse_tail(), statement);
+}
+
+void Session::bring_unnamed() {
+    Backend& backend = *backend_;
+    if (unnamed_here_) return;
+    if (has_unnamed_ && !unnamed_.empty()) {
+        put_own_parse({}, unnamed_, nullptr);
+        backend.unnamed_of = id_.value();
+        unnamed_here_ = true;
+    } else if (backend.unnamed_of != 0) {
+        // There is none, or it was too large to be remembered. It must not run another client's: the server
+        // shall say that there is none.
+        put_own_close({}, nullptr);
+        backend.unnamed_of = 0;
+    }
+}
+
+Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
+    Backend& backend = *backend_;
+    auto& tracker = backend.tracker();
+    wire::BodyReader reader{body};
+    const std::string_view name = reader.cstring();
+    const wire::Bytes tail = reader.rest();
+    const std::string_view sql = tail.substr(0, tail.find('\0'));
+    const auto pass = [&] {
+        backend.expected.sent({});
+        tracker.client_sent(wire::FrontendMessage::Parse, body, whole);
+        return Admit::Forward;
+    };
+    note_text(sql, whole);
+    if (use_now_.has(SessionUse::NamesStatements)) bring_named_in_sql(sql, false);
+    if (!reader.ok()) return pass();
+    if (name.empty()) {
+        has_unnamed_ = true;
+        unnamed_here_ = true;
+        backend.unnamed_of = id_.value();
+        unnamed_unbound_ = !whole || tail.size() > limits::max_unnamed_bytes;
+        unnamed_unbound_ ? unnamed_.clear() : void(unnamed_.assign(tail));
+        return pass();
+    }
+    if (prepared_.find(name) != nullptr) {
+        if (!pins_.has(PinReasons::NamedInSql)) {
+            // The name is taken: let the server say so.
+            put_own_parse(name, prepared_.find(name)->parse_tail(), nullptr);
+            backend.soiled = true;
+        }
+        return pass();
+    }
+    if (pins_.has(PinReasons::NamedInSql)) return pass();
+    if (!whole || tail.size() > limits::max_prepared_bytes ||
+        prepared_.size() >= limits::max_client_statements) {
+        // It lives under its own name on this connection alone.
+        pin(PinReasons::Prepared);
+        return pass();
+    }
+
+    const std::string* search_path = wanted_->find("search_path");
+    StatementRef statement =
+        context_.statements.intern(tail, search_path == nullptr ? std::string_view{} : *search_path);
+    if (backend.statements.use(statement.get())) {
+        const bool nothing_before = tracker.quiet() || (!admitted_ && expects_only_own());
+        if (nothing_before && !repeatable_ && tracker.status() != wire::TransactionStatus::Failed) {
+            // Another client has prepared it here.
+            wire::put_parse_complete(client_.out());
+            unit_answered_ = true;
+            prepared_.put(name, std::move(statement));
+            return Admit::Drop;
+        }
+        // The answer has its place among others and may be an error: the server shall give it.
+        put_own_close(statement->server_name, statement);
+    } else {
+        make_room();
+        backend.statements.add(statement);
+    }
+    put_header(context_.front, wire::FrontendMessage::Parse, statement->server_name.size() + 1 + tail.size());
+    wire::put_cstring(context_.front, statement->server_name);
+    replaced_ = wire::header_bytes + name.size() + 1;
+    tracker.extended_sent();
+    Entry entry;
+    entry.statement = statement;
+    entry.for_client = statement;
+    entry.client_name = name;
+    backend.expected.sent(std::move(entry));
+    prepared_.put(name, std::move(statement));
+    return Admit::Forward;
+}
+
+void Session::admit_bind(wire::Bytes body, bool whole) {
+    Backend& backend = *backend_;
+    auto& tracker = backend.tracker();
+    wire::BodyReader reader{body};
+    const std::string_view portal = reader.cstring();
+    const std::string_view name = reader.cstring();
+    if (reader.ok() && name.empty()) {
+        if (!unnamed_here_) {
+            bring_unnamed();
+            if (has_unnamed_) note_text(std::string_view{unnamed_}.substr(0, unnamed_.find('\0')), true);
+        }
+        unnamed_unbound_ = false;
+    }
+    const auto* found = reader.ok() && !name.empty() && !pins_.has(PinReasons::NamedInSql)
+                            ? prepared_.find_ref(name)
+                            : nullptr;
+    if (found == nullptr) {
+        tracker.client_sent(wire::FrontendMessage::Bind, body, whole);
+        return;
+    }
+    const StatementRef& statement = *found;
+    if (!backend.statements.use(statement.get())) bring(statement);
+    if (statement->use.any()) {
+        note_use(statement->use);
+        if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
+            add_custom_settings(statement->sql(), custom_settings_);
+    }
+    const std::size_t names = portal.size() + 1 + name.size() + 1;
+    replaced_ = wire::header_bytes + names;
+    // `body` may be just the front: the length is in the header before it.
+    const std::size_t body_bytes = wire::get_u32(body.data() - 4) - 4;
+    put_header(context_.front, wire::FrontendMessage::Bind,
+               body_bytes - name.size() + statement->server_name.size());
+    wire::put_cstring(context_.front, portal);
+    wire::put_cstring(context_.front, statement->server_name);
+    tracker.bound_known(portal, statement->control);
+}
+
+void Session::admit_describe(wire::Bytes body) {
+    Backend& backend = *backend_;
+    wire::BodyReader reader{body};
+    const auto kind = reader.u8();
+    const std::string_view name = reader.cstring();
+    if (!reader.ok() || kind != static_cast<std::uint8_t>(wire::ObjectKind::Statement)) return;
+    if (name.empty()) {
+        bring_unnamed();
+        return;
+    }
+    const auto* found = pins_.has(PinReasons::NamedInSql) ? nullptr : prepared_.find_ref(name);
+    if (found == nullptr) return;
+    const StatementRef& statement = *found;
+    if (!backend.statements.use(statement.get())) bring(statement);
+    put_header(context_.front, wire::FrontendMessage::Describe, 1 + statement->server_name.size() + 1);
+    wire::put_u8(context_.front, kind);
+    wire::put_cstring(context_.front, statement->server_name);
+    replaced_ = wire::header_bytes + body.size();
+}
+
+StatementRef Session::close_named(wire::Bytes body) {
+    wire::BodyReader reader{body};
+    if (reader.u8() != static_cast<std::uint8_t>(wire::ObjectKind::Statement)) return nullptr;
+    const std::string_view name = reader.cstring();
+    if (!reader.ok()) return nullptr;
+    if (name.empty()) has_unnamed_ = unnamed_unbound_ = false;
+    return prepared_.take(name);
+}
+
+void Session::close_sent(wire::Bytes body) {
+    // The server closes what has the client's own name, if anything; what has ours stays for others.
+    Entry entry;
+    entry.kind = Entry::Kind::Close;
+    entry.for_client = close_named(body);
+    if (entry.for_client) entry.client_name = body.substr(1, body.size() - 2);
+    backend_->expected.sent(std::move(entry));
+}
+
+void Session::query_sent() {
+    // The server drops the unnamed statement (exec_simple_query).
+    has_unnamed_ = unnamed_here_ = unnamed_unbound_ = false;
+    backend_->unnamed_of = 0;
+    backend_->expected.sent_unit_end();
+}
+
+bool Session::expects_only_own() const {
+    return backend_->tracker().ready_for_query_owed() == backend_->expected.own_units() &&
+           !backend_->tracker().pipeline_open();
+}
+
+bool Session::answer_deallocate(std::string_view sql) {
+    if (pins_.has(PinReasons::NamedInSql)) return false;
+    const std::string name = deallocated_name(sql);
+    if (name.empty() || !prepared_.take(name)) return false;
+    wire::put_command_complete(client_.out(), "DEALLOCATE");
+    wire::put_ready_for_query(
+        client_.out(), backend_ == nullptr ? wire::TransactionStatus::Idle : backend_->tracker().status());
+    return true;
+}
+
+void Session::close_other_clients() {
+    // Whoever looks at what is prepared shall see no other client's.
+    while (StatementRef last = backend_->statements.surplus(1)) {
+        backend_->statements.remove(last.get());
+        put_own_close(last->server_name, last);
+    }
+}
+
+void Session::bring_named_in_sql(std::string_view sql, bool simple) {
+    Backend& backend = *backend_;
+    const bool in_pipeline = backend.tracker().pipeline_open();
+    const std::size_t front_before = context_.front.size();
+    if (use_now_.has(SessionUse::SeesStatements)) close_other_clients();
+    if (!prepared_.empty() && !pins_.has(PinReasons::NamedInSql)) {
+        if (const std::string name = deallocated_name(sql); !name.empty()) {
+            // Deallocated where it is made for that: under its name, and nowhere else.
+            if (const StatementRef statement = prepared_.take(name)) {
+                put_own_parse(name, statement->parse_tail(), nullptr);
+                backend.soiled = true;  // until the server says DEALLOCATE
+            }
+        } else {
+            for (const auto& [own_name, statement] : prepared_.all())
+                put_own_parse(own_name, statement->parse_tail(), nullptr);
+            pin(PinReasons::NamedInSql);
+        }
+    }
+    if (!simple || in_pipeline || context_.front.size() == front_before) return;
+    // A Query isn't read behind extended messages that failed.
+    wire::put_sync(context_.front);
+    backend.tracker().own_unit_sent();
+    backend.expected.sent_unit_end(true);
+}
+
+void Session::undo(std::vector<ExpectedAnswers::Entry> entries) {
+    // Backwards: one of them may have made room for another.
+    for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+        switch (entry->kind) {
+            case Entry::Kind::Parse:
+                if (entry->statement) {
+                    backend_->statements.remove(entry->statement.get());
+                } else {
+                    unnamed_here_ = false;
+                }
+                if (entry->for_client && prepared_.find(entry->client_name) == entry->for_client.get())
+                    (void)prepared_.take(entry->client_name);
+                break;
+            case Entry::Kind::Close:
+                if (entry->statement) backend_->statements.add(std::move(entry->statement));
+                if (entry->for_client) prepared_.put(entry->client_name, std::move(entry->for_client));
+                break;
+        }
+    }
+}
+
+}  // namespace pgxc::pooler
