@@ -73,9 +73,13 @@ asio::awaitable<Result<std::string>> resolve_host(std::string host) {
         co_return Error{sqlstate::unable_to_connect, "can't look up host \"" + host + "\": " + cannot_start};
 
     asio::posix::stream_descriptor done(co_await asio::this_coro::executor, ::dup(lookup->done.get()));
-    std::error_code ignored;
+    std::error_code failed;
     co_await done.async_wait(asio::posix::stream_descriptor::wait_read,
-                             asio::redirect_error(asio::use_awaitable, ignored));
+                             asio::redirect_error(asio::use_awaitable, failed));
+    // Whoever was cancelled leaves the answer to the thread, which may be writing it.
+    if (failed)
+        co_return Error{sqlstate::unable_to_connect,
+                        "can't look up host \"" + host + "\": " + failed.message()};
     if (lookup->address.empty()) co_return Error{sqlstate::unable_to_connect, lookup->failure};
     co_return lookup->address;
 }

@@ -205,6 +205,19 @@ const FencedPosition* choose(const std::vector<FencedPosition>& fenced) {
     return best != fenced.end() ? &*best : nullptr;
 }
 
+Enough enough_to_go_on(const Record& record, const std::vector<FencedPosition>& fenced,
+                       const std::optional<HostPort>& chosen, const Topology& topology,
+                       const PolicySettings& settings) {
+    std::vector<HostPort> addresses;
+    for (const FencedPosition& slave : fenced) addresses.push_back(slave.address);
+    if (!enough_fenced(record, addresses).ok()) return Enough::No;
+    const HostPort head = chosen.value_or(choose(fenced)->address);
+    if (std::find(addresses.begin(), addresses.end(), head) == addresses.end()) return Enough::No;
+    const auto after = configuration_after(record, head, fenced, topology, settings);
+    if (!after.ok()) return Enough::No;
+    return after->slaves.empty() ? Enough::ButNobodyLeft : Enough::Yes;
+}
+
 Status asynchronous_failover_allowed(const Record& record, const PolicySettings& settings) {
     // That it was caught up when it was last looked at is no bound: with 0 never (FAILOVER_PROTOCOL, traps).
     if (settings.max_lost_wal_bytes == 0)

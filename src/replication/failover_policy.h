@@ -68,6 +68,19 @@ struct FencedPosition {
 /// same.
 [[nodiscard]] const FencedPosition* choose(const std::vector<FencedPosition>& fenced);
 
+/// Need a promotion wait for the slaves that are not fenced yet? A late one may be left out where the others
+/// are enough (rule 3): it counts for nothing, and is proven a prefix before it follows.
+enum class Enough : std::uint8_t {
+    No,
+    /// Enough, but without the others no synchronous slave would be left for the new master.
+    ButNobodyLeft,
+    Yes,
+};
+/// `chosen`: the one that is asked for; nullopt = the furthest.
+[[nodiscard]] Enough enough_to_go_on(const Record& record, const std::vector<FencedPosition>& fenced,
+                                     const std::optional<HostPort>& chosen, const Topology& topology,
+                                     const PolicySettings& settings);
+
 /// May an asynchronous slave be promoted by itself? Only with pgxc.max_lost_wal above 0, and only where no
 /// listed configuration has a synchronous slave: rule 3 stays as it is wherever somebody was promised
 /// anything.

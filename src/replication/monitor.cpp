@@ -265,6 +265,7 @@ class Monitor::Impl : public NodeGroup::Surroundings {
 
     void publish() {
         const auto now = Clock::now();
+        looked_at_ = now;
         const PolicySettings& policy = environment_.settings().policy;
         const Topology effective = effective_topology();
         ClusterView view;
@@ -362,7 +363,7 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         view_timer_.expires_after(view_interval);
         view_timer_.async_wait([this](const std::error_code& error) {
             if (error) return;
-            publish();
+            if (Clock::now() - looked_at_ >= view_interval) publish();
             tick_view();
         });
     }
@@ -394,6 +395,7 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     std::map<HostPort, std::shared_ptr<NodeWatch>> watches_;
     std::map<NodeKey, std::shared_ptr<NodeGroup>> groups_;
     std::vector<NodeView> published_;
+    TimePoint looked_at_;  // when there was last looked for something new to publish
 };
 
 Monitor::Monitor(asio::io_context& context, MonitorEnvironment& environment, std::string claim_token)

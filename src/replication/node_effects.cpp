@@ -181,10 +181,14 @@ asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout)
 
 }  // namespace
 
-std::string create_slot_sql(const std::string& name) {
-    return "SELECT pg_catalog.pg_create_physical_replication_slot(" + sql_literal(name) +
-           ", true) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
-           sql_literal(name) + ")";
+std::string create_slots_sql(const std::vector<std::string>& names) {
+    std::string list;
+    for (const std::string& name : names) list += (list.empty() ? "" : ", ") + sql_literal(name);
+    return "SELECT pg_catalog.pg_create_physical_replication_slot(wanted, true) FROM "
+           "pg_catalog.unnest(ARRAY[" +
+           list +
+           "]::text[]) AS wanted WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE "
+           "slot_name = wanted)";
 }
 
 asio::awaitable<Status> alter_system(LockSession& server, SettingChanges settings) {
@@ -215,7 +219,7 @@ asio::awaitable<Result<EndOfWal>> end_of_wal(LockSession& slave) {
 asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::string> expected_names,
                                            std::uint64_t system_identifier,
                                            std::function<Status(const std::string&)> save_conninfo,
-                                           Millis timeout, std::function<void()> on_cut) {
+                                           Millis timeout, std::function<void(const FenceResult&)> on_cut) {
     const TimePoint deadline = Clock::now() + timeout;
     if (slave.server_version() < 130000)
         co_return Error{sqlstate::internal_error,
@@ -250,7 +254,7 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         settings.emplace_back("restore_command", "");
     }
     if (Status cut = co_await alter_system(slave, settings); !cut.ok()) co_return cut.error();
-    if (on_cut) on_cut();
+    if (on_cut) on_cut(result);
     if (before->text(5) == "t") {
         auto resumed = co_await slave.run("SELECT pg_catalog.pg_wal_replay_resume()", effect_timeout);
         if (!resumed.ok()) co_return resumed.error();
@@ -341,13 +345,29 @@ asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,
     co_return co_await alter_system(slave, changes);
 }
 
-asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
-                                      Millis patience) {
-    auto slot = co_await master.run(create_slot_sql(plan.name), effect_timeout);
-    if (!slot.ok()) co_return slot.error();
+asio::awaitable<Status> point_slave(LockSession& slave, StreamPlan plan) {
     auto changes = stream_settings(plan);
     if (!changes.ok()) co_return changes.error();
-    if (Status altered = co_await alter_system(slave, *changes); !altered.ok()) co_return altered;
+    // Each ALTER SYSTEM waits for the disk several times, and half of this every prepared slave has already.
+    auto written = co_await slave.run(
+        "SELECT DISTINCT ON (name) name, setting FROM pg_catalog.pg_file_settings WHERE sourcefile = "
+        "current_setting('data_directory') || '/postgresql.auto.conf' ORDER BY name, seqno DESC",
+        effect_timeout);
+    if (written.ok()) {
+        for (std::size_t row = 0; row < written->rows.size(); ++row)
+            std::erase_if(*changes, [&](const auto& change) {
+                return change.first == written->text(0, row) && change.second == written->text(1, row);
+            });
+    }
+    co_return co_await alter_system(slave, *changes);
+}
+
+asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
+                                      Millis patience) {
+    const std::vector<std::string> one_name(1, plan.name);
+    auto slot = co_await master.run(create_slots_sql(one_name), effect_timeout);
+    if (!slot.ok()) co_return slot.error();
+    if (Status pointed = co_await point_slave(slave, plan); !pointed.ok()) co_return pointed;
     co_return co_await wait_for_stream(slave, master, plan.name, patience);
 }
 

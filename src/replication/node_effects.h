@@ -34,11 +34,11 @@ struct FenceResult {
 /// session begun later sees it; the startup process has read it and waits for WAL; no WAL receiver exists.
 /// `expected_names`: the slave must know itself by one of them (empty: any), so that two addresses never
 /// count as two servers. `save_conninfo` is called, and must succeed, before the setting is overwritten;
-/// `on_cut`, where given, once it is, before anything is proven.
+/// `on_cut`, where given, once it is, before anything is proven: with what has to be put back.
 [[nodiscard]] asio::awaitable<Result<FenceResult>> fence(
     LockSession& slave, std::vector<std::string> expected_names, std::uint64_t system_identifier,
     std::function<Status(const std::string&)> save_conninfo, Millis timeout,
-    std::function<void()> on_cut = {});
+    std::function<void(const FenceResult&)> on_cut = {});
 
 /// The end of each way to cut a stream: waits until the startup process has replayed all WAL and waits for
 /// more, and no WAL receiver exists; removes what holds up replay. `witness` was begun after the slave has
@@ -70,12 +70,15 @@ struct StreamPlan {
     std::string nobody_names;  // what it carries in synchronous_standby_names while it is a slave (rule 8)
 };
 
-/// Makes a physical slot that holds back WAL from now on, unless it is there.
-[[nodiscard]] std::string create_slot_sql(const std::string& name);
+/// Makes physical slots that hold back WAL from now on, unless they are there.
+[[nodiscard]] std::string create_slots_sql(const std::vector<std::string>& names);
 
-/// Makes the slot on the master, and the slave stream through it under its name; also keeps
-/// wal_retrieve_retry_interval low for quick re-streaming. Waits up to `patience` until the master has the
-/// stream; that it doesn't come is no error here.
+/// Tells the slave to stream so, through the slot of its name, which must be there; also keeps
+/// wal_retrieve_retry_interval low for quick re-streaming.
+[[nodiscard]] asio::awaitable<Status> point_slave(LockSession& slave, StreamPlan plan);
+
+/// Makes the slot on the master, and the slave stream through it under its name. Waits up to `patience` until
+/// the master has the stream; that it doesn't come is no error here.
 [[nodiscard]] asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
                                                     Millis patience);
 

@@ -79,6 +79,29 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
         Member member;
         FenceResult result;
     };
+    struct Fences {
+        std::vector<Candidate> proven;
+        /// Cut, or about to be when they were left, and counted for nothing.
+        std::vector<Candidate> begun;
+        std::string trouble;  // why some are not among the proven ones
+    };
+    /// How much longer those that are not among these may take; nullopt = they are needed.
+    using Patience = std::function<std::optional<Millis>(const std::vector<FencedPosition>&)>;
+    /// What becomes of several slaves to which the same is done side by side. Shared with whoever does it,
+    /// which the end of the process may leave behind.
+    struct SideBySide {
+        struct Each {
+            Member member;
+            bool ended = false;
+            bool by_restart =
+                false;  // before PostgreSQL 13: one after the other, each a change of the record
+            bool done = false;
+            std::optional<Candidate> cut;
+            std::string trouble;
+        };
+        std::vector<Each> all;
+        TimePoint began = Clock::now();
+    };
     /// A replaced master on its way back.
     struct Returning {
         std::shared_ptr<Rejoin> work;  // on its files; one at a time in a group
@@ -109,17 +132,38 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Status> restart_with(HostPort slave, std::vector<replication::StreamSetting> settings);
     /// Starts slaves that whoever had this claim before has left stopped in the middle of a restart.
     asio::awaitable<void> finish_restarts();
+    /// `on_cut` is called just before the cut, and again with what has to be put back.
     asio::awaitable<Result<FenceResult>> cut_stream(HostPort slave, std::vector<std::string> names,
-                                                    Millis timeout);
+                                                    Millis timeout,
+                                                    std::function<void(const FenceResult&)> on_cut = {});
     asio::awaitable<Status> undo_cut(HostPort slave, std::string conninfo,
                                      std::map<std::string, std::string> settings);
     /// Makes the slot, and the slave stream as planned, with the settings that a fence has changed.
     asio::awaitable<Status> give_stream(HostPort slave, HostPort upstream, StreamPlan plan,
                                         std::map<std::string, std::string> settings, Millis patience);
     asio::awaitable<Status> promote_node(LockSession& slave, Millis timeout);
+
+    // Several slaves side by side (node_group_fences.cpp)
+    [[nodiscard]] Patience patience_for(std::optional<HostPort> chosen);
+    [[nodiscard]] std::shared_ptr<SideBySide> side_by_side(const std::vector<Member>& members) const;
+    using Deed = asio::awaitable<void> (NodeGroup::*)(std::shared_ptr<SideBySide>, std::size_t);
+    /// Does it to all of them. Sessions of those that were not waited for are given up: what was sent through
+    /// them takes effect under the node's lock, and so before whatever is done there next.
+    asio::awaitable<void> run_side_by_side(std::shared_ptr<SideBySide> slaves, Deed deed,
+                                           std::function<std::optional<Millis>()> patience);
+    asio::awaitable<void> look_at_one(std::shared_ptr<SideBySide> slaves, std::size_t which);
+    asio::awaitable<void> fence_one(std::shared_ptr<SideBySide> slaves, std::size_t which);
+    asio::awaitable<void> point_one(std::shared_ptr<SideBySide> slaves, std::size_t which);
+    [[nodiscard]] StreamPlan plan_for(const Member& member);
     /// The members whose streams could be cut now; why the others' can't is added to `trouble`.
-    asio::awaitable<std::vector<HostPort>> members_within_reach(std::vector<Member> members,
-                                                                std::string* trouble);
+    asio::awaitable<std::vector<Member>> members_within_reach(std::vector<Member> members, Patience patience,
+                                                              std::string* trouble);
+    /// Fences these, or as many as are enough.
+    asio::awaitable<Fences> fence_members(std::vector<Member> members, Patience patience);
+    asio::awaitable<void> undo_fences(const Fences& fences, Epoch epoch);
+    /// Makes the slaves that the new epoch begins with stream from its master; who isn't there is left for
+    /// later.
+    asio::awaitable<void> point_followers(Configuration wanted);
 
     // Failover
     /// `unfinished`: go past the promotion of that epoch, which is recorded and whose chosen is lost.
@@ -132,8 +176,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     [[nodiscard]] HistoryRow history_row() const;
     /// The same where nobody counts and pgxc.max_lost_wal lets an asynchronous slave be promoted.
     asio::awaitable<Status> fail_over_asynchronous(std::string cause, Timing timing);
-    asio::awaitable<Status> promote_chosen(const std::vector<Candidate>& fenced, HostPort best,
-                                           std::string cause, Timing timing, std::int64_t lost_wal_bytes);
+    asio::awaitable<Status> promote_chosen(const Fences& fences, HostPort best, std::string cause,
+                                           Timing timing, std::int64_t lost_wal_bytes);
     /// Those that may be promoted by themselves though they don't count; nobody where that isn't allowed.
     [[nodiscard]] std::vector<HostPort> asynchronous_heirs();
     asio::awaitable<Status> promote_by_hand(MonitorTask task);
@@ -141,18 +185,13 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Takes the oldest promotion that is asked for and still waited for.
     [[nodiscard]] std::optional<MonitorTask> take_promotion();
     void refuse_promotions(const std::string& why);
-    /// Fences every member of every listed configuration (and `extra`) that can be reached.
-    asio::awaitable<std::vector<Candidate>> fence_members(const std::vector<Member>& members);
-    asio::awaitable<void> undo_fences(const std::vector<Candidate>& fenced, Epoch epoch);
-    asio::awaitable<Status> record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
+    [[nodiscard]] std::vector<FencedPosition> positions_of(const std::vector<Candidate>& fenced) const;
+    asio::awaitable<Status> record_and_promote(const Fences& fences, HostPort chosen,
                                                PendingPromotion pending, HostPort new_address);
     asio::awaitable<Status> finish_promotion();
     /// Brings the recorded master about, up to the proven gate.
     asio::awaitable<Status> promote_recorded();
     asio::awaitable<Status> restart_as_new_master();
-    /// Makes the slaves that the new epoch begins with stream from its master; who isn't there is left for
-    /// later.
-    asio::awaitable<void> point_followers(Configuration wanted);
     /// While a promotion isn't finished nothing else is done: slaves of its configuration that have died must
     /// not hold it up for ever. Lists a configuration without them, where that is allowed.
     asio::awaitable<Status> degrade_promotion();
@@ -173,6 +212,10 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Points slaves that stream from elsewhere (a former master, another parent) at the server they belong
     /// to.
     asio::awaitable<Status> follow();
+    /// Taking a connection string apart costs more than all else of a look at a calm group: what came out is
+    /// kept.
+    [[nodiscard]] bool is_astray(const HostPort& slave, const std::string& primary_conninfo,
+                                 const HostPort& upstream);
     /// Waits, bounded, until no pooler begins anything that the view forbids: those that run are counted
     /// after that.
     asio::awaitable<void> view_in_force();
@@ -264,7 +307,13 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::vector<Evidence> evidence_;  // noted, not yet written
     std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
-    std::string fence_trouble_;  // why the last fencing missed some
+    struct Source {
+        bool looked_at = false;
+        std::string conninfo;
+        HostPort upstream;
+        bool astray = false;
+    };
+    std::map<HostPort, Source> sources_;  // of slaves' streams
     std::optional<TimePoint> restarts_tried_;
     std::map<HostPort, TimePoint>
         missing_since_;  // slaves that count and whose stream the master doesn't have, or whose stream stands

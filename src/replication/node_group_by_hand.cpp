@@ -93,15 +93,23 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
         }
     }
     std::vector<Member> members = record_->all_members();
-    if (counts == nullptr) members.push_back({"", slave->address});
+    if (counts == nullptr) {
+        // It need not be any of those that were promised anything.
+        std::erase_if(members, [&](const Member& member) { return member.address == slave->address; });
+        members.push_back({"", slave->address});
+    }
+    const Patience patience = patience_for(slave->address);
 
     if (!task.force) {
         // What would be refused after the master was silenced is refused before.
         std::string out_of_reach;
-        const std::vector<HostPort> reachable = co_await members_within_reach(members, &out_of_reach);
+        members = co_await members_within_reach(members, patience, &out_of_reach);
+        std::vector<HostPort> reachable;
         std::vector<FencedPosition> expected;
-        for (const HostPort& address : reachable)
-            expected.push_back({address, record_->line_of(address), Lsn{}});
+        for (const Member& member : members) {
+            reachable.push_back(member.address);
+            expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
+        }
         if (Status enough = enough_fenced(*record_, reachable); !enough.ok())
             co_return with_reason(enough.error(), out_of_reach);
         auto after = configuration_after(*record_, slave->address, expected, topology, policy());
@@ -150,21 +158,19 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
         }
     }
     const TimePoint claimed = Clock::now();
-    const std::vector<Candidate> fenced = co_await fence_members(members);
+    const Fences fences = co_await fence_members(members, patience);
     std::vector<HostPort> addresses;
     const Candidate* candidate = nullptr;
-    std::vector<FencedPosition> positions;
-    for (const Candidate& each : fenced) {
+    const std::vector<FencedPosition> positions = positions_of(fences.proven);
+    for (const Candidate& each : fences.proven) {
         addresses.push_back(each.member.address);
-        positions.push_back(
-            {each.member.address, record_->line_of(each.member.address), each.result.end.position});
         if (each.member.address == slave->address) candidate = &each;
     }
     Status refused;
     if (candidate == nullptr) {
         refused =
             Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
-                  "The old master goes on as it was, if it is alive.", fence_trouble_};
+                  "The old master goes on as it was, if it is alive.", fences.trouble};
     } else if (!task.force) {
         refused = enough_fenced(*record_, addresses);
         const FencedPosition* best = choose(positions);
@@ -177,7 +183,7 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
                 "Promote that one, or add FORCE and accept the loss."};
     }
     if (!refused.ok()) {
-        co_await undo_fences(fenced, epoch);
+        co_await undo_fences(fences, epoch);
         co_return refused;
     }
     PendingPromotion pending;
@@ -207,7 +213,7 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     }
     timing_ = Timing{asked, asked, claimed, fences_done};
     restart_error_.reset();
-    Status done = co_await record_and_promote(fenced, slave->address, pending, *new_address);
+    Status done = co_await record_and_promote(fences, slave->address, pending, *new_address);
     if (done.ok() && restart_error_) {
         Error told = *restart_error_;
         told.message =

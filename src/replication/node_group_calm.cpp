@@ -21,9 +21,9 @@ constexpr Millis stream_patience{3'000};
 /// Does a slave stream, or try to, from another server than the one it is registered under? A host may have
 /// many names and a slave may know another one than we: only a different port, or two different numeric
 /// addresses, are certain.
-bool streams_from_elsewhere(const ServerFacts& facts, const HostPort& upstream) {
-    if (facts.primary_conninfo.empty()) return false;
-    const auto values = conninfo_values(facts.primary_conninfo);
+bool streams_from_elsewhere(const std::string& primary_conninfo, const HostPort& upstream) {
+    if (primary_conninfo.empty()) return false;
+    const auto values = conninfo_values(primary_conninfo);
     if (!values.ok()) return false;
     const auto port = values->find("port");
     if (port != values->end() && port->second != std::to_string(upstream.port)) return true;
@@ -277,15 +277,26 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
     co_return Status{};
 }
 
+bool NodeGroup::is_astray(const HostPort& slave, const std::string& primary_conninfo,
+                          const HostPort& upstream) {
+    Source& known = sources_[slave];
+    if (!known.looked_at || known.conninfo != primary_conninfo || known.upstream != upstream)
+        known = {true, primary_conninfo, upstream, streams_from_elsewhere(primary_conninfo, upstream)};
+    return known.astray;
+}
+
 asio::awaitable<Status> NodeGroup::follow() {
     if (follow_tried_ && Clock::now() - *follow_tried_ < retry_interval) co_return Status{};
     follow_tried_.reset();
-    std::string failed;
+    // A list first: in calm times it is empty, and nothing is copied.
+    std::vector<std::pair<Node, Node>> astray;
     const auto seen = surroundings_.observations(key_);
-    const Topology topology = surroundings_.topology();
+    const Topology& topology = surroundings_.topology();
+    if (sources_.size() > topology.nodes().size()) sources_.clear();
     for (const Node& slave : topology.nodes()) {
+        if (slave.is_master()) continue;
         const Node* top = topology.top_master_of(slave.key);
-        if (slave.is_master() || top == nullptr || top->key != key_) continue;
+        if (top == nullptr || top->key != key_) continue;
         const auto observation = seen.find(slave.address);
         if (observation == seen.end() || observation->second.silence != Silence::None ||
             !observation->second.facts || !observation->second.facts->in_recovery)
@@ -293,10 +304,16 @@ asio::awaitable<Status> NodeGroup::follow() {
         const Node* upstream = topology.find({slave.key.type, slave.master_id});
         const bool direct = upstream->is_master();
         const bool old_line = direct && record_->line_of(slave.address) < record_->epoch.value();
-        if (!old_line && !streams_from_elsewhere(*observation->second.facts, upstream->address)) continue;
+        if (!old_line &&
+            !is_astray(slave.address, observation->second.facts->primary_conninfo, upstream->address))
+            continue;
+        astray.emplace_back(slave, *upstream);
+    }
+    std::string failed;
+    for (const auto& [slave, upstream] : astray) {
         // One that can't doesn't hold up the others.
-        if (Status followed = co_await prepare(slave, upstream->address); !followed.ok())
-            failed = slave.key.to_string() + " can't follow " + upstream->key.to_string() + ": " +
+        if (Status followed = co_await prepare(slave, upstream.address); !followed.ok())
+            failed = slave.key.to_string() + " can't follow " + upstream.key.to_string() + ": " +
                      followed.error().message;
     }
     if (!failed.empty()) follow_tried_ = Clock::now();

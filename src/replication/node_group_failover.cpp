@@ -19,60 +19,6 @@ constexpr Millis promote_timeout{30'000};
 
 }  // namespace
 
-asio::awaitable<std::vector<NodeGroup::Candidate>> NodeGroup::fence_members(
-    const std::vector<Member>& members) {
-    std::vector<Candidate> fenced;
-    fence_trouble_.clear();
-    for (const Member& member : members) {
-        // Any name that is recorded for this address, and the catalog's: ALTER ... ID TO renames before it
-        // records.
-        std::vector<std::string> names;
-        if (!member.name.empty()) {
-            for (const Configuration& configuration : record_->configurations)
-                if (const Member* known = configuration.find(member.address)) names.push_back(known->name);
-            if (const Node* node = surroundings_.topology().find(member.address))
-                names.push_back(standby_name(node->key, record_->epoch));
-        }
-        auto result = co_await cut_stream(member.address, std::move(names), fence_timeout);
-        if (!result.ok()) {
-            const std::string why =
-                "can't fence " + member.address.to_string() + ": " + result.error().message;
-            log_warning(key_.to_string() + ": " + why);
-            fence_trouble_ += (fence_trouble_.empty() ? "" : "; ") + why;
-            continue;
-        }
-        log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
-                 result->end.position.to_string() + " of timeline " +
-                 std::to_string(result->end.timeline.value()));
-        if (!member.name.empty() && has_forgotten(member.address, result->end.position)) continue;
-        fenced.push_back({member, *result});
-        environment_.crash_point("one fenced");
-    }
-    co_return fenced;
-}
-
-asio::awaitable<void> NodeGroup::undo_fences(const std::vector<Candidate>& fenced, Epoch epoch) {
-    // Under the same claim, and only towards the record's master (rule 10): if a decision was recorded
-    // meanwhile, these fences may be what it stands on.
-    if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
-    if (record_->pending || record_->epoch != epoch) co_return;
-    for (const Candidate& candidate : fenced) {
-        std::string conninfo = candidate.result.conninfo;
-        if (conninfo.empty()) {
-            auto stored = environment_.stored_conninfo(candidate.member.address);
-            if (stored.ok() && stored->has_value()) conninfo = **stored;
-        }
-        // It may have pointed at an older master when it was fenced.
-        auto target = conninfo_with(conninfo, conninfo_of(record_->master));
-        if (!target.ok() || conninfo.empty()) continue;
-        Status undone = co_await undo_cut(candidate.member.address, *target, candidate.result.changed);
-        if (!undone.ok())
-            log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
-                        " stays fenced: " + undone.error().message);
-        environment_.crash_point("one unfenced");
-    }
-}
-
 asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent_since,
                                              std::optional<Epoch> unfinished) {
     Timing timing{silent_since, Clock::now(), {}, {}};
@@ -82,13 +28,17 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     if (asynchronous_failover_allowed(*record_, policy()).ok())
         co_return co_await fail_over_asynchronous(std::move(cause), timing);
     const Epoch epoch = record_->epoch;
-    const std::vector<Member> members = record_->all_members();
-
     // Reach and candidate before the first cut: a failover that can't succeed must not stop a stream.
     std::string out_of_reach;
-    const std::vector<HostPort> reachable = co_await members_within_reach(members, &out_of_reach);
+    const Patience patience = patience_for(std::nullopt);
+    const std::vector<Member> listed = record_->all_members();
+    const std::vector<Member> members = co_await members_within_reach(listed, patience, &out_of_reach);
+    std::vector<HostPort> reachable;
     std::vector<FencedPosition> expected;
-    for (const HostPort& address : reachable) expected.push_back({address, record_->line_of(address), Lsn{}});
+    for (const Member& member : members) {
+        reachable.push_back(member.address);
+        expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
+    }
     if (Status enough = enough_fenced(*record_, reachable); !enough.ok())
         co_return with_reason(enough.error(), out_of_reach);
     const FencedPosition* likely = choose(expected);
@@ -97,23 +47,18 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     timing.claimed = Clock::now();
     environment_.crash_point("failover decided");
 
-    const std::vector<Candidate> fenced = co_await fence_members(members);
+    const Fences fences = co_await fence_members(members, patience);
     std::vector<HostPort> addresses;
-    std::vector<FencedPosition> positions;
-    for (const Candidate& candidate : fenced) {
-        addresses.push_back(candidate.member.address);
-        positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
-                             candidate.result.end.position});
-    }
+    for (const Candidate& candidate : fences.proven) addresses.push_back(candidate.member.address);
+    const std::vector<FencedPosition> positions = positions_of(fences.proven);
     Status enough = enough_fenced(*record_, addresses);
     if (!enough.ok()) {
-        const std::string trouble = fence_trouble_;
-        co_await undo_fences(fenced, epoch);
-        co_return with_reason(enough.error(), trouble);
+        co_await undo_fences(fences, epoch);
+        co_return with_reason(enough.error(), fences.trouble);
     }
     timing.fenced = Clock::now();
     const HostPort best = choose(positions)->address;
-    co_return co_await promote_chosen(fenced, best, std::move(cause), timing, 0);
+    co_return co_await promote_chosen(fences, best, std::move(cause), timing, 0);
 }
 
 asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Timing timing) {
@@ -129,12 +74,17 @@ asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Tim
     for (const Node& slave : asynchronous_candidates(*record_, topology, key_))
         candidates.push_back({"", slave.address});
     std::string out_of_reach;
-    const std::vector<HostPort> reachable = co_await members_within_reach(candidates, &out_of_reach);
-    for (const HostPort& address : reachable) {
-        const auto known = seen.find(address);
+    // Whoever isn't there may be further than all others: each is given the time that a probe may take.
+    const Patience patience = [this](const std::vector<FencedPosition>& those) {
+        return those.empty() ? std::nullopt : std::optional(policy().probe_timeout);
+    };
+    const std::vector<Member> reachable = co_await members_within_reach(candidates, patience, &out_of_reach);
+    for (const Member& member : reachable) {
+        const auto known = seen.find(member.address);
         if (known == seen.end() || !known->second.facts) continue;
-        members.push_back({"", address});
-        expected.push_back({address, record_->line_of(address), known->second.facts->end_of_wal()});
+        members.push_back(member);
+        expected.push_back(
+            {member.address, record_->line_of(member.address), known->second.facts->end_of_wal()});
     }
     auto likely = choose_asynchronous(*record_, expected, *end, policy());
     if (!likely.ok()) co_return with_reason(likely.error(), out_of_reach);
@@ -144,20 +94,18 @@ asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Tim
     timing.claimed = Clock::now();
     environment_.crash_point("failover decided");
 
-    const std::vector<Candidate> fenced = co_await fence_members(members);
-    std::vector<FencedPosition> positions;
-    for (const Candidate& candidate : fenced) {
+    const Fences fences = co_await fence_members(members, patience);
+    std::vector<Candidate> on_timeline;
+    for (const Candidate& candidate : fences.proven) {
         // It may have come along a timeline that the master has never written.
-        if (candidate.result.end.timeline.value() != record_->timeline) continue;
-        positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
-                             candidate.result.end.position});
+        if (candidate.result.end.timeline.value() == record_->timeline) on_timeline.push_back(candidate);
     }
+    const std::vector<FencedPosition> positions = positions_of(on_timeline);
     timing.fenced = Clock::now();
     auto choice = choose_asynchronous(*record_, positions, *end, policy());
     if (!choice.ok()) {
-        const std::string trouble = fence_trouble_;
-        co_await undo_fences(fenced, epoch);
-        co_return with_reason(choice.error(), trouble);
+        co_await undo_fences(fences, epoch);
+        co_return with_reason(choice.error(), fences.trouble);
     }
     const std::string missing = std::to_string(choice->missing_bytes);
     cause += "; nobody counts, and pgxc.max_lost_wal allows the asynchronous slave at " +
@@ -167,22 +115,21 @@ asio::awaitable<Status> NodeGroup::fail_over_asynchronous(std::string cause, Tim
     // Where nothing is known to be missing, what the master wrote unseen may be: not known, rather than 0.
     const auto lost =
         choice->missing_bytes > 0 ? static_cast<std::int64_t>(choice->missing_bytes) : std::int64_t{-1};
-    co_return co_await promote_chosen(fenced, choice->chosen.address, std::move(cause), timing, lost);
+    co_return co_await promote_chosen(fences, choice->chosen.address, std::move(cause), timing, lost);
 }
 
-asio::awaitable<Status> NodeGroup::promote_chosen(const std::vector<Candidate>& fenced, HostPort best,
-                                                  std::string cause, Timing timing,
-                                                  std::int64_t lost_wal_bytes) {
+asio::awaitable<Status> NodeGroup::promote_chosen(const Fences& fences, HostPort best, std::string cause,
+                                                  Timing timing, std::int64_t lost_wal_bytes) {
     const Epoch epoch = record_->epoch;
     if (record_->pending) {
         if (Status told = publish_unfinished(); !told.ok()) {
-            co_await undo_fences(fenced, epoch);
+            co_await undo_fences(fences, epoch);
             co_return told;
         }
     }
     const Node* node = surroundings_.topology().find(best);
     if (node == nullptr) {
-        co_await undo_fences(fenced, epoch);
+        co_await undo_fences(fences, epoch);
         co_return Error{sqlstate::undefined_object,
                         "the slave at " + best.to_string() + " is not in the catalog any more"};
     }
@@ -216,25 +163,22 @@ asio::awaitable<Status> NodeGroup::promote_chosen(const std::vector<Candidate>& 
         }
     }
     timing_ = timing;
-    co_return co_await record_and_promote(fenced, best, pending, new_address);
+    co_return co_await record_and_promote(fences, best, pending, new_address);
 }
 
-asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidate>& fenced, HostPort chosen,
+asio::awaitable<Status> NodeGroup::record_and_promote(const Fences& fences, HostPort chosen,
                                                       PendingPromotion pending, HostPort new_address) {
     environment_.crash_point("all fenced");
     const Epoch epoch = record_->epoch;
-    std::vector<FencedPosition> positions;
-    for (const Candidate& candidate : fenced) {
-        positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
-                             candidate.result.end.position});
-        if (candidate.member.address == chosen) {
-            pending.settings_to_restore = candidate.result.changed;
-            pending.old_timeline = candidate.result.end.timeline.value();
-        }
+    const std::vector<FencedPosition> positions = positions_of(fences.proven);
+    for (const Candidate& candidate : fences.proven) {
+        if (candidate.member.address != chosen) continue;
+        pending.settings_to_restore = candidate.result.changed;
+        pending.old_timeline = candidate.result.end.timeline.value();
     }
     auto configuration = configuration_after(*record_, chosen, positions, surroundings_.topology(), policy());
     if (!configuration.ok()) {
-        co_await undo_fences(fenced, epoch);
+        co_await undo_fences(fences, epoch);
         co_return configuration.error();
     }
     const std::int64_t line = record_->epoch.value();
@@ -245,7 +189,7 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const std::vector<Candidat
         next.lines.try_emplace(slave->address.to_string(), line);
     // The commit point: from here on there is no way back, only forward.
     if (Status recorded = co_await replace_record(std::move(next)); !recorded.ok()) {
-        co_await undo_fences(fenced, epoch);
+        co_await undo_fences(fences, epoch);
         co_return recorded;
     }
     log_info(key_.to_string() + ": epoch " + std::to_string(record_->epoch.value()) +
@@ -341,18 +285,6 @@ asio::awaitable<Status> NodeGroup::make_way() {
     sessions_.erase(pending.old_master);
     co_return co_await stop_server(std::move(owned), promote_timeout, false,
                                    node_request(NodeRequestKind::Stop, key_, *record_));
-}
-
-asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
-    for (const Member& member : wanted.slaves) {
-        auto stored = environment_.stored_conninfo(member.address);
-        std::string conninfo = "user=" + environment_.settings().login.user;
-        if (stored.ok() && stored->has_value()) conninfo = **stored;
-        StreamPlan plan{member.name, conninfo, record_->master, nobody_standby_names(record_->cluster_id)};
-        std::map<std::string, std::string> as_they_are;
-        Status follows = co_await give_stream(member.address, record_->master, plan, as_they_are, Millis(0));
-        if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
-    }
 }
 
 asio::awaitable<Status> NodeGroup::degrade_promotion() {

@@ -85,16 +85,25 @@ asio::awaitable<void> NodeGroup::finish_restarts() {
 }
 
 asio::awaitable<Result<FenceResult>> NodeGroup::cut_stream(HostPort slave, std::vector<std::string> names,
-                                                           Millis timeout) {
+                                                           Millis timeout,
+                                                           std::function<void(const FenceResult&)> on_cut) {
     auto on_slave = co_await session(slave);
     if (!on_slave.ok()) co_return on_slave.error();
     // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of twice.
-    std::function<Status(const std::string&)> save = [this, slave](const std::string& conninfo) {
+    std::function<Status(const std::string&)> save = [this, slave, on_cut](const std::string& conninfo) {
         Status kept = environment_.store_conninfo(slave, conninfo);
         environment_.crash_point("conninfo stored");
+        if (kept.ok() && on_cut) {
+            FenceResult begun;
+            begun.conninfo = conninfo;
+            on_cut(begun);
+        }
         return kept;
     };
-    std::function<void()> cut = [this] { environment_.crash_point("stream cut"); };
+    std::function<void(const FenceResult&)> cut = [this, on_cut](const FenceResult& so_far) {
+        if (on_cut) on_cut(so_far);
+        environment_.crash_point("stream cut");
+    };
     if (!reads_stream_at_start(**on_slave))
         co_return co_await fence(**on_slave, std::move(names), record_->system_identifier, std::move(save),
                                  timeout, std::move(cut));
@@ -129,7 +138,8 @@ asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream
         SettingChanges restored(settings.begin(), settings.end());
         co_return co_await alter_system(**on_slave, std::move(restored));
     }
-    auto slot = co_await (*on_master)->run(create_slot_sql(plan.name), effect_timeout);
+    const std::vector<std::string> one_name(1, plan.name);
+    auto slot = co_await (*on_master)->run(create_slots_sql(one_name), effect_timeout);
     if (!slot.ok()) co_return slot.error();
     SlaveHands hands = hands_on(slave);
     Status streams = co_await stream_by_restart(std::move(hands), plan, std::move(settings));
@@ -145,23 +155,6 @@ asio::awaitable<Status> NodeGroup::promote_node(LockSession& slave, Millis timeo
     if (slave.server_version() < replication::first_without_recovery_conf)
         co_return co_await promote_by_pg_ctl(slave, timeout);
     co_return co_await promote_server(slave, timeout);
-}
-
-asio::awaitable<std::vector<HostPort>> NodeGroup::members_within_reach(std::vector<Member> members,
-                                                                       std::string* trouble) {
-    std::vector<HostPort> reachable;
-    for (const Member& member : members) {
-        auto slave = co_await session(member.address);
-        if (!slave.ok()) continue;
-        Status can = co_await can_cut_stream(**slave);
-        if (can.ok()) {
-            reachable.push_back(member.address);
-            continue;
-        }
-        *trouble += (trouble->empty() ? "" : "; ") + can.error().message;
-        if (!can.error().detail.empty()) *trouble += ": " + can.error().detail;
-    }
-    co_return reachable;
 }
 
 }  // namespace pgxc

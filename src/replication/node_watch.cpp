@@ -17,6 +17,14 @@ constexpr Millis starting_interval{50};
 /// So much later than it was due: then it was this process that stood still, and everybody seemed silent.
 constexpr Millis own_pause{500};
 
+/// When to ask again. The nodes are asked together, at the beginnings and middles of an interval: a process
+/// that is woken for each answer alone spends most of its time on waking up and on telling what has moved.
+TimePoint next_probe(TimePoint now, Millis interval) {
+    const Clock::duration step = std::max<Clock::duration>(interval / 2, Millis(1));
+    const Clock::duration wanted = now.time_since_epoch() + interval + step / 2;
+    return TimePoint(wanted - wanted % step);
+}
+
 bool says_going_down(const std::string& state) {
     return state == sqlstate::admin_shutdown || state == "57P02" || state == sqlstate::cannot_connect_now;
 }
@@ -137,11 +145,11 @@ asio::awaitable<void> NodeWatch::run() {
                 continue;
             }
             connection_ = std::move(*opened);
+            question_ = probe_sql(connection_->server_version(), connection_->is_superuser());
         }
         kicked_ = false;
         const auto began = Clock::now();
-        std::string question = probe_sql(connection_->server_version(), connection_->is_superuser());
-        auto rows = co_await connection_->query(std::move(question), timing_.probe_timeout);
+        auto rows = co_await connection_->query(question_, timing_.probe_timeout);
         if (stopped_) break;
         if (rows.ok()) {
             auto facts = facts_from(*rows, connection_->server_version());
@@ -161,7 +169,7 @@ asio::awaitable<void> NodeWatch::run() {
         notify();
         if (stopped_ || broken) continue;
         if (kicked_) continue;
-        if (co_await connection_->wait_broken(Clock::now() + timing_.probe_interval)) {
+        if (co_await connection_->wait_broken(next_probe(Clock::now(), timing_.probe_interval))) {
             if (stopped_) break;
             if (says_going_down(connection_->last_unasked())) seen_.going_down_since = Clock::now();
             failed({{sqlstate::connection_failure,

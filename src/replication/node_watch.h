@@ -47,6 +47,7 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
     struct Sleep;
     std::unique_ptr<Sleep> sleep_;
     std::unique_ptr<NodeConnection> connection_;
+    std::string question_;  // for the server of that connection
     bool kicked_ = false;
     bool stopped_ = false;
 };

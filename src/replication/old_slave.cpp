@@ -181,7 +181,8 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
                                                       std::vector<std::string> expected_names,
                                                       std::uint64_t system_identifier,
                                                       std::function<Status(const std::string&)> save_conninfo,
-                                                      Millis timeout, std::function<void()> on_cut) {
+                                                      Millis timeout,
+                                                      std::function<void(const FenceResult&)> on_cut) {
     const TimePoint deadline = Clock::now() + timeout;
     auto session = co_await slave.session();
     if (!session.ok()) co_return session.error();
@@ -199,7 +200,7 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
     if (!all_in_force(*before, settings, (*session)->server_version()) || before->has_receiver) {
         Status restarted = co_await slave.restart(std::move(settings));
         if (!restarted.ok()) co_return restarted.error();
-        if (on_cut) on_cut();
+        if (on_cut) on_cut(result);
         session = co_await slave.session();
         if (!session.ok()) co_return session.error();
         auto after = co_await read_stream(**session);

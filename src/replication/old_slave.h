@@ -41,7 +41,7 @@ struct SlaveHands {
 [[nodiscard]] asio::awaitable<Result<FenceResult>> fence_by_restart(
     SlaveHands slave, std::vector<std::string> expected_names, std::uint64_t system_identifier,
     std::function<Status(const std::string&)> save_conninfo, Millis timeout,
-    std::function<void()> on_cut = {});
+    std::function<void(const FenceResult&)> on_cut = {});
 
 /// Undoes fence_by_restart().
 [[nodiscard]] asio::awaitable<Status> unfence_by_restart(SlaveHands slave, std::string conninfo,

@@ -1,6 +1,7 @@
 // Any number of slaves and any k, and none that counts: who is promoted, and who isn't. docs/testing.md lists
 // which rule's test each is.
 #include "monitor_fixture.h"
+#include "replication/node_effects.h"
 
 namespace pgxc::test {
 namespace {
@@ -24,6 +25,22 @@ class Quorum : public MonitorTest {
         for (auto& slave : slaves)
             if (slave->address() == record().master) return *slave;
         throw std::logic_error("the master is no slave of before");
+    }
+    /// Commits a row, kills the master, and at that point its heir. Gives the heir's address once there is
+    /// another one.
+    HostPort lose_the_first_heir_at(const std::string& crash_point) {
+        EXPECT_TRUE(commits(master.port, 1));
+        std::optional<HostPort> first;
+        coordinator->environment.on_crash_point = [&](const std::string& point) {
+            if (point != crash_point || first) return;
+            first = record().master;
+            heir().kill9();
+        };
+        master.kill9();
+        wait_history(2);
+        coordinator->environment.on_crash_point = {};
+        EXPECT_TRUE(first.has_value());
+        return first.value_or(HostPort{});
     }
 };
 
@@ -70,24 +87,64 @@ TEST_F(Quorum, KOfOneNeedsEverybodyFenced) {
     EXPECT_EQ(values(heir()), "1");
 }
 
-TEST_F(Quorum, AChosenThatDiesWhileItIsPromotedIsReplacedInItsTurn) {
+TEST_F(Quorum, ASlaveThatHangsDoesNotHoldUpAFailoverThatNeedsTheOthersOnly) {
+    make_cluster(3, 2);
+    if (HasFatalFailure()) return;
+    RealServer& hangs = *slaves[0];
+    ASSERT_TRUE(commits(master.port, 1));
+    hangs.freeze();
+    master.kill9();
+    wait_history(1);
+    const HistoryRow& row = store.history[0];
+    EXPECT_LT(row.decide_ms + row.fence_ms + row.promote_ms, static_cast<double>(effect_timeout.count()))
+        << "no step may have waited for an answer of the one that hangs";
+    EXPECT_EQ(row.lost_wal_bytes, 0);
+    EXPECT_NE(record().master, hangs.address());
+    EXPECT_EQ(record().wanted().find(hangs.address()), nullptr)
+        << "not fenced, it isn't known to be a prefix";
+    EXPECT_TRUE(commits(heir().port, 2));
+    hangs.thaw();
+    wait_until("all that are left to count", [&] {
+        return gate() == Gate::Open && record().configurations.size() == 1 &&
+               record().wanted().slaves.size() == 2 && record().wanted().k == 2;
+    });
+    EXPECT_TRUE(commits(heir().port, 3));
+    wait_until("the rows in the one that hung", [&] { return values(hangs) == "1,2,3"; });
+}
+
+TEST_F(Quorum, ASlaveThatHangsInTheMiddleOfItsFenceIsTakenUpLater) {
     make_cluster(3, 2);
     if (HasFatalFailure()) return;
     ASSERT_TRUE(commits(master.port, 1));
-    std::optional<HostPort> first;
+    // The first one that is about to be cut: what was sent to it takes effect when it wakes.
+    RealServer* hangs = nullptr;
     coordinator->environment.on_crash_point = [&](const std::string& point) {
-        if (point != "names in force" || first) return;
-        first = record().master;
-        heir().kill9();
+        if (point != "stream cut" || hangs != nullptr) return;
+        hangs = slaves[0].get();
+        hangs->freeze();
     };
     master.kill9();
-    wait_history(2);
-    ASSERT_TRUE(first.has_value());
-    EXPECT_NE(record().master, *first);
+    wait_history(1);
+    ASSERT_NE(hangs, nullptr);
+    EXPECT_LT(store.history[0].fence_ms, static_cast<double>(fence_timeout.count()));
+    EXPECT_TRUE(commits(heir().port, 2));
+    hangs->thaw();
+    wait_until("all that are left to count", [&] {
+        return gate() == Gate::Open && record().configurations.size() == 1 &&
+               record().wanted().slaves.size() == 2 && record().wanted().k == 2;
+    });
+    for (const auto& slave : slaves) wait_until("the rows", [&] { return values(*slave) == "1,2"; });
+}
+
+TEST_F(Quorum, AChosenThatDiesWhileItIsPromotedIsReplacedInItsTurn) {
+    make_cluster(3, 2);
+    if (HasFatalFailure()) return;
+    const HostPort first = lose_the_first_heir_at("names in force");
+    EXPECT_NE(record().master, first);
     EXPECT_EQ(record().epoch, Epoch{2});
     EXPECT_EQ(store.history[0].epoch, Epoch{1});
     EXPECT_NE(store.history[0].cause.find("lost before its promotion was finished"), std::string::npos);
-    EXPECT_EQ(store.history[1].old_address, *first);
+    EXPECT_EQ(store.history[1].old_address, first);
     EXPECT_EQ(store.history[1].lost_wal_bytes, 0);
     EXPECT_TRUE(commits(heir().port, 2));
     EXPECT_EQ(values(heir()), "1,2");
@@ -98,17 +155,8 @@ TEST_F(Quorum, AChosenThatDiesWhileItIsPromotedIsReplacedInItsTurn) {
 TEST_F(Quorum, APromotedOneThatDiesBeforeItsFollowersCaughtUpIsReplaced) {
     make_cluster(3, 2);
     if (HasFatalFailure()) return;
-    ASSERT_TRUE(commits(master.port, 1));
-    std::optional<HostPort> first;
-    coordinator->environment.on_crash_point = [&](const std::string& point) {
-        if (point != "server promoted" || first) return;
-        first = record().master;
-        heir().kill9();
-    };
-    master.kill9();
-    wait_history(2);
-    ASSERT_TRUE(first.has_value());
-    EXPECT_NE(record().master, *first);
+    const HostPort first = lose_the_first_heir_at("server promoted");
+    EXPECT_NE(record().master, first);
     EXPECT_TRUE(commits(heir().port, 2));
     EXPECT_EQ(values(heir()), "1,2");
 }

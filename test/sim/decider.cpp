@@ -33,6 +33,7 @@ void Model::end_program(World& world, int decider) const {
     Decider& who = world.deciders[static_cast<unsigned>(decider)];
     who.pc = Pc::Idle;
     who.fenced = 0;
+    who.begun = 0;
     who.promoting = false;
 }
 
@@ -45,6 +46,8 @@ void Model::take_lock(World& world, int decider, int node) const {
     if (!mutated(Mutation::Lock) && server.lock != 0 && server.lock != decider + 1)
         world.deciders[server.lock - 1U].sessions &= byte(~only(node));
     server.lock = byte(decider + 1);
+    // Whoever held it has ended before, and with it what was sent to it.
+    if (!mutated(Mutation::Lock)) server.late_cut = false;
     world.deciders[static_cast<unsigned>(decider)].sessions |= only(node);
 }
 
@@ -60,6 +63,7 @@ const char* Model::begin(World& world, const Action& action) {
     const ArbiterRecord& record = known(world, decider);
     who.node = 0;
     who.fenced = 0;
+    who.begun = 0;
     who.positions = {};
     who.before = {};
     who.epoch = record.epoch;
@@ -114,6 +118,11 @@ void Model::enabled_step(const World& world, int decider, std::vector<Action>& a
             go(lost ? 1 : 0);
             return;
         }
+        case Pc::FenceCut:
+            // It hangs: the others may be enough without it.
+            go(0);
+            if (options_.faults || options_.hangs) go(1);
+            return;
         case Pc::FenceProve:
         case Pc::PrepareGone: {
             const Server& slave = world.servers[who.node];
@@ -238,11 +247,18 @@ void Model::fence_step(World& world, int decider, bool refused) {
             if (!holds(world, decider, who.node) || slave.master || slave.disk_full) return next();
             who.before[who.node] = slave.file;
             if (slave.file.node != none) slave.stored = slave.file;
+            if (refused) {
+                slave.late_cut = true;
+                who.sessions &= byte(~only(who.node));
+                who.begun |= only(who.node);
+                return next();
+            }
             set_upstream(world, who.node, {});
             who.pc = Pc::FenceProve;
             if (options_.faults) return;
             [[fallthrough]];
         default:
+            if (refused) who.begun |= only(who.node);
             if (refused || !holds(world, decider, who.node)) return next();
             if (!mutated(Mutation::Order)) who.positions[who.node] = byte(slave.wal.length());
             who.fenced |= only(who.node);
@@ -486,6 +502,7 @@ void Model::prepare_step(World& world, int decider, bool refused) {
 void Model::undo_step(World& world, int decider, bool refused) {
     Decider& who = world.deciders[static_cast<unsigned>(decider)];
     if (who.pc == Pc::UndoCheck) {
+        who.fenced |= who.begun;
         if (refused || world.record.owner != decider + 1) return give_up(world, decider);
         const ArbiterRecord& record = known(world, decider);
         if (record.pending != 0 || record.epoch != who.epoch) return give_up(world, decider);

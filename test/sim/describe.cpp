@@ -94,6 +94,8 @@ std::string Model::describe(const World& world, const Action& action) {
             return node + " acknowledges what enough have flushed";
         case Act::Receive:
             return node + " receives from " + node_name(world.servers[action.actor].stream.node);
+        case Act::LateCut:
+            return node + " hangs no more, and carries out the cut that was sent to it";
         case Act::TakeOver:
             return "the address that " + node + " streams from is taken over by " +
                    node_name(world.record.master);

@@ -18,6 +18,7 @@ void Model::crash_server(World& world, int node) const {
     server.wal = server.wal.first(server.flushed);
     for (Decider& decider : world.deciders) decider.sessions &= byte(~only(node));
     server.lock = 0;
+    server.late_cut = false;
 }
 
 void Model::start_server(World& world, int node) const {
@@ -254,6 +255,7 @@ const char* Model::stuck(World world, std::vector<std::string>* trace) {
         std::vector<const Action*> begins;
         for (const Action& action : actions) {
             switch (action.act) {
+                case Act::LateCut:
                 case Act::Receive:
                 case Act::Flush:
                 case Act::Reply:

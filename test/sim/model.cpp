@@ -183,6 +183,10 @@ const char* Model::apply(World& world, const Action& action) {
         case Act::Receive:
             receive(world, action.actor);
             break;
+        case Act::LateCut:
+            world.servers[at].late_cut = false;
+            if (!world.servers[at].master) set_upstream(world, action.actor, {});
+            break;
         case Act::TakeOver: {
             Server& slave = world.servers[at];
             slave.file.node = world.record.master;
@@ -272,6 +276,7 @@ void Model::enabled_servers(const World& world, std::vector<Action>& actions) {
         const auto at = static_cast<unsigned>(node);
         const Server& server = world.servers[at];
         if (!server.running) continue;
+        if (server.late_cut && !server.disk_full) actions.push_back({Act::LateCut, byte(node), 0, 0});
         if (server.master) {
             bool open = !options_.faults;
             for (const Decider& decider : world.deciders) open = open || decider.gate == node;

@@ -15,6 +15,7 @@ enum class Act : std::uint8_t {
     Write,        // a client's commit reaches a master's WAL
     Acknowledge,  // a master answers the commits that enough slaves have flushed
     Receive,      // a slave receives, and where `Options::faults` is off also flushes, the next entry
+    LateCut,      // a slave carries out what was sent to it when it hung
     TakeOver,     // the address that a slave streams from leads to the recorded master now
     // only with faults
     Flush,
@@ -61,6 +62,8 @@ struct Options {
     bool over_pending = false;
     /// pgxc.max_lost_wal: where nobody counts any slave may be promoted.
     bool asynchronous = false;
+    /// A slave may hang in the middle of its fence and carry it out later; always so with faults.
+    bool hangs = false;
     int max_faults = 0;
 };
 

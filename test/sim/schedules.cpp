@@ -37,6 +37,7 @@ int weight_of(const Action& action, const std::array<int, max_deciders>& speed) 
             return 8;
         case Act::Start:
         case Act::OpenGate:
+        case Act::LateCut:
             return 6;
         case Act::TakeOver:
         case Act::OldSettings:

@@ -7,10 +7,10 @@
 // The small world, explored completely: 3 nodes, k = 1 and 2, two deciders with one claim each, of which the
 // first may carry out two programs (failover, change of configuration, preparing a slave) and the second one;
 // either may stall for ever before any step, any node may be unreachable at any step; one client's commit
-// (two in a run with one program each). Also a second failover before the first has settled. Seeded: 4 nodes,
-// of which one has diverged. With pgxc.max_lost_wal, from a record in which nobody counts and from one that
-// is degraded to that: what a promise was given for is kept, before and after. Left out there: everything in
-// the list of faults below.
+// (two in a run with one program each). Also a slave that hangs in its fence, and carries it out later. Also
+// a second failover before the first has settled. Seeded: 4 nodes, of which one has diverged. With
+// pgxc.max_lost_wal, from a record in which nobody counts and from one that is degraded to that: what a
+// promise was given for is kept, before and after. Left out there: everything in the list of faults below.
 //
 // The larger world, by random schedules: up to 5 slaves, k up to |S|, three deciders with their poolers'
 // gates; crashes that lose unflushed WAL, reloads that take effect late, deciders that die and come back with
@@ -65,6 +65,7 @@ struct SmallWorld {
     std::array<int, max_deciders> programs{1, 1, 0};
     From from = From::Calm;
     bool asynchronous = false;  // pgxc.max_lost_wal lets a slave be promoted where nobody counts
+    bool hangs = false;         // a slave may carry out a fence that was given up
 };
 
 constexpr SmallWorld calm_k1{"calm_k1", 3, 1, 1, {1, 1, 0}, From::Calm};
@@ -77,6 +78,8 @@ constexpr SmallWorld diverged{"diverged", 4, 1, 1, {2, 2, 0}, From::Diverged};
 constexpr SmallWorld diverged_and_listed{"diverged_and_listed", 4, 1, 1, {2, 2, 0}, From::DivergedAndListed};
 constexpr SmallWorld asynchronous{"asynchronous", 3, 1, 1, {2, 1, 0}, From::Asynchronous, true};
 constexpr SmallWorld degraded{"degraded", 3, 1, 1, {2, 1, 0}, From::Calm, true};
+constexpr SmallWorld hanging_k1{"hanging_k1", 3, 1, 1, {2, 1, 0}, From::Calm, false, true};
+constexpr SmallWorld hanging_k2{"hanging_k2", 3, 2, 1, {1, 1, 0}, From::Calm, false, true};
 constexpr SmallWorld promised_k1{"promised_k1", 3, 1, 1, {1, 1, 0}, From::Calm, true};
 
 Exploration explore_world(const SmallWorld& small_world, Mutation mutation, std::size_t limit) {
@@ -88,6 +91,7 @@ Exploration explore_world(const SmallWorld& small_world, Mutation mutation, std:
     options.programs = small_world.programs;
     options.over_pending = true;
     options.asynchronous = small_world.asynchronous;
+    options.hangs = small_world.hangs;
     Model model(options);
     World start = model.start();
     if (small_world.from == From::Asynchronous)
@@ -108,7 +112,8 @@ TEST_P(Explorer, FindsNothing) {
 
 INSTANTIATE_TEST_SUITE_P(Sim, Explorer,
                          testing::Values(two_programs_k1, two_programs_k2, two_writes_k1, two_writes_k2,
-                                         diverged, diverged_and_listed, asynchronous, degraded),
+                                         diverged, diverged_and_listed, asynchronous, degraded, hanging_k1,
+                                         hanging_k2),
                          [](const auto& tested) { return std::string(tested.param.name); });
 
 struct Left {

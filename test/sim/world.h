@@ -116,7 +116,8 @@ struct Server {
     bool disk_full = false;
     std::uint8_t lock = 0;          // decider + 1 whose session holds it
     std::uint8_t clients_from = 0;  // no client waits for an entry before this one: their connections ended
-    std::uint8_t unused = 0;
+    bool late_cut =
+        false;        // one was sent in a session that was given up, and takes effect when it hangs no more
     Upstream file;    // what its settings file says
     Upstream stream;  // what its WAL receiver does
     Upstream stored;  // what the monitors have stored of it at a fence
@@ -182,7 +183,7 @@ struct Decider {
     std::uint8_t programs = 0;                 // it may begin so many programs more under the present claim
     std::uint8_t gate = none;                  // the server that its pooler sends transactions to
     ArbiterRecord view;                        // only with Mutation::Cas: the record as last read
-    std::uint8_t unused = 0;
+    NodeSet begun = 0;                         // slaves whose fence was given up in the middle
 };
 
 struct World {

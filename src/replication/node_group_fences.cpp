@@ -1,0 +1,249 @@
+#include <algorithm>
+#include <asio/use_awaitable.hpp>
+
+#include "base/log.h"
+#include "net/side_by_side.h"
+#include "replication/conninfo.h"
+#include "replication/node_group.h"
+#include "replication/sync_standbys.h"
+
+// What is done to several slaves side by side: looking whether their streams can be cut, cutting them, and
+// giving them the new master's. Where enough are done (rule 3) those that hang are left: they count for
+// nothing then, and are found and taken up again in calm times.
+
+namespace pgxc {
+namespace {
+
+/// Those that are not needed have as long again as the others took, and at least this long.
+constexpr Millis grace{150};
+
+Millis longer_than(TimePoint began) {
+    return std::max(grace, std::chrono::floor<Millis>(Clock::now() - began));
+}
+
+}  // namespace
+
+NodeGroup::Patience NodeGroup::patience_for(std::optional<HostPort> chosen) {
+    return [this, chosen](const std::vector<FencedPosition>& those) -> std::optional<Millis> {
+        switch (enough_to_go_on(*record_, those, chosen, surroundings_.topology(), policy())) {
+            case Enough::No:
+                break;
+            case Enough::ButNobodyLeft:
+                return policy().probe_timeout;
+            case Enough::Yes:
+                return Millis(0);
+        }
+        return std::nullopt;
+    };
+}
+
+std::shared_ptr<NodeGroup::SideBySide> NodeGroup::side_by_side(const std::vector<Member>& members) const {
+    auto slaves = std::make_shared<SideBySide>();
+    for (const Member& member : members) slaves->all.emplace_back().member = member;
+    return slaves;
+}
+
+asio::awaitable<void> NodeGroup::run_side_by_side(std::shared_ptr<SideBySide> slaves, Deed deed,
+                                                  std::function<std::optional<Millis>()> patience) {
+    std::vector<net::Task> tasks;
+    for (std::size_t which = 0; which < slaves->all.size(); ++which)
+        tasks.emplace_back(
+            [self = shared_from_this(), slaves, deed, which] { return (self.get()->*deed)(slaves, which); });
+    std::function<std::optional<Millis>()> at_least = [slaves, patience]() -> std::optional<Millis> {
+        const auto longer = patience();
+        if (!longer) return std::nullopt;
+        return std::max(*longer, longer_than(slaves->began));
+    };
+    co_await net::side_by_side(std::move(tasks), std::move(at_least));
+    for (std::size_t which = 0; which < slaves->all.size(); ++which) {
+        SideBySide::Each& one = slaves->all[which];
+        if (one.ended) {
+            if (one.by_restart) co_await (this->*deed)(slaves, which);
+            continue;
+        }
+        sessions_.erase(one.member.address);
+        one.trouble = "node at " + one.member.address.to_string() +
+                      " did not answer in time; the others are enough without it";
+        log_warning(key_.to_string() + ": " + one.trouble);
+    }
+}
+
+std::vector<FencedPosition> NodeGroup::positions_of(const std::vector<Candidate>& fenced) const {
+    std::vector<FencedPosition> positions;
+    for (const Candidate& candidate : fenced)
+        positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
+                             candidate.result.end.position});
+    return positions;
+}
+
+asio::awaitable<void> NodeGroup::look_at_one(std::shared_ptr<SideBySide> slaves, std::size_t which) {
+    SideBySide::Each& one = slaves->all[which];
+    auto slave = co_await session(one.member.address);
+    if (slave.ok()) {
+        Status can = co_await can_cut_stream(**slave);
+        one.done = can.ok();
+        if (!can.ok()) {
+            one.trouble = can.error().message;
+            if (!can.error().detail.empty()) one.trouble += ": " + can.error().detail;
+        }
+    }
+    one.ended = true;
+}
+
+asio::awaitable<std::vector<Member>> NodeGroup::members_within_reach(std::vector<Member> members,
+                                                                     Patience patience,
+                                                                     std::string* trouble) {
+    const auto slaves = side_by_side(members);
+    std::function<std::optional<Millis>()> enough = [this, slaves, patience] {
+        std::vector<FencedPosition> expected;
+        for (const SideBySide::Each& one : slaves->all)
+            if (one.done)
+                expected.push_back({one.member.address, record_->line_of(one.member.address), Lsn{}});
+        return patience(expected);
+    };
+    co_await run_side_by_side(slaves, &NodeGroup::look_at_one, std::move(enough));
+    std::vector<Member> reachable;
+    for (const SideBySide::Each& one : slaves->all) {
+        if (one.done) reachable.push_back(one.member);
+        if (!one.trouble.empty()) *trouble += (trouble->empty() ? "" : "; ") + one.trouble;
+    }
+    co_return reachable;
+}
+
+asio::awaitable<void> NodeGroup::fence_one(std::shared_ptr<SideBySide> slaves, std::size_t which) {
+    SideBySide::Each& one = slaves->all[which];
+    const Member member = one.member;
+    auto slave = co_await session(member.address);
+    if (slave.ok() && !one.ended && reads_stream_at_start(**slave)) {
+        one.by_restart = true;
+        one.ended = true;
+        co_return;
+    }
+    // Any name that is recorded for this address, and the catalog's: ALTER ... ID TO renames before it
+    // records.
+    std::vector<std::string> names;
+    if (!member.name.empty()) {
+        for (const Configuration& configuration : record_->configurations)
+            if (const Member* known = configuration.find(member.address)) names.push_back(known->name);
+        if (const Node* node = surroundings_.topology().find(member.address))
+            names.push_back(standby_name(node->key, record_->epoch));
+    }
+    std::function<void(const FenceResult&)> on_cut = [slaves, which](const FenceResult& so_far) {
+        SideBySide::Each& cut = slaves->all[which];
+        cut.cut = Candidate{cut.member, so_far};
+    };
+    auto result = co_await cut_stream(member.address, std::move(names), fence_timeout, std::move(on_cut));
+    one.ended = true;
+    if (!result.ok()) {
+        one.trouble = "can't fence " + member.address.to_string() + ": " + result.error().message;
+        log_warning(key_.to_string() + ": " + one.trouble);
+        co_return;
+    }
+    log_info(key_.to_string() + ": fenced " + member.address.to_string() + " at " +
+             result->end.position.to_string() + " of timeline " +
+             std::to_string(result->end.timeline.value()));
+    if (!member.name.empty() && has_forgotten(member.address, result->end.position)) co_return;
+    one.cut = Candidate{member, *result};
+    one.done = true;
+    environment_.crash_point("one fenced");
+}
+
+asio::awaitable<NodeGroup::Fences> NodeGroup::fence_members(std::vector<Member> members, Patience patience) {
+    const auto slaves = side_by_side(members);
+    const auto proven = [](const SideBySide& those) {
+        std::vector<Candidate> fenced;
+        for (const SideBySide::Each& one : those.all)
+            if (one.done) fenced.push_back(*one.cut);
+        return fenced;
+    };
+    std::function<std::optional<Millis>()> enough = [this, slaves, patience, proven] {
+        return patience(positions_of(proven(*slaves)));
+    };
+    co_await run_side_by_side(slaves, &NodeGroup::fence_one, std::move(enough));
+    Fences fences;
+    fences.proven = proven(*slaves);
+    for (const SideBySide::Each& one : slaves->all) {
+        if (!one.done && one.cut) fences.begun.push_back(*one.cut);
+        if (!one.trouble.empty()) fences.trouble += (fences.trouble.empty() ? "" : "; ") + one.trouble;
+    }
+    co_return fences;
+}
+
+asio::awaitable<void> NodeGroup::undo_fences(const Fences& fences, Epoch epoch) {
+    // Under the same claim, and only towards the record's master (rule 10): if a decision was recorded
+    // meanwhile, these fences may be what it stands on.
+    if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
+    if (record_->pending || record_->epoch != epoch) co_return;
+    std::vector<Candidate> cut = fences.proven;
+    cut.insert(cut.end(), fences.begun.begin(), fences.begun.end());
+    for (const Candidate& candidate : cut) {
+        std::string conninfo = candidate.result.conninfo;
+        if (conninfo.empty()) {
+            auto stored = environment_.stored_conninfo(candidate.member.address);
+            if (stored.ok() && stored->has_value()) conninfo = **stored;
+        }
+        // It may have pointed at an older master when it was fenced.
+        auto target = conninfo_with(conninfo, conninfo_of(record_->master));
+        if (!target.ok() || conninfo.empty()) continue;
+        Status undone = co_await undo_cut(candidate.member.address, *target, candidate.result.changed);
+        if (!undone.ok())
+            log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
+                        " stays fenced: " + undone.error().message);
+        environment_.crash_point("one unfenced");
+    }
+}
+
+StreamPlan NodeGroup::plan_for(const Member& member) {
+    auto stored = environment_.stored_conninfo(member.address);
+    std::string conninfo = "user=" + environment_.settings().login.user;
+    if (stored.ok() && stored->has_value()) conninfo = **stored;
+    return {member.name, conninfo, record_->master, nobody_standby_names(record_->cluster_id)};
+}
+
+asio::awaitable<void> NodeGroup::point_one(std::shared_ptr<SideBySide> slaves, std::size_t which) {
+    SideBySide::Each& one = slaves->all[which];
+    const StreamPlan plan = plan_for(one.member);
+    auto slave = co_await session(one.member.address);
+    Status follows;
+    if (!slave.ok()) {
+        follows = slave.error();
+    } else if (!reads_stream_at_start(**slave)) {
+        follows = co_await point_slave(**slave, plan);
+    } else if (!one.ended) {
+        one.by_restart = true;
+        one.ended = true;
+        co_return;
+    } else {
+        const std::map<std::string, std::string> as_they_are;
+        follows = co_await give_stream(one.member.address, plan.master, plan, as_they_are, Millis(0));
+    }
+    one.ended = true;
+    one.done = follows.ok();
+    if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
+}
+
+asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
+    if (wanted.slaves.empty()) co_return;
+    auto master = co_await session(record_->master);
+    Status slots;
+    if (!master.ok()) {
+        slots = master.error();
+    } else {
+        auto made = co_await (*master)->run(create_slots_sql(wanted.names()), effect_timeout);
+        if (!made.ok()) slots = made.error();
+    }
+    if (!slots.ok()) {
+        log_warning(key_.to_string() + ": " + slots.error().message);
+        co_return;
+    }
+    const auto slaves = side_by_side(wanted.slaves);
+    std::function<std::optional<Millis>()> enough = [slaves, k = wanted.k]() -> std::optional<Millis> {
+        const auto pointed = std::count_if(slaves->all.begin(), slaves->all.end(),
+                                           [](const SideBySide::Each& one) { return one.done; });
+        if (pointed < k) return std::nullopt;
+        return Millis(0);
+    };
+    co_await run_side_by_side(slaves, &NodeGroup::point_one, std::move(enough));
+}
+
+}  // namespace pgxc

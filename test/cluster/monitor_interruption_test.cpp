@@ -1,0 +1,192 @@
+// A coordinator that dies at any moment, and the successor that goes on; monitor_fixture.h. ctest -L cluster
+#include "monitor_fixture.h"
+
+namespace pgxc::test {
+namespace {
+
+using Successor = MonitorTest;
+
+/// Lets a coordinator die at its n-th call into its environment after `begin`, then has a successor go on.
+/// Returns false when the coordinator finished before.
+class Interrupted : public MonitorTest {
+  protected:
+    void make_cluster() {
+        settings.policy.restart_grace = Millis(500);
+        make_master();
+        second = &make_slave(2, synchronous);
+        third = &make_slave(3, synchronous);
+        start_coordinator();
+        wait_counting({second, third}, 1);
+        ASSERT_TRUE(commits(master.port, 1));
+        coordinator.reset();
+    }
+
+    /// The group as a successor must bring it in order: one promotion, no commit lost, the other slave
+    /// counts.
+    void expect_finished() {
+        wait_history(1);
+        RealServer* heir = record().master == second->address() ? second : third;
+        RealServer* rest = heir == second ? third : second;
+        wait_counting({rest}, 1);
+        EXPECT_EQ(record().epoch, Epoch{1});
+        expect_master(*heir, 2, names(1, {rest == second ? 2 : 3}, 1));
+        EXPECT_TRUE(commits(heir->port, 2));
+        EXPECT_EQ(values(*heir), "1,2");
+        EXPECT_EQ(store.history.at(0).lost_wal_bytes, 0);
+        expect_sane(store.history.at(0));
+    }
+
+    RealServer* second = nullptr;
+    RealServer* third = nullptr;
+};
+
+/// Dies at its n-th call into its environment after the master's death; beyond the last one it lives on.
+class InterruptedFailover : public Interrupted, public ::testing::WithParamInterface<int> {};
+
+TEST_P(InterruptedFailover, IsFinishedByASuccessor) {
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator(GetParam());
+    wait_open();
+    master.kill9();
+    coordinator->budget().arm();
+    // The last that it writes is where the new master's files are.
+    (void)coordinator->run_until(
+        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
+    const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
+    SCOPED_TRACE(where);
+    if (coordinator->dead()) start_coordinator();
+    expect_finished();
+}
+
+INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedFailover, ::testing::Range(1, 11));
+
+/// Dies between any two events of its loop: in the middle of statements.
+class InterruptedAnywhere : public Interrupted, public ::testing::WithParamInterface<int> {};
+
+TEST_P(InterruptedAnywhere, IsFinishedByASuccessor) {
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator();
+    wait_open();
+    master.kill9();
+    wait_until("a judgement", [&] { return gate() == Gate::Held; });
+    for (int event = 0; event < GetParam(); ++event) coordinator->context.run_one_for(deadline_time);
+    start_coordinator();
+    expect_finished();
+}
+
+INSTANTIATE_TEST_SUITE_P(AfterEvents, InterruptedAnywhere,
+                         ::testing::Values(5, 20, 40, 60, 80, 100, 130, 160, 200, 300));
+
+class InterruptedRestart : public Interrupted, public ::testing::WithParamInterface<int> {};
+
+TEST_P(InterruptedRestart, IsFinishedByASuccessor) {
+    settings.policy.promotion = replication::PromotionMethod::Restart;
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator(GetParam());
+    wait_open();
+    master.kill9();
+    coordinator->budget().arm();
+    // The last that it writes is where the new master's files are.
+    (void)coordinator->run_until(
+        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
+    const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
+    SCOPED_TRACE(where);
+    if (coordinator->dead()) start_coordinator();
+    wait_history(1);
+    EXPECT_EQ(record().master, master.address());
+    EXPECT_EQ(store.history.at(0).method, "restart");
+    RealServer* heir = store.history.at(0).promoted_from == NodeId{2} ? second : third;
+    heir->port = record().master.port;
+    expect_finished();
+}
+
+INSTANTIATE_TEST_SUITE_P(AtCall, InterruptedRestart, ::testing::Range(4, 16));
+
+TEST_F(Interrupted, AMasterThatWakesAfterTheDeciderDiedGetsItsSlaveBack) {
+    // Also where nothing may degrade: the fence of a decider that died is taken back.
+    settings.policy.sync_degrade = false;
+    settings.policy.probe_timeout = Millis(500);
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator();
+    wait_open();
+    master.freeze();
+    coordinator->budget().arm();
+    wait_until("a fence", [&] {
+        return sql(*second, "SHOW primary_conninfo").empty() || sql(*third, "SHOW primary_conninfo").empty();
+    });
+    const bool recorded = record().pending.has_value() || !store.history.empty();
+    coordinator.reset();
+    master.thaw();
+    if (recorded) GTEST_SKIP() << "the failover was quicker than the test";
+    settings.policy.restart_grace = Millis(5'000);
+    start_coordinator();
+    wait_counting({second, third}, 1);
+    EXPECT_TRUE(commits(master.port, 2));
+    EXPECT_TRUE(store.history.empty());
+    wait_until("both streams", [&] {
+        return sql(master, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "2";
+    });
+}
+
+TEST_F(Successor, WaitsForTheChosenThatDiedAfterItWasRecorded) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    coordinator->environment.memory_arbiter.on_change = [&](const Record& next) {
+        if (next.pending) coordinator->budget().arm();
+    };
+    master.kill9();
+    wait_until("the record", [&] { return record().pending.has_value(); });
+    coordinator.reset();
+    if (sql(slave, "SELECT pg_is_in_recovery()") == "t") {
+        slave.kill9();
+        start_coordinator();
+        wait_until("the reason", [&] { return why().find("isn't finished") != std::string::npos; });
+        EXPECT_EQ(gate(), Gate::Held);
+        slave.start();
+    } else {
+        start_coordinator();
+    }
+    wait_history(1);
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+TEST_F(Successor, OfACalmCoordinatorChangesNothing) {
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    const std::vector<Configuration> before = record().configurations;
+    const std::uint64_t claim = record().claim;
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    EXPECT_EQ(record().configurations, before);
+    EXPECT_GT(record().claim, claim);
+    EXPECT_TRUE(commits(master.port, 1));
+    EXPECT_TRUE(store.history.empty());
+}
+
+TEST_F(Successor, AMasterThatDiedWhileNoCoordinatorRan) {
+    settings.policy.restart_grace = Millis(1'000);
+    make_master();
+    RealServer& slave = make_slave(2, synchronous);
+    start_coordinator();
+    wait_counting({&slave}, 1);
+    ASSERT_TRUE(commits(master.port, 1));
+    coordinator.reset();
+    master.kill9();
+    start_coordinator();
+    wait_history(1);
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+}  // namespace
+}  // namespace pgxc::test
