@@ -161,9 +161,17 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Fences these, or as many as are enough.
     asio::awaitable<Fences> fence_members(std::vector<Member> members, Patience patience);
     asio::awaitable<void> undo_fences(const Fences& fences, Epoch epoch);
+    /// On the recorded master, for those who follow it. false: nobody can be pointed at it.
+    asio::awaitable<bool> make_slots(Configuration wanted);
     /// Makes the slaves that the new epoch begins with stream from its master; who isn't there is left for
     /// later.
     asio::awaitable<void> point_followers(Configuration wanted);
+    /// Brings the chosen out of recovery while the others are already pointed at it: they follow its switch
+    /// of timeline by themselves.
+    asio::awaitable<Status> promote_and_point(Configuration wanted, bool with_names);
+    asio::awaitable<void> name_and_promote(Configuration wanted, bool with_names,
+                                           std::shared_ptr<Status> outcome);
+    asio::awaitable<void> point_meanwhile(Configuration wanted);
 
     // Failover
     /// `unfinished`: go past the promotion of that epoch, which is recorded and whose chosen is lost.
@@ -191,6 +199,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Status> finish_promotion();
     /// Brings the recorded master about, up to the proven gate.
     asio::awaitable<Status> promote_recorded();
+    asio::awaitable<Status> put_names_in_force(LockSession& chosen, Configuration wanted);
     asio::awaitable<Status> restart_as_new_master();
     /// While a promotion isn't finished nothing else is done: slaves of its configuration that have died must
     /// not hold it up for ever. Lists a configuration without them, where that is allowed.

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "catalog/topology_rules.h"
 #include "net/host_lookup.h"
+#include "net/side_by_side.h"
 #include "replication/conninfo.h"
 #include "replication/node_group.h"
 #include "replication/phases.h"
@@ -309,11 +310,50 @@ asio::awaitable<Status> NodeGroup::degrade_promotion() {
     co_return co_await replace_record(std::move(next));
 }
 
+asio::awaitable<Status> NodeGroup::put_names_in_force(LockSession& chosen, Configuration wanted) {
+    // In force before it is promoted: rule 8.
+    const std::string nobody = nobody_standby_names(record_->cluster_id);
+    Status named = co_await set_standby_names(chosen, names_in_force(wanted), nobody);
+    if (named.ok()) environment_.crash_point("names in force");
+    co_return named;
+}
+
+asio::awaitable<void> NodeGroup::name_and_promote(Configuration wanted, bool with_names,
+                                                  std::shared_ptr<Status> outcome) {
+    auto chosen = co_await session(record_->master);
+    if (!chosen.ok()) {
+        *outcome = chosen.error();
+        co_return;
+    }
+    if (with_names) *outcome = co_await put_names_in_force(**chosen, wanted);
+    if (!outcome->ok()) co_return;
+    *outcome = co_await promote_node(**chosen, promote_timeout);
+    if (outcome->ok()) environment_.crash_point("server promoted");
+}
+
+asio::awaitable<void> NodeGroup::point_meanwhile(Configuration wanted) {
+    co_await point_followers(wanted);
+    environment_.crash_point("followers pointed");
+}
+
+asio::awaitable<Status> NodeGroup::promote_and_point(Configuration wanted, bool with_names) {
+    // They stream from the chosen by these.
+    const bool slots = co_await make_slots(wanted);
+    const auto outcome = std::make_shared<Status>();
+    std::vector<net::Task> tasks;
+    tasks.emplace_back([self = shared_from_this(), wanted, with_names, outcome] {
+        return self->name_and_promote(wanted, with_names, outcome);
+    });
+    if (slots)
+        tasks.emplace_back([self = shared_from_this(), wanted] { return self->point_meanwhile(wanted); });
+    co_await net::side_by_side(std::move(tasks));
+    co_return *outcome;
+}
+
 asio::awaitable<Status> NodeGroup::promote_recorded() {
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
     if (Status way = co_await make_way(); !way.ok()) co_return way;
     const Configuration wanted = record_->wanted();
-    const std::string nobody = nobody_standby_names(record_->cluster_id);
     HostPort at = record_->pending->listens_at;
     auto server = co_await session(at);
     if (!server.ok() && at != record_->master) {
@@ -337,11 +377,11 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         co_return Error{sqlstate::object_not_in_prerequisite_state,
                         "the server at " + at.to_string() + " belongs to another cluster"};
     if (recovery->text(0) == "t") {
-        // In force before it is promoted: rule 8.
-        Status named = co_await set_standby_names(**server, names_in_force(wanted), nobody);
-        if (!named.ok()) co_return named;
-        environment_.crash_point("names in force");
-        if (record_->pending->by_restart && at == record_->pending->listens_at && !restarted_) {
+        const bool restart =
+            record_->pending->by_restart && at == record_->pending->listens_at && !restarted_;
+        if (restart) {
+            Status named = co_await put_names_in_force(**server, wanted);
+            if (!named.ok()) co_return named;
             Status restarted = co_await restart_as_new_master();
             restarted_ = restarted.ok();
             environment_.crash_point("server restarted");
@@ -359,20 +399,17 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
                 restart_error_ = restarted.error();
             }
         }
-        co_await point_followers(wanted);
-        environment_.crash_point("followers pointed");
-        server = co_await session(record_->master);
-        if (!server.ok()) co_return server.error();
-        Status out = co_await promote_node(**server, promote_timeout);
+        Status out = co_await promote_and_point(wanted, !restart);
         if (!out.ok()) co_return out;
-        environment_.crash_point("server promoted");
     } else {
         // Promoted before this attempt: who was missed then, or has died since, would be missed for ever.
         if (recovery->text(2) != names_in_force(wanted)) {
+            const std::string nobody = nobody_standby_names(record_->cluster_id);
             Status named = co_await set_standby_names(**server, names_in_force(wanted), nobody);
             if (!named.ok()) co_return named;
         }
-        co_await point_followers(wanted);
+        const bool slots = co_await make_slots(wanted);
+        if (slots) co_await point_followers(wanted);
     }
     server = co_await session(record_->master);
     if (!server.ok()) co_return server.error();

@@ -222,8 +222,8 @@ asio::awaitable<void> NodeGroup::point_one(std::shared_ptr<SideBySide> slaves, s
     if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
 }
 
-asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
-    if (wanted.slaves.empty()) co_return;
+asio::awaitable<bool> NodeGroup::make_slots(Configuration wanted) {
+    if (wanted.slaves.empty()) co_return false;
     auto master = co_await session(record_->master);
     Status slots;
     if (!master.ok()) {
@@ -232,10 +232,11 @@ asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
         auto made = co_await (*master)->run(create_slots_sql(wanted.names()), effect_timeout);
         if (!made.ok()) slots = made.error();
     }
-    if (!slots.ok()) {
-        log_warning(key_.to_string() + ": " + slots.error().message);
-        co_return;
-    }
+    if (!slots.ok()) log_warning(key_.to_string() + ": " + slots.error().message);
+    co_return slots.ok();
+}
+
+asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
     const auto slaves = side_by_side(wanted.slaves);
     std::function<std::optional<Millis>()> enough = [slaves, k = wanted.k]() -> std::optional<Millis> {
         const auto pointed = std::count_if(slaves->all.begin(), slaves->all.end(),
