@@ -10,7 +10,7 @@ PGXC_JOBS=${PGXC_JOBS:-$(nproc)}
 export PGXC_ROOT
 
 PGXC_BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libpq-dev libssl-dev libasio-dev libzydis-dev nlohmann-json3-dev)
-PGXC_TEST_PACKAGES=(libgtest-dev clang clang-format python3 python3-pytest python3-pytest-xdist
+PGXC_TEST_PACKAGES=(libgtest-dev clang clang-format libclang-rt-dev python3 python3-pytest python3-pytest-xdist
     python3-pytest-timeout python3-psycopg2 python3-psycopg shellcheck iproute2 openssl)
 PGXC_TIDY_PACKAGES=(clang-tidy)
 PGXC_BENCH_PACKAGES=(pgbouncer python3 python3-psycopg2)
