@@ -2,8 +2,8 @@
 # How long does a client of the pooler wait when the master dies? See bench/failover.py for what is measured, and
 # bench/peers/measure.py for the comparison with the peers.
 set -euo pipefail
-# shellcheck source=test/lib/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/../test/lib/common.sh"
+# shellcheck source=bench/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'END'
@@ -75,35 +75,16 @@ in_main() {
 }
 
 pgxc_need_packages "${PGXC_BUILD_PACKAGES[@]}" python3 python3-psycopg2
-child=
-work=$(pgxc_temp_dir pgxc_bench)
-cleanup() {
-    local status=$? folder pid
-    trap - EXIT
-    trap '' INT TERM
-    # The measure stops and removes what it started; what follows is for one that was killed.
-    if [ -n "$child" ] && kill -TERM "$child" 2>/dev/null; then
-        wait "$child" 2>/dev/null || true
-    fi
-    for folder in "$work"/pgxc.*; do
-        [ ! -d "$folder" ] || pgxc_stop_servers "$folder"
-    done
-    # The peers' processes are found as bench/peers/node.py does: they live in a folder below $work.
+# The peers' processes are found as bench/peers/node.py does: they live in a folder below $work.
+stop_others() {
+    local pid
     for pid in /proc/[0-9]*; do
         case $(readlink "$pid/cwd" 2>/dev/null) in
         "$work"/*) kill -KILL "${pid#/proc/}" 2>/dev/null || true ;;
         esac
     done
-    rm -rf "$work"
-    exit $status
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-pgxc_build release "$work/build.log" || {
-    tail -n 30 "$work/build.log" >&2
-    die "the build failed"
-}
+bench_begin
 if [ -z "$peers$scenarios" ]; then
     measure=("$PGXC_ROOT/bench/failover.py")
 else
@@ -129,8 +110,4 @@ else
     done
     measure+=("--peers=$chosen")
 fi
-# In the background, so that a signal to this script alone reaches the trap at once.
-TMPDIR=$work PGXC_BUILD_DIR=$(pgxc_build_dir release) PYTHONDONTWRITEBYTECODE=1 \
-    /usr/bin/python3 "${measure[@]}" "${rest[@]}" &
-child=$!
-wait "$child"
+bench_measure "${measure[@]}" "${rest[@]}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # pgbench -S through our pooler and through PgBouncer, alternating, at the same datanode.
 set -euo pipefail
-# shellcheck source=test/lib/common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/../test/lib/common.sh"
+# shellcheck source=bench/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'END'
@@ -44,24 +44,12 @@ done
 pgxc_need_packages "${PGXC_BUILD_PACKAGES[@]}" "${PGXC_BENCH_PACKAGES[@]}"
 # Debian keeps pgbouncer where only root's PATH leads.
 pgbouncer=$(PATH=$PATH:/usr/sbin command -v pgbouncer)
-work=$(pgxc_temp_dir pgxc_bench)
 bouncer_pid=''
-cleanup() {
-    local status=$?
-    trap - EXIT INT TERM
+stop_others() {
     [ -z "$bouncer_pid" ] || kill -INT "$bouncer_pid" 2>/dev/null || true
     pgxc_stop_servers "$work"
-    rm -rf "$work"
-    exit $status
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-pgxc_build release "$work/build.log" || {
-    tail -n 30 "$work/build.log" >&2
-    die "the build failed"
-}
+bench_begin
 bin=$(pgxc_server_tree "$(pgxc_build_dir release)" "$work/server")
 cd "$work"
 pgxc_free_port && datanode=$PGXC_PORT
