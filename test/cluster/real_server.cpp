@@ -56,7 +56,10 @@ struct Process {
 
 Process process(const std::string& pid) {
     // pid (program) state parent ...; the program's name may hold anything.
-    const std::string stat = read_file("/proc/" + pid + "/stat");
+    // It may be gone between the opening and the reading, which this takes for an empty file.
+    std::ifstream file("/proc/" + pid + "/stat");
+    std::string stat;
+    std::getline(file, stat, '\0');
     Process found;
     const auto end = stat.rfind(')');
     if (end == std::string::npos) return found;
