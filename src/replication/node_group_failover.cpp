@@ -311,11 +311,8 @@ asio::awaitable<Status> NodeGroup::degrade_promotion() {
 }
 
 asio::awaitable<Status> NodeGroup::put_names_in_force(LockSession& chosen, Configuration wanted) {
-    // In force before it is promoted: rule 8.
     const std::string nobody = nobody_standby_names(record_->cluster_id);
-    Status named = co_await set_standby_names(chosen, names_in_force(wanted), nobody);
-    if (named.ok()) environment_.crash_point("names in force");
-    co_return named;
+    co_return co_await set_standby_names(chosen, names_in_force(wanted), nobody);
 }
 
 asio::awaitable<void> NodeGroup::name_and_promote(Configuration wanted, bool with_names,
@@ -325,8 +322,12 @@ asio::awaitable<void> NodeGroup::name_and_promote(Configuration wanted, bool wit
         *outcome = chosen.error();
         co_return;
     }
-    if (with_names) *outcome = co_await put_names_in_force(**chosen, wanted);
-    if (!outcome->ok()) co_return;
+    if (with_names) {
+        // Before it is promoted: rule 8.
+        *outcome = co_await put_names_in_force(**chosen, wanted);
+        if (!outcome->ok()) co_return;
+        environment_.crash_point("names in force");
+    }
     *outcome = co_await promote_node(**chosen, promote_timeout);
     if (outcome->ok()) environment_.crash_point("server promoted");
 }
@@ -380,8 +381,10 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         const bool restart =
             record_->pending->by_restart && at == record_->pending->listens_at && !restarted_;
         if (restart) {
+            // Before it is promoted: rule 8.
             Status named = co_await put_names_in_force(**server, wanted);
             if (!named.ok()) co_return named;
+            environment_.crash_point("names in force");
             Status restarted = co_await restart_as_new_master();
             restarted_ = restarted.ok();
             environment_.crash_point("server restarted");
@@ -404,8 +407,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
     } else {
         // Promoted before this attempt: who was missed then, or has died since, would be missed for ever.
         if (recovery->text(2) != names_in_force(wanted)) {
-            const std::string nobody = nobody_standby_names(record_->cluster_id);
-            Status named = co_await set_standby_names(**server, names_in_force(wanted), nobody);
+            Status named = co_await put_names_in_force(**server, wanted);
             if (!named.ok()) co_return named;
         }
         const bool slots = co_await make_slots(wanted);
