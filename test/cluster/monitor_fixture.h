@@ -169,6 +169,14 @@ class MonitorTest : public ::testing::Test {
     void wait_counting(std::vector<const RealServer*> servers, int k) {
         wait_until("the configuration", [&] { return gate() == Gate::Open && count_now(servers, k); });
     }
+    /// A master, its synchronous slave 2, and a coordinator for which that one counts.
+    RealServer& start_with_a_slave() {
+        make_master();
+        RealServer& slave = make_slave(2, Replication::Synchronous);
+        start_coordinator();
+        wait_counting({&slave}, 1);
+        return slave;
+    }
     void wait_history(std::size_t rows) {
         wait_until("the history row", [&] { return store.history.size() >= rows && gate() == Gate::Open; });
         ASSERT_EQ(store.history.size(), rows);

@@ -36,6 +36,22 @@ class Interrupted : public MonitorTest {
         expect_sane(store.history.at(0));
     }
 
+    /// Kills the master; the coordinator dies at its `call`-th call into its environment after that, and is
+    /// followed by another one. Tells where that was.
+    std::string lose_the_master_and_die_at(int call) {
+        start_coordinator(call);
+        wait_open();
+        master.kill9();
+        coordinator->budget().arm();
+        // The last that it writes is where the new master's files are.
+        (void)coordinator->run_until(
+            [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
+        if (!coordinator->dead()) return "it lived";
+        const std::string where = "died at " + coordinator->budget().last();
+        start_coordinator();
+        return where;
+    }
+
     RealServer* second = nullptr;
     RealServer* third = nullptr;
 };
@@ -46,16 +62,7 @@ class InterruptedFailover : public Interrupted, public ::testing::WithParamInter
 TEST_P(InterruptedFailover, IsFinishedByASuccessor) {
     make_cluster();
     if (HasFatalFailure()) return;
-    start_coordinator(GetParam());
-    wait_open();
-    master.kill9();
-    coordinator->budget().arm();
-    // The last that it writes is where the new master's files are.
-    (void)coordinator->run_until(
-        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
-    const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
-    SCOPED_TRACE(where);
-    if (coordinator->dead()) start_coordinator();
+    SCOPED_TRACE(lose_the_master_and_die_at(GetParam()));
     expect_finished();
 }
 
@@ -85,16 +92,7 @@ TEST_P(InterruptedRestart, IsFinishedByASuccessor) {
     settings.policy.promotion = replication::PromotionMethod::Restart;
     make_cluster();
     if (HasFatalFailure()) return;
-    start_coordinator(GetParam());
-    wait_open();
-    master.kill9();
-    coordinator->budget().arm();
-    // The last that it writes is where the new master's files are.
-    (void)coordinator->run_until(
-        [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
-    const std::string where = coordinator->dead() ? "died at " + coordinator->budget().last() : "it lived";
-    SCOPED_TRACE(where);
-    if (coordinator->dead()) start_coordinator();
+    SCOPED_TRACE(lose_the_master_and_die_at(GetParam()));
     wait_history(1);
     EXPECT_EQ(record().master, master.address());
     EXPECT_EQ(store.history.at(0).method, "restart");
@@ -133,10 +131,7 @@ TEST_F(Interrupted, AMasterThatWakesAfterTheDeciderDiedGetsItsSlaveBack) {
 }
 
 TEST_F(Successor, WaitsForTheChosenThatDiedAfterItWasRecorded) {
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     ASSERT_TRUE(commits(master.port, 1));
     coordinator->environment.memory_arbiter.on_change = [&](const Record& next) {
         if (next.pending) coordinator->budget().arm();
@@ -159,10 +154,7 @@ TEST_F(Successor, WaitsForTheChosenThatDiedAfterItWasRecorded) {
 }
 
 TEST_F(Successor, OfACalmCoordinatorChangesNothing) {
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     const std::vector<Configuration> before = record().configurations;
     const std::uint64_t claim = record().claim;
     start_coordinator();
@@ -175,10 +167,7 @@ TEST_F(Successor, OfACalmCoordinatorChangesNothing) {
 
 TEST_F(Successor, AMasterThatDiedWhileNoCoordinatorRan) {
     settings.policy.restart_grace = Millis(1'000);
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     ASSERT_TRUE(commits(master.port, 1));
     coordinator.reset();
     master.kill9();

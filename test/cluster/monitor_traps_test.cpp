@@ -11,10 +11,7 @@ namespace {
 using Traps = MonitorTest;
 
 TEST_F(Traps, ACommitHangsNoLongerThanTheDetectionAndASecond) {
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     ASSERT_TRUE(commits(master.port, 1));
     slave.freeze();
     const TimePoint began = Clock::now();
@@ -92,10 +89,7 @@ TEST_F(Traps, PreparedTransactionsAreReportedByGid) {
 }
 
 TEST_F(Traps, AMasterStartedWithOldSettingsGetsNoTransactions) {
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     master.stop("fast");
     master.start("-c synchronous_standby_names=");
     // -c beats what the monitor writes: it would acknowledge alone.
@@ -110,10 +104,7 @@ TEST_F(Traps, AMasterStartedWithOldSettingsGetsNoTransactions) {
 }
 
 TEST_F(Traps, AServerPromotedWithoutARecordIsNeverAdopted) {
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     (void)sql(slave, "SELECT pg_promote()");
     EXPECT_FALSE(commits(slave.port, 9, Millis(700))) << "it carries a name that nobody has (rule 8)";
     wait_until("the report", [&] {
@@ -131,10 +122,7 @@ TEST_F(Traps, AServerPromotedWithoutARecordIsNeverAdopted) {
 }
 
 TEST_F(Traps, AnotherServerAtTheMastersAddressGetsNoTransactions) {
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     master.kill9();
     wait_history(1);
     // The former master takes the new one's address: same cluster, another line.
@@ -189,10 +177,7 @@ TEST_F(Traps, ASlaveMadeAnewHasForgottenWhatItAcknowledged) {
 TEST_F(Traps, TheDecidersOwnPauseIsNobodysSilence) {
     settings.policy.probe_retries = 0;
     settings.policy.probe_timeout = Millis(500);
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    start_with_a_slave();
     for (int round = 0; round < 5; ++round) {
         // A probe is on its way when this process stops; all answers are late.
         coordinator->monitor->traffic_failed(group);
@@ -271,10 +256,7 @@ TEST_F(Traps, TwoAddressesOfOneServerAreOneFence) {
 }
 
 TEST_F(Traps, WithTheClaimLostNothingIsCut) {
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     // Another decider's claim comes between the judgement and the first cut.
     int claims = 0;
     coordinator->environment.on_crash_point = [&](const std::string& point) {
@@ -327,10 +309,7 @@ TEST_F(Traps, AMasterThatStillFeedsItsSlavesBlocksAFailover) {
 
 TEST_F(Traps, APausedPostmasterWithLivingBackendsAcknowledgesNothingAfterTheFailover) {
     settings.policy.probe_timeout = Millis(500);
-    make_master();
-    RealServer& slave = make_slave(2, synchronous);
-    start_coordinator();
-    wait_counting({&slave}, 1);
+    RealServer& slave = start_with_a_slave();
     ASSERT_TRUE(commits(master.port, 1));
     // Sessions that clients have go on; no new one is let in.
     const auto client = keep_session(master.port);
