@@ -2,9 +2,7 @@
 // second.
 #include <gtest/gtest.h>
 
-#include "fakes/fake_environment.h"
-#include "fakes/fake_peers.h"
-#include "pooler/pooler.h"
+#include "fakes/pooler_test.h"
 #include "pooler/prepared_statements.h"
 
 namespace pgxc::pooler {
@@ -13,38 +11,11 @@ namespace {
 using fakes::Client;
 using fakes::Server;
 
-class LimitsTest : public ::testing::Test {
+class LimitsTest : public PoolerTest {
   protected:
-    void SetUp() override {
-        environment.settings_now.port = 0;
-        environment.settings_now.listen_addresses = {"127.0.0.1"};
-        environment.settings_now.causal_reads = false;
-        show_master();
-    }
-    void show_master(Gate gate = Gate::Open) {
-        environment.show(
-            {FakeEnvironment::master(1, "127.0.0.1", static_cast<std::uint16_t>(server->port), 1, gate)});
-        if (pooler) pooler->view_changed();
-    }
-    void start() {
-        auto made = Pooler::start(loop, environment);
-        ASSERT_TRUE(made.ok()) << made.error().message;
-        pooler = std::move(*made);
-    }
-    std::unique_ptr<Client> login(const std::string& user = "u") {
-        auto client = std::make_unique<Client>(loop, pooler->port());
-        client->start({}, user);
-        EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << client->types();
-        client->messages.clear();
-        return client;
-    }
-    bool until(const std::function<bool()>& condition) { return fakes::run_until(loop, condition); }
-    void run(Client& client, const std::string& sql) {
-        client.messages.clear();
-        client.query(sql);
-        EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); }))
-            << sql << ": " << client.types();
-    }
+    void SetUp() override { show_master(); }
+    void show_master(Gate gate = Gate::Open) { show({master_at(*server, 1, gate)}); }
+    std::unique_ptr<Client> login(const std::string& user = "u") { return PoolerTest::login({}, user); }
     /// The counters of the pool of that user.
     const PoolCounters& counters(const std::string& user = "u") {
         pooler->publish_stats();
@@ -55,10 +26,7 @@ class LimitsTest : public ::testing::Test {
         return none;
     }
 
-    net::Loop loop;
-    FakeEnvironment environment;
     std::unique_ptr<Server> server = std::make_unique<Server>(loop);
-    std::unique_ptr<Pooler> pooler;
 };
 
 TEST_F(LimitsTest, WhoWaitsTooLongForAServerConnectionIsToldAndGoesOn) {

@@ -3,9 +3,7 @@
 
 #include <map>
 
-#include "fakes/fake_environment.h"
-#include "fakes/fake_peers.h"
-#include "pooler/pooler.h"
+#include "fakes/pooler_test.h"
 #include "pooler/statement_class.h"
 
 namespace pgxc::pooler {
@@ -35,38 +33,20 @@ class FirstWord final : public StatementClassifier {
 using Queries = std::vector<std::string>;
 constexpr NodeKey d1{NodeType::Datanode, NodeId{1}};
 
-class AutoRoutingTest : public ::testing::Test {
+class AutoRoutingTest : public PoolerTest {
   protected:
     void SetUp() override {
         auto& settings = environment.settings_now;
-        settings.port = 0;
-        settings.listen_addresses = {"127.0.0.1"};
         settings.failover_hold = Millis{2000};
         settings.read_routing = ReadRouting::Auto;
-        settings.causal_reads = false;
         environment.classifier_now = &classifier;
         slave.in_recovery = true;
         show();
     }
     void show(bool paused = false, int epoch = 1) {
-        NodeView of_master =
-            FakeEnvironment::master(1, "127.0.0.1", static_cast<std::uint16_t>(master.port), epoch);
+        NodeView of_master = master_at(master, epoch);
         of_master.paused = paused;
-        environment.show(
-            {of_master, FakeEnvironment::slave(2, 1, "127.0.0.1", static_cast<std::uint16_t>(slave.port))});
-        if (pooler) pooler->view_changed();
-    }
-    void start() {
-        auto made = Pooler::start(loop, environment);
-        ASSERT_TRUE(made.ok()) << made.error().message;
-        pooler = std::move(*made);
-    }
-    std::unique_ptr<Client> login() {
-        auto client = std::make_unique<Client>(loop, pooler->port());
-        client->start();
-        EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << client->types();
-        client->messages.clear();
-        return client;
+        PoolerTest::show({of_master, slave_at(slave)});
     }
     /// So that it is known what sessions begin with, and where the master is.
     std::unique_ptr<Client> login_known() {
@@ -82,21 +62,10 @@ class AutoRoutingTest : public ::testing::Test {
         for (Server* server : {&master, &slave})
             for (auto& backend : server->backends) backend->queries.clear();
     }
-    bool until(const std::function<bool()>& condition) { return fakes::run_until(loop, condition); }
-    void run(Client& client, const std::string& sql) {
-        client.messages.clear();
-        client.query(sql);
-        EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); }))
-            << sql << ": " << client.types();
-    }
-    void settle() { (void)loop.run_for(Millis{20}); }
 
-    net::Loop loop;
     FirstWord classifier;
-    FakeEnvironment environment;
     Server master{loop};
     Server slave{loop};
-    std::unique_ptr<Pooler> pooler;
 };
 
 TEST_F(AutoRoutingTest, ReadsGoToTheSlaveAndAllElseToTheMaster) {

@@ -5,9 +5,7 @@
 #include <random>
 
 #include "base/limits.h"
-#include "fakes/fake_environment.h"
-#include "fakes/fake_peers.h"
-#include "pooler/pooler.h"
+#include "fakes/pooler_test.h"
 
 namespace pgxc::pooler {
 namespace {
@@ -103,35 +101,20 @@ class StatementServer {
     }
 };
 
-class SessionStatementsTest : public ::testing::Test {
+class SessionStatementsTest : public PoolerTest {
   protected:
     void SetUp() override {
-        environment.settings_now.port = 0;
-        environment.settings_now.listen_addresses = {"127.0.0.1"};
-        environment.settings_now.causal_reads = false;
         environment.settings_now.max_pool_size = 1;
         show_master(one, 1);
-        auto made = Pooler::start(loop, environment);
-        ASSERT_TRUE(made.ok()) << made.error().message;
-        pooler = std::move(*made);
+        start();
     }
-    void show_master(const StatementServer& at, int epoch) {
-        environment.show(
-            {FakeEnvironment::master(1, "127.0.0.1", static_cast<std::uint16_t>(at.server.port), epoch)});
-        if (pooler) pooler->view_changed();
-    }
-    std::unique_ptr<Client> login() {
-        auto client = std::make_unique<Client>(loop, pooler->port());
-        client->start();
-        EXPECT_TRUE(fakes::run_until(loop, [&] { return client->count('Z') == 1; })) << client->types();
-        return client;
-    }
+    void show_master(const StatementServer& at, int epoch) { show({master_at(at.server, epoch)}); }
     /// Sends that with a Sync, and waits for its answer: the types of the messages.
     std::string send(Client& client, wire::Buffer out) {
         wire::put_sync(out);
         client.messages.clear();
         client.send(out);
-        EXPECT_TRUE(fakes::run_until(loop, [&] { return client.count('Z') == 1 || client.ended(); }));
+        EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); }));
         return client.types();
     }
     std::string parse(Client& client, const std::string& name, const std::string& sql) {
@@ -153,17 +136,12 @@ class SessionStatementsTest : public ::testing::Test {
         return client.messages.size() < 2 ? types : client.messages[1].body.substr(6);
     }
     std::string query(Client& client, const std::string& sql) {
-        client.messages.clear();
-        client.query(sql);
-        EXPECT_TRUE(fakes::run_until(loop, [&] { return client.count('Z') == 1 || client.ended(); }));
+        PoolerTest::run(client, sql);
         return client.types();
     }
 
-    net::Loop loop;
-    FakeEnvironment environment;
     StatementServer one{loop};
     StatementServer two{loop};
-    std::unique_ptr<Pooler> pooler;
 };
 
 TEST_F(SessionStatementsTest, NamesAreTheClientsOwnAndTextsAreShared) {

@@ -1,9 +1,7 @@
 // Clients of a pooler in front of scripted servers.
 #include <gtest/gtest.h>
 
-#include "fakes/fake_environment.h"
-#include "fakes/fake_peers.h"
-#include "pooler/pooler.h"
+#include "fakes/pooler_test.h"
 #include "wire/scram.h"
 
 namespace pgxc::pooler {
@@ -12,53 +10,18 @@ namespace {
 using fakes::Client;
 using fakes::Server;
 
-class SessionTest : public ::testing::Test {
+class SessionTest : public PoolerTest {
   protected:
     void SetUp() override {
-        environment.settings_now.port = 0;
-        environment.settings_now.listen_addresses = {"127.0.0.1"};
         environment.settings_now.failover_hold = Millis{400};
         environment.settings_now.login_timeout = Millis{300};
-        environment.settings_now.causal_reads = false;
         show_master(*server);
     }
     void show_master(const Server& at, int epoch = 1, Gate gate = Gate::Open) {
-        environment.show({master_at(at, epoch, gate)});
-        if (pooler) pooler->view_changed();
+        show({master_at(at, epoch, gate)});
     }
-    static NodeView master_at(const Server& at, int epoch = 1, Gate gate = Gate::Open) {
-        return FakeEnvironment::master(1, "127.0.0.1", static_cast<std::uint16_t>(at.port), epoch, gate);
-    }
-    static NodeView slave_at(const Server& at, int id = 2) {
-        return FakeEnvironment::slave(id, 1, "127.0.0.1", static_cast<std::uint16_t>(at.port));
-    }
-    void start() {
-        auto made = Pooler::start(loop, environment);
-        ASSERT_TRUE(made.ok()) << made.error().message;
-        pooler = std::move(*made);
-    }
-    std::unique_ptr<Client> connect() { return std::make_unique<Client>(loop, pooler->port()); }
-    std::unique_ptr<Client> login(std::vector<wire::Setting> settings = {}) {
-        auto client = connect();
-        client->start(std::move(settings));
-        EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << client->types();
-        client->messages.clear();
-        return client;
-    }
-    bool until(const std::function<bool()>& condition) { return fakes::run_until(loop, condition); }
-    /// Sends a query and waits for its ReadyForQuery.
-    void run(Client& client, const std::string& sql) {
-        client.messages.clear();
-        client.query(sql);
-        EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); }))
-            << sql << ": " << client.types();
-    }
-    void settle() { (void)loop.run_for(Millis{20}); }
 
-    net::Loop loop;
-    FakeEnvironment environment;
     std::unique_ptr<Server> server = std::make_unique<Server>(loop);
-    std::unique_ptr<Pooler> pooler;
 };
 
 constexpr NodeKey d1{NodeType::Datanode, NodeId{1}};
