@@ -205,11 +205,16 @@ const FencedPosition* choose(const std::vector<FencedPosition>& fenced) {
     return best != fenced.end() ? &*best : nullptr;
 }
 
+std::vector<HostPort> addresses_of(const std::vector<FencedPosition>& fenced) {
+    std::vector<HostPort> addresses;
+    for (const FencedPosition& slave : fenced) addresses.push_back(slave.address);
+    return addresses;
+}
+
 Enough enough_to_go_on(const Record& record, const std::vector<FencedPosition>& fenced,
                        const std::optional<HostPort>& chosen, const Topology& topology,
                        const PolicySettings& settings) {
-    std::vector<HostPort> addresses;
-    for (const FencedPosition& slave : fenced) addresses.push_back(slave.address);
+    const std::vector<HostPort> addresses = addresses_of(fenced);
     if (!enough_fenced(record, addresses).ok()) return Enough::No;
     const HostPort head = chosen.value_or(choose(fenced)->address);
     if (std::find(addresses.begin(), addresses.end(), head) == addresses.end()) return Enough::No;

@@ -64,6 +64,7 @@ struct FencedPosition {
     std::int64_t line = 0;
     Lsn position;
 };
+[[nodiscard]] std::vector<HostPort> addresses_of(const std::vector<FencedPosition>& fenced);
 /// The highest by (line, LSN): rule 5. Among equals the first by address, so that a repetition chooses the
 /// same.
 [[nodiscard]] const FencedPosition* choose(const std::vector<FencedPosition>& fenced);

@@ -194,6 +194,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     [[nodiscard]] std::optional<MonitorTask> take_promotion();
     void refuse_promotions(const std::string& why);
     [[nodiscard]] std::vector<FencedPosition> positions_of(const std::vector<Candidate>& fenced) const;
+    /// As if these were fenced: where their WAL ends isn't known yet.
+    [[nodiscard]] std::vector<FencedPosition> positions_expected_of(const std::vector<Member>& members) const;
     asio::awaitable<Status> record_and_promote(const Fences& fences, HostPort chosen,
                                                PendingPromotion pending, HostPort new_address);
     asio::awaitable<Status> finish_promotion();

@@ -104,13 +104,8 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
         // What would be refused after the master was silenced is refused before.
         std::string out_of_reach;
         members = co_await members_within_reach(members, patience, &out_of_reach);
-        std::vector<HostPort> reachable;
-        std::vector<FencedPosition> expected;
-        for (const Member& member : members) {
-            reachable.push_back(member.address);
-            expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
-        }
-        if (Status enough = enough_fenced(*record_, reachable); !enough.ok())
+        const std::vector<FencedPosition> expected = positions_expected_of(members);
+        if (Status enough = enough_fenced(*record_, addresses_of(expected)); !enough.ok())
             co_return with_reason(enough.error(), out_of_reach);
         auto after = configuration_after(*record_, slave->address, expected, topology, policy());
         if (!after.ok()) co_return after.error();
@@ -159,20 +154,17 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     }
     const TimePoint claimed = Clock::now();
     const Fences fences = co_await fence_members(members, patience);
-    std::vector<HostPort> addresses;
     const Candidate* candidate = nullptr;
     const std::vector<FencedPosition> positions = positions_of(fences.proven);
-    for (const Candidate& each : fences.proven) {
-        addresses.push_back(each.member.address);
+    for (const Candidate& each : fences.proven)
         if (each.member.address == slave->address) candidate = &each;
-    }
     Status refused;
     if (candidate == nullptr) {
         refused =
             Error{sqlstate::object_not_in_prerequisite_state, task.node.to_string() + " could not be fenced",
                   "The old master goes on as it was, if it is alive.", fences.trouble};
     } else if (!task.force) {
-        refused = enough_fenced(*record_, addresses);
+        refused = enough_fenced(*record_, addresses_of(positions));
         const FencedPosition* best = choose(positions);
         if (refused.ok() && best->address != slave->address &&
             (best->line != record_->line_of(slave->address) ||

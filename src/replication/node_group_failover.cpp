@@ -34,13 +34,8 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     const Patience patience = patience_for(std::nullopt);
     const std::vector<Member> listed = record_->all_members();
     const std::vector<Member> members = co_await members_within_reach(listed, patience, &out_of_reach);
-    std::vector<HostPort> reachable;
-    std::vector<FencedPosition> expected;
-    for (const Member& member : members) {
-        reachable.push_back(member.address);
-        expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
-    }
-    if (Status enough = enough_fenced(*record_, reachable); !enough.ok())
+    const std::vector<FencedPosition> expected = positions_expected_of(members);
+    if (Status enough = enough_fenced(*record_, addresses_of(expected)); !enough.ok())
         co_return with_reason(enough.error(), out_of_reach);
     const FencedPosition* likely = choose(expected);
     auto after = configuration_after(*record_, likely->address, expected, surroundings_.topology(), policy());
@@ -49,10 +44,8 @@ asio::awaitable<Status> NodeGroup::fail_over(std::string cause, TimePoint silent
     environment_.crash_point("failover decided");
 
     const Fences fences = co_await fence_members(members, patience);
-    std::vector<HostPort> addresses;
-    for (const Candidate& candidate : fences.proven) addresses.push_back(candidate.member.address);
     const std::vector<FencedPosition> positions = positions_of(fences.proven);
-    Status enough = enough_fenced(*record_, addresses);
+    Status enough = enough_fenced(*record_, addresses_of(positions));
     if (!enough.ok()) {
         co_await undo_fences(fences, epoch);
         co_return with_reason(enough.error(), fences.trouble);

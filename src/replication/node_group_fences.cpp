@@ -76,6 +76,13 @@ std::vector<FencedPosition> NodeGroup::positions_of(const std::vector<Candidate>
     return positions;
 }
 
+std::vector<FencedPosition> NodeGroup::positions_expected_of(const std::vector<Member>& members) const {
+    std::vector<FencedPosition> expected;
+    for (const Member& member : members)
+        expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
+    return expected;
+}
+
 asio::awaitable<void> NodeGroup::look_at_one(std::shared_ptr<SideBySide> slaves, std::size_t which) {
     SideBySide::Each& one = slaves->all[which];
     auto slave = co_await session(one.member.address);
@@ -94,20 +101,19 @@ asio::awaitable<std::vector<Member>> NodeGroup::members_within_reach(std::vector
                                                                      Patience patience,
                                                                      std::string* trouble) {
     const auto slaves = side_by_side(members);
-    std::function<std::optional<Millis>()> enough = [this, slaves, patience] {
-        std::vector<FencedPosition> expected;
-        for (const SideBySide::Each& one : slaves->all)
-            if (one.done)
-                expected.push_back({one.member.address, record_->line_of(one.member.address), Lsn{}});
-        return patience(expected);
+    const auto within_reach = [](const SideBySide& those) {
+        std::vector<Member> reachable;
+        for (const SideBySide::Each& one : those.all)
+            if (one.done) reachable.push_back(one.member);
+        return reachable;
+    };
+    std::function<std::optional<Millis>()> enough = [this, slaves, patience, within_reach] {
+        return patience(positions_expected_of(within_reach(*slaves)));
     };
     co_await run_side_by_side(slaves, &NodeGroup::look_at_one, std::move(enough));
-    std::vector<Member> reachable;
-    for (const SideBySide::Each& one : slaves->all) {
-        if (one.done) reachable.push_back(one.member);
+    for (const SideBySide::Each& one : slaves->all)
         if (!one.trouble.empty()) *trouble += (trouble->empty() ? "" : "; ") + one.trouble;
-    }
-    co_return reachable;
+    co_return within_reach(*slaves);
 }
 
 asio::awaitable<void> NodeGroup::fence_one(std::shared_ptr<SideBySide> slaves, std::size_t which) {
