@@ -11,7 +11,7 @@ import time
 
 import psycopg2
 
-from pgcluster import HOST, postmaster_pid_in, running_as_root, wait_for
+from pgcluster import HOST, forget_shared_memory, postmaster_pid_in, running_as_root, wait_for
 
 #: Debian's own programs: the peers' packages are built for this server, whatever PG_CONFIG says.
 BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
@@ -166,4 +166,5 @@ class Node:
                 child.poll()
             return not self.pids()
         wait_for(ended, f"the processes of {self.name} to end", 30)
+        forget_shared_memory(self.data)
         shutil.rmtree(self.folder, ignore_errors=True)

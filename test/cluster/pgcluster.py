@@ -154,6 +154,14 @@ class Workspace:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def forget_shared_memory(data):
+    """Removes the segment that a killed server left (line 7 of postmaster.pid: key and id): the system has few."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        lines = (pathlib.Path(data) / "postmaster.pid").read_text().splitlines()
+        segment = int(lines[6].split()[1])
+        subprocess.run(["ipcrm", "-m", str(segment)], stderr=subprocess.DEVNULL, check=False)
+
+
 class Server:
     """One PostgreSQL server of a workspace. Not started by its constructor. With `user` (and as root) it runs as that
     operating system user, and the other servers can't reach its files."""
@@ -334,6 +342,7 @@ class Server:
                         os.kill(pid, wanted)
                         os.kill(pid, signal.SIGCONT)
             time.sleep(0.02)
+        forget_shared_memory(self.data)
         shutil.rmtree(self.data, ignore_errors=True)
 
 

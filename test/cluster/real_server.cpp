@@ -5,6 +5,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -149,6 +150,7 @@ RealServer::~RealServer() {
     try {
         if (frozen_) thaw();
         if (running()) kill9();
+        forget_shared_memory();
     } catch (const std::exception& problem) {
         std::fprintf(stderr, "%s\n", problem.what());
     }
@@ -224,6 +226,19 @@ void RealServer::kill9() {
     ::kill(pid, SIGKILL);
     // A logger or archiver would take longer, but there is none here: all others notice at once.
     wait_gone(all);
+}
+
+void RealServer::forget_shared_memory() const {
+    // Line 7 of postmaster.pid: key and id of the segment that a killed server leaves. The system has few.
+    std::istringstream lines(file("postmaster.pid"));
+    std::string line;
+    for (int number = 1; number <= 7; ++number) std::getline(lines, line);
+    std::istringstream numbers(line);
+    unsigned long key = 0;
+    int id = -1;
+    shmid_ds segment{};
+    if (numbers >> key >> id && ::shmctl(id, IPC_STAT, &segment) == 0 && segment.shm_nattch == 0)
+        ::shmctl(id, IPC_RMID, nullptr);
 }
 
 void RealServer::freeze() {

@@ -72,6 +72,7 @@ class RealServer {
   private:
     static const std::filesystem::path& initialized_directory();
     [[nodiscard]] pid_t postmaster() const;
+    void forget_shared_memory() const;
     void write_configuration(const std::string& settings) const;
 
     std::filesystem::path data_;

@@ -234,5 +234,9 @@ pgxc_stop_servers() {
             fi
             sleep 0.05
         done
+        # What a killed server leaves: line 7 has key and id of its segment, of which the system has few.
+        # shellcheck disable=SC2046  # a list of words
+        set -- "$1" $(sed -n 7p "$data/postmaster.pid" 2>/dev/null || true)
+        [ $# -lt 3 ] || ipcrm -m "$3" 2>/dev/null || true
     done
 }
