@@ -166,8 +166,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Makes the slaves that the new epoch begins with stream from its master; who isn't there is left for
     /// later.
     asio::awaitable<void> point_followers(Configuration wanted);
-    /// Brings the chosen out of recovery while the others are already pointed at it: they follow its switch
-    /// of timeline by themselves.
+    /// Brings the chosen out of recovery while the others are already pointed at it (before PostgreSQL 13:
+    /// after that): they follow its switch of timeline by themselves.
     asio::awaitable<Status> promote_and_point(Configuration wanted, bool with_names);
     asio::awaitable<void> name_and_promote(Configuration wanted, bool with_names,
                                            std::shared_ptr<Status> outcome);

@@ -333,7 +333,15 @@ asio::awaitable<void> NodeGroup::point_meanwhile(Configuration wanted) {
 asio::awaitable<Status> NodeGroup::promote_and_point(Configuration wanted, bool with_names) {
     // They stream from the chosen by these.
     const bool slots = co_await make_slots(wanted);
+    auto chosen = co_await session(record_->master);
+    if (!chosen.ok()) co_return chosen.error();
     const auto outcome = std::make_shared<Status>();
+    if (reads_stream_at_start(**chosen)) {
+        // A restart of each, told in the record and by the chosen's session: not while that is promoted.
+        if (slots) co_await point_meanwhile(wanted);
+        co_await name_and_promote(wanted, with_names, outcome);
+        co_return *outcome;
+    }
     std::vector<net::Task> tasks;
     tasks.emplace_back([self = shared_from_this(), wanted, with_names, outcome] {
         return self->name_and_promote(wanted, with_names, outcome);
