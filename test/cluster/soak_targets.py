@@ -238,7 +238,7 @@ class ClusterTarget(Target):
         found += [f"server connection {row}" for row in servers if row[2] != "idle"]
         found += self.busy_sessions()
         for number, server in enumerate(self.nodes, 1):
-            known, there = {pid for node, pid, _, _ in servers if node == number}, self.sessions(server)
+            known, there = {pid for node, pid, _, _ in servers if node == number and pid}, self.sessions(server)
             if known != there:
                 found.append(f"{server.name}: sessions {sorted(there)}, of which the pooler knows {sorted(known)}")
         if self._sockets is not None and (own := self._own_sockets()) != self._sockets:
