@@ -132,6 +132,18 @@ TEST_F(LeavingTest, BeforeTheServerAsksForTheDataOfItsCopy) {
     expect_gone();
 }
 
+TEST_F(LeavingTest, InTheMiddleOfTheEndOfACopy) {
+    hold_queries();
+    client->query("copy t from stdin");
+    client->send(std::string("f\0\0\0\x40no more", 12));
+    ASSERT_TRUE(until([&] { return waiting != nullptr; }));
+    settle();
+    client->hang_up();
+    settle();
+    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
+    expect_gone();
+}
+
 TEST_F(LeavingTest, AStatementThatRunsIsFinished) {
     hold_queries();
     client->query("insert");
