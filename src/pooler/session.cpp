@@ -143,7 +143,8 @@ void Session::leave() {
 bool Session::owes_answers() const {
     if (state_ != State::Linked) return false;
     const auto& tracker = backend_->tracker();
-    if (tracker.copy_mode() == wire::TransactionTracker::CopyMode::In) return false;
+    // In doubt: what is owed was perhaps skipped, and will never be answered.
+    if (tracker.copy_mode() == wire::TransactionTracker::CopyMode::In || tracker.in_doubt()) return false;
     // A message that was cut off is never answered, nor is a pipeline without its Sync.
     const std::size_t cut_off = client_pass_ > 0 && client_pass_owes_ ? 1 : 0;
     return tracker.ready_for_query_owed() > backend_->expected.own_units() + cut_off;

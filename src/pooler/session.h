@@ -294,7 +294,7 @@ class Session final : public Waiter, private net::StreamEvents {
     std::size_t client_pass_ = 0;  // bytes of a large message's body still to pass
     std::size_t server_pass_ = 0;
     bool client_pass_dropped_ = false;
-    bool client_pass_owes_ = false;  // that message is one of those that a ReadyForQuery answers
+    bool client_pass_owes_ = false;  // without its rest a ReadyForQuery that is owed doesn't come
     bool server_pass_dropped_ = false;
     bool paused_ = false;  // linked, but the next message begins a transaction that may belong elsewhere
     bool to_slave_ = false;

@@ -91,7 +91,8 @@ void Session::take_commands(wire::Bytes input) {
                     client_pass_ = header.total_bytes() - here;
                     client_pass_dropped_ = false;
                     client_pass_owes_ = header.type == wire::FrontendMessage::Query ||
-                                        header.type == wire::FrontendMessage::FunctionCall;
+                                        header.type == wire::FrontendMessage::FunctionCall ||
+                                        header.type == wire::FrontendMessage::CopyFail;
                     break;
                 case Admit::Drop:
                     if (!forward(since(run), since(original), rest)) {

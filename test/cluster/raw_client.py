@@ -109,6 +109,13 @@ class RawClient:
             raise Ended(self._fatal)
         self._buffer += more
 
+    def forget_what_came(self):
+        """Takes what has come, if anything, and reads none of it."""
+        while select.select([self.socket], [], [], 0)[0]:
+            self._buffer = b""
+            self.read_some()
+        self._buffer = b""
+
     def _note(self, kind, body):
         if kind == b"E":
             self.errors.append(sqlstate(body))

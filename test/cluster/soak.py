@@ -35,12 +35,13 @@ KILL_EVERY_S = (4.0, 15.0)
 
 
 class Soak:
-    def __init__(self, target, seed, clients=CLIENTS, quiet=False):
+    def __init__(self, target, seed, clients=CLIENTS, quiet=False, only=None):
         self.target = target
         self.seed = seed
         self.counts = collections.Counter()
         self.wrong = []
         self.rounds = []
+        self._deeds = {deed: weight for deed, weight in WEIGHTS.items() if only is None or deed.__name__ in only}
         self._quiet = quiet
         self._began = time.monotonic()
         self._clients = [Client(target, number, random.Random(f"{seed}/client {number}")) for number in range(clients)]
@@ -56,7 +57,7 @@ class Soak:
     def _run_client(self, client, end):
         counts = collections.Counter()
         while time.monotonic() < end and not self._stop.is_set():
-            deed = client.random.choices(list(WEIGHTS), WEIGHTS.values())[0]
+            deed = client.random.choices(list(self._deeds), self._deeds.values())[0]
             try:
                 client.do(deed)
             except Exception as error:  # noqa: BLE001: told at the end
@@ -148,11 +149,11 @@ def one_line(summary):
             f"descriptors beside server connections {min(descriptors)} to {max(descriptors)}")
 
 
-def run(workspace, seed, seconds, clients=CLIENTS, quiet=False, pooler=None, around_round=contextlib.nullcontext):
-    """A whole run; its summary, in which `wrong` is empty if all is well."""
+def run(workspace, seed, seconds, clients=CLIENTS, quiet=False, pooler=None, only=None, around_round=contextlib.nullcontext):
+    """A whole run (`only`: of these deeds); its summary, in which `wrong` is empty if all is well."""
     target = StandaloneTarget(workspace, pooler) if pooler else ClusterTarget(workspace)
     try:
-        soak = Soak(target, seed, clients, quiet)
+        soak = Soak(target, seed, clients, quiet, only)
         summary = soak.run(seconds, around_round)
         summary["wrong"] += target.finish()
         return summary
@@ -166,14 +167,18 @@ def main():
     parser.add_argument("--seed", type=int, help="without it a random one, which is printed")
     parser.add_argument("--clients", type=int, default=CLIENTS, help=f"at the same time ({CLIENTS})")
     parser.add_argument("--pooler", type=pathlib.Path, metavar="PROGRAM", help="this pooler_standalone, in place of a cluster")
+    parser.add_argument("--only", metavar="DEED,...", help="just these, names as they are counted")
     parser.add_argument("--json", type=pathlib.Path, help="write the summary there")
     wanted = parser.parse_args()
+    only = wanted.only and wanted.only.split(",")
+    if unknown := set(only or ()) - {deed.__name__ for deed in WEIGHTS}:
+        parser.error(f"no such deed: {', '.join(sorted(unknown))}")
     seed = wanted.seed if wanted.seed is not None else random.SystemRandom().randrange(1_000_000)
     print(f"seed {seed}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     workspace = pgcluster.Workspace()
     try:
-        summary = run(workspace, seed, wanted.seconds, wanted.clients, pooler=wanted.pooler)
+        summary = run(workspace, seed, wanted.seconds, wanted.clients, pooler=wanted.pooler, only=only)
     finally:
         workspace.close()
     print(tell(summary))

@@ -300,6 +300,37 @@ class Client:
             client.send(whole[:self.random.randrange(1, len(whole))])
             self.die(client)
 
+    def cut_anywhere(self):
+        """A conversation of all kinds of messages, sent ahead of its answers and cut anywhere."""
+        long = self.random.randrange(60000, 150000)
+        parts = (
+            lambda: message(b"Q", cstring(self.random.choice((
+                "SELECT 1", "BEGIN", "BEGIN READ ONLY", "COMMIT", "ROLLBACK", "SELECT 1/0", "SELECT count(*) FROM soak_rows",
+                "UPDATE soak_rows SET n = 1 WHERE false", "SET work_mem = '3MB'", "LISTEN soak_channel", "UNLISTEN *",
+                "SAVEPOINT here", "SELECT 1; SELECT 2", "DISCARD ALL", "DEALLOCATE ALL", "BEGIN; SELECT 1; COMMIT")))),
+            lambda: message(b"Q", cstring("SELECT '" + "x" * long + "'")),
+            lambda: message(b"Q", cstring("SELECT repeat('x', 100000) FROM generate_series(1, 10)")),
+            lambda: message(b"Q", cstring("COPY soak_rows FROM STDIN")) + message(b"d", b"lost\t5\n") + message(b"f", b"no\0"),
+            lambda: parse("", f"SELECT $1::int + {self.texts()}") + bind("", "1") + describe_portal() + execute(),
+            lambda: parse(f"c{self.random.randrange(5)}", self.random.choice(("SELECT $1::int", "COMMIT", "BEGIN", "nonsense"))),
+            lambda: bind(f"c{self.random.randrange(5)}", "1") + execute("", self.random.choice((0, 1))),
+            lambda: bind("", "x" * long),
+            lambda: close_statement(f"c{self.random.randrange(5)}"),
+            lambda: SYNC, lambda: SYNC, lambda: FLUSH,
+        )
+        with self.connection(options=self.random.choice(("", AUTO))) as client:
+            said = b"".join(self.random.choice(parts)() for _ in range(self.random.randrange(1, 15)))
+            with contextlib.suppress(Ended):
+                while said:
+                    # In pieces, with a look at what has come.
+                    size = self.random.choice((len(said), self.random.randrange(len(said)) + 1))
+                    client.send(said[:size])
+                    said = said[size:]
+                    client.forget_what_came()
+                    if self.random.random() < 0.5:
+                        break
+            self.die(client)
+
     def half_login(self):
         """Half of an answer to a question for a password."""
         with self.connection(login=False) as client:
@@ -439,7 +470,7 @@ class Client:
 WEIGHTS = {
     Client.plain_queries: 12, Client.blocks: 8, Client.prepared_statements: 10, Client.pipelines: 6, Client.copy_in: 6,
     Client.copy_out: 4, Client.passwords: 2, Client.open_transaction_dies: 8, Client.pinned_dies: 6, Client.nothing_is_left: 4,
-    Client.unread_answer: 2, Client.half_closed: 3, Client.half_startup: 6, Client.half_message: 6, Client.half_login: 4,
+    Client.unread_answer: 2, Client.half_closed: 3, Client.half_startup: 6, Client.half_message: 6, Client.cut_anywhere: 8, Client.half_login: 4,
     Client.half_tls: 4, Client.silence: 1, Client.wrong_password: 1, Client.garbage_before_login: 5,
     Client.garbage_after_login: 5, Client.malformed: 4, Client.oversized: 4, Client.cancel: 3, Client.cancel_late: 4,
     Client.cancel_wrongly: 3, Client.cancel_and_die: 2,

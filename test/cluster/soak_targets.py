@@ -22,8 +22,8 @@ LOGIN_TIMEOUT_S = 2
 POOL = 10
 #: Queries of dead clients run on in their server sessions, 20 s at most.
 QUIET_S = 90.0
-CRASH = re.compile(r"PANIC|TRAP:|was terminated by signal|exited with exit code|terminating any other active|"
-                   r"invalid memory alloc|leaked|double free|corrupted")
+CRASH = re.compile(r'PANIC|TRAP:|was terminated by signal|"pgxc_ha.* exited with exit code|server process .* exited|'
+                   r"terminating any other active|invalid memory alloc|leaked|double free|corrupted")
 #: Server sessions that a pooler has at a node: not ours, nor the monitor's.
 SESSIONS = ("FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename IN ('soak', 'soak_guarded', 'soak_other', "
             "'bystander', 'postgres') AND pid <> pg_backend_pid() AND application_name NOT LIKE 'pgxc_ha%' "
@@ -238,7 +238,7 @@ class ClusterTarget(Target):
         found += [f"server connection {row}" for row in servers if row[2] != "idle"]
         found += self.busy_sessions()
         for number, server in enumerate(self.nodes, 1):
-            known, there = {pid for node, pid, _, _ in servers if node == number}, self.sessions(server)
+            known, there = {pid for node, pid, _, _ in servers if node == number and pid}, self.sessions(server)
             if known != there:
                 found.append(f"{server.name}: sessions {sorted(there)}, of which the pooler knows {sorted(known)}")
         if self._sockets is not None and (own := self._own_sockets()) != self._sockets:

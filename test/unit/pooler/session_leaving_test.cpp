@@ -104,10 +104,40 @@ TEST_F(LeavingTest, WithAPipelineThatHasNoSyncBehindAStatementThatRuns) {
     expect_gone();
 }
 
+TEST_F(LeavingTest, WithAStatementThatTheServerHasPerhapsSkipped) {
+    server->on_message = [this](fakes::Backend& backend, const fakes::Message& message) {
+        if (message.type == 'P') waiting = &backend;
+    };
+    hold_queries();
+    wire::Buffer out = half_a_pipeline();
+    wire::put_query(out, "select 1");
+    client->send(out);
+    ASSERT_TRUE(until([&] { return waiting != nullptr; }));
+    client->hang_up();
+    settle();
+    // The Parse fails, so the Query is skipped: the server waits for a Sync.
+    wire::Buffer error;
+    wire::put_error_response(error, wire::Severity::Error, {"42601", "scripted error"});
+    waiting->send(error);
+    expect_gone();
+}
+
 TEST_F(LeavingTest, BeforeTheServerAsksForTheDataOfItsCopy) {
     hold_queries();
     client->query("copy t from stdin");
     ASSERT_TRUE(until([&] { return waiting != nullptr; }));
+    client->hang_up();
+    settle();
+    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
+    expect_gone();
+}
+
+TEST_F(LeavingTest, InTheMiddleOfTheEndOfACopy) {
+    hold_queries();
+    client->query("copy t from stdin");
+    client->send(std::string("f\0\0\0\x40no more", 12));
+    ASSERT_TRUE(until([&] { return waiting != nullptr; }));
+    settle();
     client->hang_up();
     settle();
     waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
