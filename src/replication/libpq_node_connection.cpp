@@ -301,7 +301,7 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
         const Silence heard = co_await knock(*address, target.address.port, deadline);
         co_return NodeError{error, heard, {}};
     }
-    if (impl->descriptor_.is_open()) impl->descriptor_.release();
+    if (impl->descriptor_.is_open()) impl->descriptor_.close();
     PQsetnonblocking(impl->conn_, 1);
     co_return std::unique_ptr<NodeConnection>(new NodeConnection(std::move(impl)));
 }
