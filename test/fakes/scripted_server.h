@@ -67,7 +67,8 @@ class ScriptedServer {
             auto socket = std::make_shared<asio::ip::tcp::socket>(acceptor->get_executor());
             std::error_code failed;
             co_await acceptor->async_accept(*socket, asio::redirect_error(asio::use_awaitable, failed));
-            if (failed) co_return;
+            if (failed == asio::error::operation_aborted) co_return;
+            if (failed) continue;
             ++*accepted;
             asio::co_spawn(acceptor->get_executor(), serve(socket, script), asio::detached);
         }

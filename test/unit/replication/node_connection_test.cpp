@@ -71,5 +71,59 @@ TEST_F(NodeConnections, LeaveNoDescriptorBehind) {
     EXPECT_LT(open_descriptors(), before + 20);
 }
 
+TEST_F(NodeConnections, AWatchDoesNotSpinWhereEachIsClosedSoon) {
+    ScriptedServer server(context, [](const std::string&) { return std::string{}; });
+    const NodeWatch::Timing timing{Millis(100), Millis(1'000)};
+    const auto watch = std::make_shared<NodeWatch>(context.get_executor(), target(server), timing, [] {});
+    watch->start();
+    run_for(Millis(500));
+    // How many are let in says this machine's speed; without a pause it is hundreds.
+    EXPECT_GE(server.accepted(), 2);
+    EXPECT_LE(server.accepted(), 8);
+    watch->stop();
+    run_for(Millis(20));
+}
+
+/// Takes all free descriptors, and so many of those that are closed next, until it goes.
+class FewDescriptors {
+  public:
+    explicit FewDescriptors(rlim_t less) {
+        ::getrlimit(RLIMIT_NOFILE, &before_);
+        const UniqueFd next(::dup(0));
+        rlimit few = before_;
+        few.rlim_cur = static_cast<rlim_t>(next.get()) - less;
+        ::setrlimit(RLIMIT_NOFILE, &few);
+    }
+    ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+    FewDescriptors(const FewDescriptors&) = delete;
+    FewDescriptors& operator=(const FewDescriptors&) = delete;
+
+  private:
+    rlimit before_{};
+};
+
+TEST_F(NodeConnections, AWatchOutlivesALackOfDescriptors) {
+    bool closes = false;
+    ScriptedServer server(context, [&](const std::string&) { return closes ? "" : ScriptedServer::done(); });
+    const NodeWatch::Timing timing{Millis(10), Millis(1'000)};
+    const auto watch = std::make_shared<NodeWatch>(context.get_executor(), target(server), timing, [] {});
+    watch->start();
+    for (rlim_t less = 0; less < 5; ++less) {
+        ASSERT_TRUE(run_until([&] {
+            return watch->seen().silence == Silence::None && watch->seen().last_seen;
+        })) << "after a lack of all but "
+            << less << ": " << watch->seen().error;
+        closes = true;
+        {
+            const FewDescriptors few(less);
+            run_for(Millis(60));
+        }
+        closes = false;
+        EXPECT_NE(watch->seen().silence, Silence::None);
+    }
+    watch->stop();
+    run_for(Millis(20));
+}
+
 }  // namespace
 }  // namespace pgxc
