@@ -280,8 +280,14 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
 bool NodeGroup::is_astray(const HostPort& slave, const std::string& primary_conninfo,
                           const HostPort& upstream) {
     Source& known = sources_[slave];
-    if (!known.looked_at || known.conninfo != primary_conninfo || known.upstream != upstream)
+    if (!known.looked_at || known.conninfo != primary_conninfo || known.upstream != upstream) {
         known = {true, primary_conninfo, upstream, streams_from_elsewhere(primary_conninfo, upstream)};
+        if (primary_conninfo.empty()) {
+            // Left cut off by a decider that did not come to its end: before that it was taken down.
+            const auto stored = environment_.stored_conninfo(slave);
+            known.astray = stored.ok() && stored->has_value();
+        }
+    }
     return known.astray;
 }
 

@@ -112,6 +112,38 @@ TEST_F(Quorum, ASlaveThatHangsDoesNotHoldUpAFailoverThatNeedsTheOthersOnly) {
     wait_until("the rows in the one that hung", [&] { return values(hangs) == "1,2,3"; });
 }
 
+TEST_F(Quorum, ASlaveThatDiesBeforeTheCatalogFollowsLeavesTheRecordOnlyAfterTheNames) {
+    make_cluster(3, 1);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    coordinator->environment.catalog_is_locked = true;
+    master.kill9();
+    wait_until("an open master that the catalog doesn't have", [&] {
+        return record().pending && record().epoch == Epoch{1} && gate() == Gate::Open &&
+               record().wanted().slaves.size() == 2;
+    });
+    for (auto& slave : slaves) {
+        if (record().wanted().find(slave->address()) == nullptr) continue;
+        slave->kill9();
+        break;
+    }
+    wait_until("the configuration without it",
+               [&] { return record().pending && record().wanted().slaves.size() == 1; });
+    bool settled = false;
+    coordinator->environment.memory_arbiter.on_change = [&](const Record& next) {
+        if (settled || next.pending || next.configurations.size() != 1) return;
+        settled = true;
+        const std::string written = "synchronous_standby_names = '" + names_in_force(next.wanted()) + "'";
+        EXPECT_NE(heir().file("postgresql.auto.conf").find(written), std::string::npos)
+            << "the record lists nobody but those of " << written << ", and in force is\n"
+            << heir().file("postgresql.auto.conf");
+    };
+    coordinator->environment.catalog_is_locked = false;
+    wait_history(1);
+    wait_until("the end", [&] { return settled; });
+    EXPECT_TRUE(commits(heir().port, 2));
+}
+
 TEST_F(Quorum, ASlaveThatHangsInTheMiddleOfItsFenceIsTakenUpLater) {
     make_cluster(3, 2);
     if (HasFatalFailure()) return;
