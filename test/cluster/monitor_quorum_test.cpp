@@ -1,5 +1,8 @@
 // Any number of slaves and any k, and none that counts: who is promoted, and who isn't. docs/testing.md lists
 // which rule's test each is.
+#include <set>
+#include <stdexcept>
+
 #include "monitor_fixture.h"
 #include "replication/node_effects.h"
 
@@ -110,6 +113,24 @@ TEST_F(Quorum, ASlaveThatHangsDoesNotHoldUpAFailoverThatNeedsTheOthersOnly) {
     });
     EXPECT_TRUE(commits(heir().port, 3));
     wait_until("the rows in the one that hung", [&] { return values(hangs) == "1,2,3"; });
+}
+
+TEST_F(Quorum, WhatIsThrownInTheMiddleOfAPromotionHoldsUpNobody) {
+    make_cluster(3, 1);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    std::set<std::string> thrown;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        const bool one_of_them = point == "one fenced" || point == "names in force" ||
+                                 point == "slots made" || point == "followers pointed" ||
+                                 point == "gate proven";
+        if (one_of_them && thrown.insert(point).second) throw std::runtime_error("no memory");
+    };
+    master.kill9();
+    wait_history(1);
+    EXPECT_EQ(thrown.size(), 5U);
+    EXPECT_TRUE(commits(heir().port, 2));
+    EXPECT_EQ(values(heir()), "1,2");
 }
 
 TEST_F(Quorum, ASlaveThatDiesBeforeTheCatalogFollowsLeavesTheRecordOnlyAfterTheNames) {
