@@ -148,6 +148,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Takes down, in the record that is written next, which settings fences have changed on these but not on
     /// that one.
     static void note_changed(Record& next, const Fences& fences, const std::optional<HostPort>& but);
+    asio::awaitable<void> keep_changed(const Fences& fences);
     /// Gives those back, in calm times.
     asio::awaitable<void> give_back();
     /// `on_cut` is called just before the cut, and again with what has to be put back.

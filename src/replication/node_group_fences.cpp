@@ -190,12 +190,10 @@ asio::awaitable<void> NodeGroup::undo_fences(const Fences& fences, Epoch epoch) 
     // meanwhile, these fences may be what it stands on.
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
     if (record_->pending || record_->epoch != epoch) {
-        Record next = *record_;
-        ++next.generation;
-        note_changed(next, fences, {});
-        if (next.to_give_back != record_->to_give_back) (void)co_await replace_record(std::move(next));
+        co_await keep_changed(fences);
         co_return;
     }
+    Fences left;
     std::vector<Candidate> cut = fences.proven;
     cut.insert(cut.end(), fences.begun.begin(), fences.begun.end());
     for (const Candidate& candidate : cut) {
@@ -206,13 +204,30 @@ asio::awaitable<void> NodeGroup::undo_fences(const Fences& fences, Epoch epoch) 
         }
         // It may have pointed at an older master when it was fenced.
         auto target = conninfo_with(conninfo, conninfo_of(record_->master));
-        if (!target.ok() || conninfo.empty()) continue;
+        if (!target.ok() || conninfo.empty()) {
+            left.begun.push_back(candidate);
+            continue;
+        }
         Status undone = co_await undo_cut(candidate.member.address, *target, candidate.result.changed);
-        if (!undone.ok())
+        if (!undone.ok()) {
+            left.begun.push_back(candidate);
             log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
                         " stays fenced: " + undone.error().message);
+        }
         environment_.crash_point("one unfenced");
     }
+    co_await keep_changed(left);
+}
+
+asio::awaitable<void> NodeGroup::keep_changed(const Fences& fences) {
+    Record next = *record_;
+    ++next.generation;
+    note_changed(next, fences, {});
+    if (next.to_give_back == record_->to_give_back) co_return;
+    Status kept = co_await replace_record(std::move(next));
+    if (!kept.ok())
+        log_warning(key_.to_string() +
+                    ": settings that fences have changed stay so: " + kept.error().message);
 }
 
 StreamPlan NodeGroup::plan_for(const Member& member) {
