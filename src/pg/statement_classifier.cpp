@@ -29,6 +29,7 @@ namespace pooler = pgxc::pooler;
 using pgxc::log_warning;
 using pgxc::pg_call;
 using pgxc::Status;
+using pooler::badness;
 using pooler::Classification;
 using pooler::StatementClass;
 
@@ -177,25 +178,6 @@ struct Finding {
     StatementClass kind;
     const char* reason;
 };
-
-int badness(StatementClass kind) {
-    switch (kind) {
-        case StatementClass::Read:
-            return 0;
-        case StatementClass::ReadWithTime:
-            return 1;
-        case StatementClass::Begin:
-        case StatementClass::End:
-            return 2;
-        case StatementClass::MasterOnly:
-            return 3;
-        case StatementClass::Unknown:
-            return 4;
-        case StatementClass::Write:
-            return 5;
-    }
-    return 5;
-}
 
 void find(Finding* finding, StatementClass kind, const char* reason) {
     if (badness(kind) <= badness(finding->kind)) return;

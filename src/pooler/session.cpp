@@ -96,6 +96,10 @@ void Session::on_writable() {
     context_.begin_event();
     if (!send()) return;
     if (client_.backlog() > 0) return;
+    if (leaving_ && !owes_answers()) {
+        close();
+        return;
+    }
     if (backend_ != nullptr) backend_->read_on(true);
     if (!leaving_) client_.stream().want_readable(true);
 }
@@ -131,15 +135,22 @@ void Session::leave() {
         return;
     }
     // A server does what it was sent before it looks for more, and then sees that the client has gone.
-    const bool answers_owed = state_ == State::Linked && backend_->tracker().ready_for_query_owed() > 0 &&
-                              backend_->tracker().copy_mode() != wire::TransactionTracker::CopyMode::In;
-    if (!answers_owed) {
+    if (!owes_answers()) {
         close();
         return;
     }
     leaving_ = true;
     paused_ = true;
     client_.stream().want_readable(false);
+}
+
+bool Session::owes_answers() const {
+    if (state_ != State::Linked) return false;
+    const auto& tracker = backend_->tracker();
+    if (tracker.copy_mode() == wire::TransactionTracker::CopyMode::In) return false;
+    // A message that was cut off is never answered, nor is a pipeline without its Sync.
+    const std::size_t cut_off = client_pass_ > 0 && client_pass_owes_ ? 1 : 0;
+    return tracker.ready_for_query_owed() > backend_->expected.own_units() + cut_off;
 }
 
 void Session::close() {

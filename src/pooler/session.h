@@ -107,6 +107,9 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool in_no_transaction() const;
     /// The client has said that it goes, or has closed its side.
     void leave();
+    /// Would a server go on for this client though it has closed its side: was it sent all of something that
+    /// it has not answered?
+    [[nodiscard]] bool owes_answers() const;
     void close();
     void read_defaults();
     void protocol_error(const Error& error);
@@ -291,6 +294,7 @@ class Session final : public Waiter, private net::StreamEvents {
     std::size_t client_pass_ = 0;  // bytes of a large message's body still to pass
     std::size_t server_pass_ = 0;
     bool client_pass_dropped_ = false;
+    bool client_pass_owes_ = false;  // that message is one of those that a ReadyForQuery answers
     bool server_pass_dropped_ = false;
     bool paused_ = false;  // linked, but the next message begins a transaction that may belong elsewhere
     bool to_slave_ = false;

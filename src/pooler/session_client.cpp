@@ -90,6 +90,8 @@ void Session::take_commands(wire::Bytes input) {
                     rest.remove_prefix(here);
                     client_pass_ = header.total_bytes() - here;
                     client_pass_dropped_ = false;
+                    client_pass_owes_ = header.type == wire::FrontendMessage::Query ||
+                                        header.type == wire::FrontendMessage::FunctionCall;
                     break;
                 case Admit::Drop:
                     if (!forward(since(run), since(original), rest)) {

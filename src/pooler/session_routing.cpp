@@ -41,24 +41,6 @@ void replace_level(std::string_view value) {
     std::copy(put.begin(), put.end(), at);
 }
 
-int badness(StatementClass kind) {
-    switch (kind) {
-        case StatementClass::Read:
-            return 0;
-        case StatementClass::ReadWithTime:
-            return 1;
-        case StatementClass::MasterOnly:
-            return 2;
-        case StatementClass::Begin:
-        case StatementClass::End:
-        case StatementClass::Unknown:
-            return 3;
-        case StatementClass::Write:
-            return 4;
-    }
-    return 4;
-}
-
 struct Message {
     wire::FrontendMessage type;
     wire::Bytes body;

@@ -270,11 +270,11 @@ void Session::relay(wire::Bytes& input) {
     input = rest;
     if (!tracker.commit_may_be_running()) end_commit();
     if (!send({run, static_cast<std::size_t>(rest.data() - run)}) || backend_ != &backend) return;
+    if (leaving_ && !owes_answers() && client_.backlog() == 0) {
+        close();
+        return;
+    }
     if (tracker.quiet() && server_pass_ == 0) {
-        if (leaving_) {
-            close();
-            return;
-        }
         if (!backend.expected.empty()) undo(backend.expected.lost());
         backend.expected.settle();
         if (tracker.clean_and_idle()) {

@@ -29,6 +29,25 @@ std::string_view to_word(StatementClass kind) {
     return "unknown";
 }
 
+int badness(StatementClass kind) {
+    switch (kind) {
+        case StatementClass::Read:
+            return 0;
+        case StatementClass::ReadWithTime:
+            return 1;
+        case StatementClass::Begin:
+        case StatementClass::End:
+            return 2;
+        case StatementClass::MasterOnly:
+            return 3;
+        case StatementClass::Unknown:
+            return 4;
+        case StatementClass::Write:
+            return 5;
+    }
+    return 5;
+}
+
 Classification ClassifierCache::classify(std::string_view sql, const SqlDialect& dialect) {
     if (classifier_ == nullptr)
         return {StatementClass::Unknown, "there is no parser here that could look at it"};

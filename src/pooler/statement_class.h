@@ -23,6 +23,10 @@ enum class StatementClass : std::uint8_t {
     Unknown,
 };
 [[nodiscard]] std::string_view to_word(StatementClass kind);
+/// Of several things that one text or pipeline does, the one with the highest badness is what all of it
+/// counts as. A begin or end is less than what is for the master: together with anything else it is no block
+/// that could move.
+[[nodiscard]] int badness(StatementClass kind);
 
 struct Classification {
     StatementClass kind = StatementClass::Unknown;

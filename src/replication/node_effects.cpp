@@ -31,12 +31,6 @@ std::string at(const LockSession& session) {
     return "node at " + session.address().to_string();
 }
 
-asio::awaitable<Status> reload(LockSession& server) {
-    auto done = co_await server.run("SELECT pg_catalog.pg_reload_conf()", effect_timeout);
-    if (!done.ok()) co_return done.error();
-    co_return Status{};
-}
-
 // GCC 12 miscompiles a braced list inside a coroutine (its array would have to live in the frame): lists are
 // made here.
 SettingChanges one_change(std::string name, std::string value) {
@@ -64,6 +58,14 @@ Result<SettingChanges> stream_settings(const StreamPlan& plan) {
 std::string assignment(const std::string& name, const std::optional<std::string>& value) {
     if (!value) return "ALTER SYSTEM RESET " + name;
     return "ALTER SYSTEM SET " + name + " = " + sql_literal(*value);
+}
+
+asio::awaitable<Status> write_settings(LockSession& server, SettingChanges settings) {
+    for (const auto& [name, value] : settings) {
+        auto altered = co_await server.run(assignment(name, value), effect_timeout);
+        if (!altered.ok()) co_return altered.error();
+    }
+    co_return Status{};
 }
 
 /// Waits until this session has been told of a reload, and so the postmaster has read its files: each new
@@ -181,6 +183,12 @@ asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout)
 
 }  // namespace
 
+asio::awaitable<Status> reload(LockSession& server) {
+    auto done = co_await server.run("SELECT pg_catalog.pg_reload_conf()", effect_timeout);
+    if (!done.ok()) co_return done.error();
+    co_return Status{};
+}
+
 std::string create_slots_sql(const std::vector<std::string>& names) {
     std::string list;
     for (const std::string& name : names) list += (list.empty() ? "" : ", ") + sql_literal(name);
@@ -192,10 +200,8 @@ std::string create_slots_sql(const std::vector<std::string>& names) {
 }
 
 asio::awaitable<Status> alter_system(LockSession& server, SettingChanges settings) {
-    for (const auto& [name, value] : settings) {
-        auto altered = co_await server.run(assignment(name, value), effect_timeout);
-        if (!altered.ok()) co_return altered.error();
-    }
+    if (Status written = co_await write_settings(server, std::move(settings)); !written.ok())
+        co_return written;
     co_return co_await reload(server);
 }
 
@@ -345,7 +351,7 @@ asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,
     co_return co_await alter_system(slave, changes);
 }
 
-asio::awaitable<Status> point_slave(LockSession& slave, StreamPlan plan) {
+asio::awaitable<Status> write_stream(LockSession& slave, StreamPlan plan) {
     auto changes = stream_settings(plan);
     if (!changes.ok()) co_return changes.error();
     // Each ALTER SYSTEM waits for the disk several times, and half of this every prepared slave has already.
@@ -359,7 +365,7 @@ asio::awaitable<Status> point_slave(LockSession& slave, StreamPlan plan) {
                 return change.first == written->text(0, row) && change.second == written->text(1, row);
             });
     }
-    co_return co_await alter_system(slave, *changes);
+    co_return co_await write_settings(slave, *changes);
 }
 
 asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
@@ -367,7 +373,8 @@ asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, S
     const std::vector<std::string> one_name(1, plan.name);
     auto slot = co_await master.run(create_slots_sql(one_name), effect_timeout);
     if (!slot.ok()) co_return slot.error();
-    if (Status pointed = co_await point_slave(slave, plan); !pointed.ok()) co_return pointed;
+    if (Status written = co_await write_stream(slave, plan); !written.ok()) co_return written;
+    if (Status read = co_await reload(slave); !read.ok()) co_return read;
     co_return co_await wait_for_stream(slave, master, plan.name, patience);
 }
 
@@ -420,19 +427,20 @@ asio::awaitable<Status> set_standby_names(LockSession& server, std::string names
     co_return co_await see_setting(server, "synchronous_standby_names", names, effect_timeout);
 }
 
-asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectation expected,
-                                               Millis timeout) {
+asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectation expected, Millis timeout,
+                                               std::unique_ptr<NodeConnection> committer) {
     const TimePoint deadline = Clock::now() + timeout;
-    auto committer = co_await master.second_session(timeout);
-    if (!committer.ok()) co_return committer.error();
-    auto facts =
-        co_await (*committer)
-            ->query(
-                "SELECT pg_catalog.pg_is_in_recovery(), current_setting('synchronous_standby_names'), "
-                "(SELECT system_identifier FROM pg_catalog.pg_control_system()), "
-                "CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0 ELSE ('x' || substr("
-                "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END",
-                effect_timeout);
+    if (committer == nullptr) {
+        auto opened = co_await master.second_session(timeout);
+        if (!opened.ok()) co_return opened.error();
+        committer = std::move(*opened);
+    }
+    auto facts = co_await committer->query(
+        "SELECT pg_catalog.pg_is_in_recovery(), current_setting('synchronous_standby_names'), "
+        "(SELECT system_identifier FROM pg_catalog.pg_control_system()), "
+        "CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0 ELSE ('x' || substr("
+        "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END",
+        effect_timeout);
     if (!facts.ok()) co_return facts.error().error;
     if (facts->text(0) != "f")
         co_return Error{sqlstate::object_not_in_prerequisite_state,
@@ -457,13 +465,12 @@ asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectat
                                                          facts->text(1) + "' where '" + expected.names +
                                                          "' is recorded"};
 
-    auto committed =
-        co_await (*committer)
-            ->query("SELECT pg_catalog.pg_logical_emit_message(true, 'pgxc_ha', 'gate')", timeout);
+    auto committed = co_await committer->query(
+        "SELECT pg_catalog.pg_logical_emit_message(true, 'pgxc_ha', 'gate')", timeout);
     if (!committed.ok()) {
         // A commit that waits on must not pile up with each repetition.
         (void)co_await master.run(
-            "SELECT pg_catalog.pg_terminate_backend(" + std::to_string((*committer)->backend_pid()) + ")",
+            "SELECT pg_catalog.pg_terminate_backend(" + std::to_string(committer->backend_pid()) + ")",
             effect_timeout);
         co_return Error{sqlstate::object_not_in_prerequisite_state,
                         at(master) + ": an own commit was not acknowledged by " + std::to_string(expected.k) +
@@ -477,17 +484,15 @@ asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectat
 
     std::string list;
     for (const std::string& name : expected.slaves) list += (list.empty() ? "" : ", ") + sql_literal(name);
-    auto barrier =
-        co_await (*committer)->query("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
+    auto barrier = co_await committer->query("SELECT pg_catalog.pg_current_wal_flush_lsn()", effect_timeout);
     if (!barrier.ok()) co_return barrier.error().error;
     for (;;) {
-        auto flushed = co_await (*committer)
-                           ->query(
-                               "SELECT count(DISTINCT application_name) FROM pg_catalog.pg_stat_replication "
-                               "WHERE state = 'streaming' AND "
-                               "application_name IN (" +
-                                   list + ") AND flush_lsn >= " + sql_literal(barrier->text()) + "::pg_lsn",
-                               effect_timeout);
+        auto flushed = co_await committer->query(
+            "SELECT count(DISTINCT application_name) FROM pg_catalog.pg_stat_replication "
+            "WHERE state = 'streaming' AND "
+            "application_name IN (" +
+                list + ") AND flush_lsn >= " + sql_literal(barrier->text()) + "::pg_lsn",
+            effect_timeout);
         if (!flushed.ok()) co_return flushed.error().error;
         if (std::stoi("0" + flushed->text()) >= expected.k) co_return timeline;
         if (Clock::now() >= deadline)
@@ -498,13 +503,12 @@ asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectat
     }
 }
 
-asio::awaitable<Status> promote_server(LockSession& server, Millis timeout) {
-    const TimePoint deadline = Clock::now() + timeout;
+asio::awaitable<Status> ask_promotion(LockSession& server) {
     auto asked = co_await server.run(
         "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_promote(false) ELSE true END",
         effect_timeout);
     if (!asked.ok()) co_return asked.error();
-    co_return co_await see_promoted(server, deadline);
+    co_return Status{};
 }
 
 asio::awaitable<Status> see_promoted(LockSession& server, TimePoint deadline) {

@@ -73,9 +73,10 @@ struct StreamPlan {
 /// Makes physical slots that hold back WAL from now on, unless they are there.
 [[nodiscard]] std::string create_slots_sql(const std::vector<std::string>& names);
 
-/// Tells the slave to stream so, through the slot of its name, which must be there; also keeps
-/// wal_retrieve_retry_interval low for quick re-streaming.
-[[nodiscard]] asio::awaitable<Status> point_slave(LockSession& slave, StreamPlan plan);
+/// Writes down that the slave is to stream so, through the slot of its name; also keeps
+/// wal_retrieve_retry_interval low for quick re-streaming. In force with the next reload, for which the slot
+/// must be there.
+[[nodiscard]] asio::awaitable<Status> write_stream(LockSession& slave, StreamPlan plan);
 
 /// Makes the slot on the master, and the slave stream through it under its name. Waits up to `patience` until
 /// the master has the stream; that it doesn't come is no error here.
@@ -104,14 +105,15 @@ struct GateExpectation {
 };
 
 /// An own commit on a master, flushed by k of the named slaves. Gives the timeline that it was made on.
-[[nodiscard]] asio::awaitable<Result<TimelineId>> prove_gate(LockSession& master, GateExpectation expected,
-                                                             Millis timeout);
+/// `committer`: a second session, where there is one already; else it is begun now.
+[[nodiscard]] asio::awaitable<Result<TimelineId>> prove_gate(
+    LockSession& master, GateExpectation expected, Millis timeout,
+    std::unique_ptr<NodeConnection> committer = nullptr);
 
-/// pg_promote() without waiting, then watching until the server is out of recovery (F5: reloads wake a
-/// startup process that missed its wake-up).
-[[nodiscard]] asio::awaitable<Status> promote_server(LockSession& server, Millis timeout);
+/// pg_promote() without waiting; nothing where the server is out of recovery.
+[[nodiscard]] asio::awaitable<Status> ask_promotion(LockSession& server);
 
-/// The second half: watches until the server is out of recovery.
+/// Watches until the server is out of recovery (F5: reloads wake a startup process that missed its wake-up).
 [[nodiscard]] asio::awaitable<Status> see_promoted(LockSession& server, TimePoint deadline);
 
 /// Makes a live master acknowledge nothing any more, for a planned promotion: nobody's name, and the end of
@@ -120,6 +122,8 @@ struct GateExpectation {
 
 /// Settings to set, or, where the value is nullopt, to reset.
 using SettingChanges = std::vector<std::pair<std::string, std::optional<std::string>>>;
+
+[[nodiscard]] asio::awaitable<Status> reload(LockSession& server);
 
 /// Changes settings by ALTER SYSTEM, then reloads.
 [[nodiscard]] asio::awaitable<Status> alter_system(LockSession& server, SettingChanges settings);

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "net/event.h"
 #include "replication/evidence.h"
 #include "replication/monitor_environment.h"
 #include "replication/node_effects.h"
@@ -87,6 +88,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     };
     /// How much longer those that are not among these may take; nullopt = they are needed.
     using Patience = std::function<std::optional<Millis>(const std::vector<FencedPosition>&)>;
+    struct Promoting;
     /// What becomes of several slaves to which the same is done side by side. Shared with whoever does it,
     /// which the end of the process may leave behind.
     struct SideBySide {
@@ -100,7 +102,16 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
             std::string trouble;
         };
         std::vector<Each> all;
+        std::shared_ptr<Promoting> promoting;  // where they are pointed at the chosen
         TimePoint began = Clock::now();
+    };
+    /// What a promotion needs besides the promotion. Shared with whoever does it, as above.
+    struct Promoting {
+        Configuration wanted;
+        bool with_names = true;                     // not yet in force
+        std::vector<net::Event> slots_made;         // for each slave of `wanted`; or given up
+        std::unique_ptr<NodeConnection> committer;  // for the gate, where there was one to be had
+        Status outcome;
     };
     /// A replaced master on its way back.
     struct Returning {
@@ -141,7 +152,9 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Makes the slot, and the slave stream as planned, with the settings that a fence has changed.
     asio::awaitable<Status> give_stream(HostPort slave, HostPort upstream, StreamPlan plan,
                                         std::map<std::string, std::string> settings, Millis patience);
-    asio::awaitable<Status> promote_node(LockSession& slave, Millis timeout);
+    /// `meanwhile` is done while the server is on its way out of recovery, or just before.
+    asio::awaitable<Status> promote_node(LockSession& slave, Millis timeout,
+                                         std::function<asio::awaitable<void>()> meanwhile = {});
 
     // Several slaves side by side (node_group_fences.cpp)
     [[nodiscard]] Patience patience_for(std::optional<HostPort> chosen);
@@ -161,17 +174,20 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Fences these, or as many as are enough.
     asio::awaitable<Fences> fence_members(std::vector<Member> members, Patience patience);
     asio::awaitable<void> undo_fences(const Fences& fences, Epoch epoch);
-    /// On the recorded master, for those who follow it. false: nobody can be pointed at it.
-    asio::awaitable<bool> make_slots(Configuration wanted);
-    /// Makes the slaves that the new epoch begins with stream from its master; who isn't there is left for
-    /// later.
-    asio::awaitable<void> point_followers(Configuration wanted);
-    /// Brings the chosen out of recovery while the others are already pointed at it (before PostgreSQL 13:
-    /// after that): they follow its switch of timeline by themselves.
-    asio::awaitable<Status> promote_and_point(Configuration wanted, bool with_names);
-    asio::awaitable<void> name_and_promote(Configuration wanted, bool with_names,
-                                           std::shared_ptr<Status> outcome);
-    asio::awaitable<void> point_meanwhile(Configuration wanted);
+    /// Makes the slaves that the new epoch begins with stream from its master, each once its slot is made;
+    /// who isn't there is left for later.
+    asio::awaitable<void> point_followers(std::shared_ptr<Promoting> promoting);
+
+    // The way of the chosen out of recovery; the others are already pointed at it (before PostgreSQL 13: they
+    // are before), and follow its switch of timeline by themselves.
+    [[nodiscard]] std::shared_ptr<Promoting> promoting(Configuration wanted, bool with_names);
+    asio::awaitable<Status> promote_and_point(std::shared_ptr<Promoting> promoting);
+    asio::awaitable<Status> name_and_promote(std::shared_ptr<Promoting> promoting);
+    asio::awaitable<void> prepare_for_followers(std::shared_ptr<Promoting> promoting, LockSession& master);
+    asio::awaitable<void> make_slots(std::shared_ptr<Promoting> promoting, LockSession& master);
+    asio::awaitable<void> open_committer(std::shared_ptr<Promoting> promoting, LockSession& master);
+    asio::awaitable<void> promote_and_tell(std::shared_ptr<Promoting> promoting);
+    asio::awaitable<void> point_and_tell(std::shared_ptr<Promoting> promoting);
 
     // Failover
     /// `unfinished`: go past the promotion of that epoch, which is recorded and whose chosen is lost.

@@ -308,48 +308,87 @@ asio::awaitable<Status> NodeGroup::put_names_in_force(LockSession& chosen, Confi
     co_return co_await set_standby_names(chosen, names_in_force(wanted), nobody);
 }
 
-asio::awaitable<void> NodeGroup::name_and_promote(Configuration wanted, bool with_names,
-                                                  std::shared_ptr<Status> outcome) {
-    auto chosen = co_await session(record_->master);
-    if (!chosen.ok()) {
-        *outcome = chosen.error();
-        co_return;
-    }
-    if (with_names) {
-        // Before it is promoted: rule 8.
-        *outcome = co_await put_names_in_force(**chosen, wanted);
-        if (!outcome->ok()) co_return;
-        environment_.crash_point("names in force");
-    }
-    *outcome = co_await promote_node(**chosen, promote_timeout);
-    if (outcome->ok()) environment_.crash_point("server promoted");
+std::shared_ptr<NodeGroup::Promoting> NodeGroup::promoting(Configuration wanted, bool with_names) {
+    auto promoting = std::make_shared<Promoting>();
+    for (std::size_t slave = 0; slave < wanted.slaves.size(); ++slave)
+        promoting->slots_made.emplace_back(executor_);
+    promoting->wanted = std::move(wanted);
+    promoting->with_names = with_names;
+    return promoting;
 }
 
-asio::awaitable<void> NodeGroup::point_meanwhile(Configuration wanted) {
-    co_await point_followers(wanted);
+asio::awaitable<void> NodeGroup::make_slots(std::shared_ptr<Promoting> promoting, LockSession& master) {
+    const auto& slaves = promoting->wanted.slaves;
+    // One by one: each takes as long as the rest of a promotion, and the first k are enough to go on.
+    for (std::size_t slave = 0; slave < slaves.size(); ++slave) {
+        const std::vector<std::string> one_name(1, slaves[slave].name);
+        auto made = co_await master.run(create_slots_sql(one_name), effect_timeout);
+        // Who finds no slot tries again and again; calm times make it.
+        if (!made.ok()) log_warning(key_.to_string() + ": " + made.error().message);
+        promoting->slots_made[slave].happen();
+    }
+    environment_.crash_point("slots made");
+}
+
+asio::awaitable<void> NodeGroup::open_committer(std::shared_ptr<Promoting> promoting, LockSession& master) {
+    auto opened = co_await master.second_session(policy().probe_timeout);
+    if (opened.ok()) promoting->committer = std::move(*opened);
+}
+
+asio::awaitable<void> NodeGroup::prepare_for_followers(std::shared_ptr<Promoting> promoting,
+                                                       LockSession& master) {
+    std::vector<net::Task> tasks;
+    tasks.emplace_back(
+        [self = shared_from_this(), promoting, &master] { return self->make_slots(promoting, master); });
+    tasks.emplace_back(
+        [self = shared_from_this(), promoting, &master] { return self->open_committer(promoting, master); });
+    co_await net::side_by_side(std::move(tasks));
+}
+
+asio::awaitable<Status> NodeGroup::name_and_promote(std::shared_ptr<Promoting> promoting) {
+    auto chosen = co_await session(record_->master);
+    if (!chosen.ok()) co_return chosen.error();
+    LockSession& server = **chosen;
+    if (promoting->with_names) {
+        // Before it is promoted: rule 8.
+        Status named = co_await put_names_in_force(server, promoting->wanted);
+        if (!named.ok()) co_return named;
+        environment_.crash_point("names in force");
+    }
+    // What waits for the disk, or for a new process, waits at the same time as the promotion.
+    std::function<asio::awaitable<void>()> meanwhile = [this, promoting, &server] {
+        return prepare_for_followers(promoting, server);
+    };
+    Status promoted = co_await promote_node(server, promote_timeout, std::move(meanwhile));
+    if (promoted.ok()) environment_.crash_point("server promoted");
+    co_return promoted;
+}
+
+asio::awaitable<void> NodeGroup::promote_and_tell(std::shared_ptr<Promoting> promoting) {
+    promoting->outcome = co_await name_and_promote(promoting);
+    // Where it failed before there were slots, nobody waits for them any longer.
+    for (net::Event& made : promoting->slots_made) made.happen();
+}
+
+asio::awaitable<void> NodeGroup::point_and_tell(std::shared_ptr<Promoting> promoting) {
+    co_await point_followers(promoting);
     environment_.crash_point("followers pointed");
 }
 
-asio::awaitable<Status> NodeGroup::promote_and_point(Configuration wanted, bool with_names) {
-    // They stream from the chosen by these.
-    const bool slots = co_await make_slots(wanted);
+asio::awaitable<Status> NodeGroup::promote_and_point(std::shared_ptr<Promoting> promoting) {
     auto chosen = co_await session(record_->master);
     if (!chosen.ok()) co_return chosen.error();
-    const auto outcome = std::make_shared<Status>();
     if (reads_stream_at_start(**chosen)) {
         // A restart of each, told in the record and by the chosen's session: not while that is promoted.
-        if (slots) co_await point_meanwhile(wanted);
-        co_await name_and_promote(wanted, with_names, outcome);
-        co_return *outcome;
+        co_await make_slots(promoting, **chosen);
+        co_await point_and_tell(promoting);
+        co_return co_await name_and_promote(promoting);
     }
     std::vector<net::Task> tasks;
-    tasks.emplace_back([self = shared_from_this(), wanted, with_names, outcome] {
-        return self->name_and_promote(wanted, with_names, outcome);
-    });
-    if (slots)
-        tasks.emplace_back([self = shared_from_this(), wanted] { return self->point_meanwhile(wanted); });
+    tasks.emplace_back([self = shared_from_this(), promoting] { return self->promote_and_tell(promoting); });
+    tasks.emplace_back([self = shared_from_this(), promoting] { return self->point_and_tell(promoting); });
     co_await net::side_by_side(std::move(tasks));
-    co_return *outcome;
+    co_return promoting->outcome;
 }
 
 asio::awaitable<Status> NodeGroup::promote_recorded() {
@@ -378,6 +417,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
     if (recovery->text(1) != std::to_string(record_->system_identifier))
         co_return Error{sqlstate::object_not_in_prerequisite_state,
                         "the server at " + at.to_string() + " belongs to another cluster"};
+    std::unique_ptr<NodeConnection> committer;
     if (recovery->text(0) == "t") {
         const bool restart =
             record_->pending->by_restart && at == record_->pending->listens_at && !restarted_;
@@ -403,22 +443,25 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
                 restart_error_ = restarted.error();
             }
         }
-        Status out = co_await promote_and_point(wanted, !restart);
+        const auto promoted = promoting(wanted, !restart);
+        Status out = co_await promote_and_point(promoted);
         if (!out.ok()) co_return out;
+        committer = std::move(promoted->committer);
     } else {
         // Promoted before this attempt: who was missed then, or has died since, would be missed for ever.
         if (recovery->text(2) != names_in_force(wanted)) {
             Status named = co_await put_names_in_force(**server, wanted);
             if (!named.ok()) co_return named;
         }
-        const bool slots = co_await make_slots(wanted);
-        if (slots) co_await point_followers(wanted);
+        const auto promoted = promoting(wanted, false);
+        co_await make_slots(promoted, **server);
+        co_await point_followers(promoted);
     }
     server = co_await session(record_->master);
     if (!server.ok()) co_return server.error();
     GateExpectation expected = gate_expectation(wanted);
     expected.above_timeline = record_->pending->old_timeline;
-    auto proven = co_await prove_gate(**server, expected, policy().probe_timeout);
+    auto proven = co_await prove_gate(**server, expected, policy().probe_timeout, std::move(committer));
     if (!proven.ok()) co_return proven.error();
     environment_.crash_point("gate proven");
     proven_timeline_ = *proven;

@@ -214,7 +214,9 @@ asio::awaitable<void> NodeGroup::point_one(std::shared_ptr<SideBySide> slaves, s
     if (!slave.ok()) {
         follows = slave.error();
     } else if (!reads_stream_at_start(**slave)) {
-        follows = co_await point_slave(**slave, plan);
+        follows = co_await write_stream(**slave, plan);
+        co_await slaves->promoting->slots_made[which].wait();
+        if (follows.ok()) follows = co_await reload(**slave);
     } else if (!one.ended) {
         one.by_restart = true;
         one.ended = true;
@@ -228,23 +230,11 @@ asio::awaitable<void> NodeGroup::point_one(std::shared_ptr<SideBySide> slaves, s
     if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
 }
 
-asio::awaitable<bool> NodeGroup::make_slots(Configuration wanted) {
-    if (wanted.slaves.empty()) co_return false;
-    auto master = co_await session(record_->master);
-    Status slots;
-    if (!master.ok()) {
-        slots = master.error();
-    } else {
-        auto made = co_await (*master)->run(create_slots_sql(wanted.names()), effect_timeout);
-        if (!made.ok()) slots = made.error();
-    }
-    if (!slots.ok()) log_warning(key_.to_string() + ": " + slots.error().message);
-    co_return slots.ok();
-}
-
-asio::awaitable<void> NodeGroup::point_followers(Configuration wanted) {
-    const auto slaves = side_by_side(wanted.slaves);
-    std::function<std::optional<Millis>()> enough = [slaves, k = wanted.k]() -> std::optional<Millis> {
+asio::awaitable<void> NodeGroup::point_followers(std::shared_ptr<Promoting> promoting) {
+    const auto slaves = side_by_side(promoting->wanted.slaves);
+    slaves->promoting = promoting;
+    std::function<std::optional<Millis>()> enough = [slaves,
+                                                     k = promoting->wanted.k]() -> std::optional<Millis> {
         const auto pointed = std::count_if(slaves->all.begin(), slaves->all.end(),
                                            [](const SideBySide::Each& one) { return one.done; });
         if (pointed < k) return std::nullopt;

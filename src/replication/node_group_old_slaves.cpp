@@ -151,10 +151,16 @@ asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream
     co_return co_await wait_for_stream(**on_slave, **on_master, plan.name, patience);
 }
 
-asio::awaitable<Status> NodeGroup::promote_node(LockSession& slave, Millis timeout) {
-    if (slave.server_version() < replication::first_without_recovery_conf)
+asio::awaitable<Status> NodeGroup::promote_node(LockSession& slave, Millis timeout,
+                                                std::function<asio::awaitable<void>()> meanwhile) {
+    const TimePoint deadline = Clock::now() + timeout;
+    if (slave.server_version() < replication::first_without_recovery_conf) {
+        if (meanwhile) co_await meanwhile();
         co_return co_await promote_by_pg_ctl(slave, timeout);
-    co_return co_await promote_server(slave, timeout);
+    }
+    if (Status asked = co_await ask_promotion(slave); !asked.ok()) co_return asked;
+    if (meanwhile) co_await meanwhile();
+    co_return co_await see_promoted(slave, deadline);
 }
 
 }  // namespace pgxc

@@ -2,8 +2,9 @@
 // tests that need no extension. Usage:
 //   pooler_standalone <port> <node host>:<port> [--slave host:port]... [--dir socket_directory] [--key
 //   value]...
-// Trusts everybody. SIGTERM ends it. SIGUSR1 reads the master's address anew from the file named by
-// --master-file.
+// Trusts everybody but the role of --guarded, which has to prove its password by SCRAM; offers TLS if --tls
+// names a folder with server.crt and server.key. SIGTERM ends it. SIGUSR1 reads the master's address anew
+// from the file named by --master-file.
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -19,6 +20,29 @@
 
 namespace {
 
+using namespace pgxc;
+using namespace pgxc::pooler;
+
+/// What the options say in place of pg_hba.conf, pg_authid and the ssl settings.
+class Surroundings : public FakeEnvironment {
+  public:
+    std::string guarded;  // a role's name
+    std::string secret;   // its pg_authid.rolpassword
+    std::shared_ptr<const net::TlsContext> tls_now;
+
+    AuthRule match_hba(const ClientAddress&, const std::string&, const std::string& user) override {
+        if (!guarded.empty() && user == guarded)
+            return {AuthMethod::ScramSha256, "scram-sha-256", "--guarded"};
+        return {AuthMethod::Trust, "trust", "no --guarded"};
+    }
+    Result<RoleInfo> role(const std::string& user) override {
+        RoleInfo info{true, true, std::nullopt};
+        if (user == guarded) info.stored_password = secret;
+        return info;
+    }
+    std::shared_ptr<const net::TlsContext> tls() override { return tls_now; }
+};
+
 int wake_fd = -1;
 volatile std::sig_atomic_t last_signal = 0;
 
@@ -31,15 +55,16 @@ void on_signal(int signal) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    using namespace pgxc;
-    using namespace pgxc::pooler;
     if (argc < 3) {
         std::fprintf(
-            stderr, "usage: %s port host:port [--slave host:port] [--dir directory] [--pool n] [--hold ms]\n",
+            stderr,
+            "usage: %s port host:port [--slave host:port] [--dir directory] [--pool n] [--hold ms] "
+            "[--clients n]\n"
+            "       [--login-timeout ms] [--master-file file] [--guarded role=secret] [--tls folder]\n",
             argv[0]);
         return 2;
     }
-    FakeEnvironment environment;
+    Surroundings environment;
     Settings& settings = environment.settings_now;
     settings.port = std::atoi(argv[1]);
     settings.listen_addresses = {"127.0.0.1"};
@@ -63,6 +88,20 @@ int main(int argc, char** argv) {
             settings.login_timeout = Millis{std::atoi(value.c_str())};
         } else if (key == "--master-file") {
             master_file = value;
+        } else if (key == "--guarded") {
+            const std::size_t end = value.find('=');
+            environment.guarded = value.substr(0, end);
+            environment.secret = end == std::string::npos ? "" : value.substr(end + 1);
+        } else if (key == "--tls") {
+            net::TlsServerSettings files;
+            files.cert_file = value + "/server.crt";
+            files.key_file = value + "/server.key";
+            auto context = net::TlsContext::server(files);
+            if (!context) {
+                std::fprintf(stderr, "%s\n", context.error().message.c_str());
+                return 2;
+            }
+            environment.tls_now = std::move(*context);
         }
     }
     if (!master) {

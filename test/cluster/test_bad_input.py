@@ -4,13 +4,13 @@ import contextlib
 import resource
 import select
 import socket
-import struct
 import time
 
 import psycopg2
 import pytest
 
 import pgcluster
+from bad_packets import AFTER_LOGIN, BEFORE_LOGIN, MALFORMED, message, startup
 from pgcluster import HOST, wait_for
 
 #: authentication_timeout of the coordinator, which ends a connection that does not log in.
@@ -30,15 +30,6 @@ def bystander(cluster):
     """A connection that is there all the time."""
     with contextlib.closing(cluster.pooler()) as connection:
         yield connection
-
-
-def startup(options=(("user", "postgres"), ("database", "postgres"), ("options", "-c pgxc.node=1")), version=196608):
-    body = struct.pack("!I", version) + b"".join(f"{k}\0{v}\0".encode() for k, v in options) + b"\0"
-    return struct.pack("!I", len(body) + 4) + body
-
-
-def message(kind, body, length=None):
-    return kind + struct.pack("!i", len(body) + 4 if length is None else length) + body
 
 
 def read_until_closed(connection, deadline_s):
@@ -75,34 +66,6 @@ def assert_nobody_is_disturbed(cluster, bystander):
     assert cluster.pooler_sql("SELECT 43") == [(43,)]
 
 
-BEFORE_LOGIN = {
-    "nothing but a hang-up": b"",
-    "an http request": b"GET / HTTP/1.1\r\nHost: here\r\n\r\n",
-    "a tls record without SSLRequest": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 500,
-    "zeros": b"\0" * 64,
-    "ones": b"\xff" * 64,
-    "length 4": struct.pack("!I", 4),
-    "length 0": struct.pack("!II", 0, 196608),
-    "length 7": struct.pack("!I", 7) + b"\0\3\0",
-    "the largest length": struct.pack("!II", 0x7FFFFFFF, 196608) + b"x" * 1000,
-    "a negative length": struct.pack("!II", 0x80000000, 196608),
-    "one byte more than allowed": struct.pack("!II", 10001, 196608) + b"x" * 9993,
-    "protocol 2.0": startup(version=131072),
-    "protocol 9.0": startup(version=9 << 16),
-    "no terminator": struct.pack("!II", 8 + 13, 196608) + b"user\0postgres",
-    "a name without a value": struct.pack("!II", 8 + 6, 196608) + b"user\0\0",
-    "no user": startup((("database", "postgres"),)),
-    "an empty user": startup((("user", ""), ("database", "postgres"))),
-    "a replication connection": startup((("user", "postgres"), ("database", "postgres"), ("replication", "true"))),
-    "a cancel request of odd length": struct.pack("!III", 13, 80877102, 1) + b"x",
-    "a cancel request of nobody": struct.pack("!IIII", 16, 80877102, 1, 2),
-    "SSLRequest twice": struct.pack("!II", 8, 80877103) * 2,
-    "GSSENCRequest and then garbage": struct.pack("!II", 8, 80877104) + b"\xff" * 8,
-    "a query instead of a startup": message(b"Q", b"SELECT 1\0"),
-    "half a startup": startup()[:20],
-}
-
-
 @pytest.mark.parametrize("packet", BEFORE_LOGIN.values(), ids=BEFORE_LOGIN.keys())
 def test_before_login(cluster, bystander, packet):
     with socket.create_connection((HOST, cluster.pooler_port), 10) as raw:
@@ -117,19 +80,6 @@ def test_before_login(cluster, bystander, packet):
     assert_nobody_is_disturbed(cluster, bystander)
 
 
-AFTER_LOGIN = {
-    "an unknown kind of message": message(b"z", b"x"),
-    "a server's message": message(b"T", b"\0\0"),
-    "length 3": message(b"Q", b"", 3),
-    "length 0": message(b"Q", b"SELECT 1\0", 0),
-    "a negative length": message(b"Q", b"SELECT 1\0", -1),
-    "the largest length": message(b"Q", b"SELECT 1\0", 0x7FFFFFFF),
-    "an oversized Sync": message(b"S", b"", 0x3FFFFFFF),
-    "a zero byte": b"\0" * 10,
-    "a startup packet again": startup(),
-}
-
-
 @pytest.mark.parametrize("packet", AFTER_LOGIN.values(), ids=AFTER_LOGIN.keys())
 def test_after_login(cluster, bystander, packet):
     with log_in(cluster) as raw:
@@ -137,17 +87,6 @@ def test_after_login(cluster, bystander, packet):
         said = read_until_closed(raw, 10)
     assert said == b"" or said[:1] == b"E" and b"C08P01\0" in said
     assert_nobody_is_disturbed(cluster, bystander)
-
-
-MALFORMED = {
-    "a query without its terminator": message(b"Q", b"SELECT 1"),
-    "a bind that ends too early": message(b"P", b"\0SELECT 1\0\0\0") + message(b"B", b"\0\0\0\5") + message(b"S", b""),
-    "a bind with a negative count": message(b"P", b"\0SELECT 1\0\0\0") + message(b"B", b"\0\0\0\0\xff\xff\0\0")
-    + message(b"S", b""),
-    "a parse without a query": message(b"P", b"\0") + message(b"S", b""),
-    "a describe of nothing": message(b"D", b"X\0") + message(b"S", b""),
-    "a password nobody asked for": message(b"p", b"secret\0"),
-}
 
 
 @pytest.mark.parametrize("packet", MALFORMED.values(), ids=MALFORMED.keys())

@@ -12,7 +12,7 @@ import pytest
 from pgcluster import ROOT, wait_for
 
 FAILOVER = ["failover decided", "conninfo stored", "stream cut", "one fenced", "all fenced", "promotion recorded",
-            "names in force", "followers pointed", "server promoted", "gate proven", "promotion published",
+            "names in force", "slots made", "followers pointed", "server promoted", "gate proven", "promotion published",
             "promotion settled", "former registered"]
 CHANGE = ["configuration listed", "names changed", "names proven", "older ones left"]
 OTHERS = ["slave stopped", "claimed", "slave streams", "master proven", "prefix proven", "one unfenced", "master silenced",

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "fakes/pooler_test.h"
+
+namespace pgxc::pooler {
+
+/// Clients of a pooler in front of one master.
+class SessionTest : public PoolerTest {
+  protected:
+    void SetUp() override {
+        environment.settings_now.failover_hold = Millis{400};
+        environment.settings_now.login_timeout = Millis{300};
+        show_master(*server);
+    }
+    void show_master(const fakes::Server& at, int epoch = 1, Gate gate = Gate::Open) {
+        show({master_at(at, epoch, gate)});
+    }
+
+    std::unique_ptr<fakes::Server> server = std::make_unique<fakes::Server>(loop);
+};
+
+inline constexpr NodeKey d1{NodeType::Datanode, NodeId{1}};
+/// What the pooler's question about what a session keeps begins with.
+inline constexpr std::string_view question = "/* pgxc_ha */";
+
+}  // namespace pgxc::pooler

@@ -1,0 +1,128 @@
+// Reads at slaves that must see all commits before them.
+#include <gtest/gtest.h>
+
+#include "fakes/auto_routing_test.h"
+
+namespace pgxc::pooler {
+namespace {
+
+using fakes::Client;
+
+class CausalReadsTest : public AutoRoutingTest {
+  protected:
+    void SetUp() override {
+        AutoRoutingTest::SetUp();
+        environment.settings_now.causal_reads = true;
+    }
+    bool reads_at_slave(Client& client) {
+        const std::size_t before = slave.queries().size();
+        run(client, "select 1");
+        return slave.queries().size() > before;
+    }
+};
+
+TEST_F(CausalReadsTest, AReadGoesToASlaveOnceThatHasReplayedTheLastCommit) {
+    start();
+    auto writer = login();
+    auto reader = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    master.position = master.inserted = "0/7D0";
+    run(*writer, "insert");
+    settle();
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
+    slave.position = "0/7CF";
+    settle();
+    EXPECT_FALSE(reads_at_slave(*reader));
+    slave.position = "0/7D0";
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    // Reads at the master, and known as such, were no commits.
+    EXPECT_TRUE(reads_at_slave(*reader));
+}
+
+TEST_F(CausalReadsTest, NothingIsReadAtASlaveWhileThePositionOfACommitIsNotKnown) {
+    start();
+    auto writer = login();
+    auto reader = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    master.answers_questions = false;
+    run(*writer, "insert");
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
+}
+
+TEST_F(CausalReadsTest, WhoSawARunningCommitAtTheMasterReadsOnThere) {
+    start();
+    auto writer = login();
+    auto reader = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    fakes::Backend* committing = nullptr;
+    master.on_query = [&](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "insert slowly") return false;
+        committing = &backend;
+        return true;
+    };
+    writer->query("insert slowly");
+    ASSERT_TRUE(until([&] { return committing != nullptr; }));
+    EXPECT_TRUE(reads_at_slave(*reader));
+    run(*reader, "insert");  // it looks at the master
+    settle();
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
+    committing->complete("INSERT 0 1", 'I');
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+}
+
+TEST_F(CausalReadsTest, AConnectionThatIsLostTakesThePositionAlong) {
+    start();
+    auto client = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*client); }));
+    // It comes back behind what it had told.
+    slave.position = "0/1";
+    for (auto& backend : slave.backends) backend->hang_up(true);
+    settle();
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*client));
+    slave.position = "0/3E8";
+    EXPECT_TRUE(until([&] { return reads_at_slave(*client); }));
+}
+
+TEST_F(CausalReadsTest, ANewMastersPositionIsAskedAnew) {
+    start();
+    auto client = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*client); }));
+    master.answers_questions = false;
+    show(false, 2);
+    for (int i = 0; i < 3; ++i) EXPECT_FALSE(reads_at_slave(*client));
+}
+
+TEST_F(CausalReadsTest, DeclaredReadsAreCausalInExplicitModeToo) {
+    environment.settings_now.read_routing = ReadRouting::Explicit;
+    start();
+    auto writer = login();
+    auto reader = login();
+    const auto declared_at_slave = [&] {
+        const std::size_t before = slave.queries().size();
+        for (const char* sql : {"begin read only", "select 1", "commit"}) run(*reader, sql);
+        return slave.queries().size() > before;
+    };
+    EXPECT_TRUE(until(declared_at_slave));
+    master.position = master.inserted = "0/7D0";
+    run(*writer, "insert");
+    settle();
+    EXPECT_FALSE(declared_at_slave());
+    slave.position = "0/7D0";
+    EXPECT_TRUE(until(declared_at_slave));
+}
+
+TEST_F(CausalReadsTest, AReadOnlyTransactionThatIsMadeToWriteIsACommit) {
+    environment.settings_now.read_routing = ReadRouting::Explicit;
+    start();
+    auto client = login();
+    // At the master, since the position isn't known yet.
+    for (const char* sql : {"begin read only", "set transaction read write", "insert"}) run(*client, sql);
+    master.answers_questions = false;
+    settle();
+    run(*client, "commit");
+    run(*client, "begin read only");
+    EXPECT_EQ(slave.queries(), Queries{});
+}
+
+}  // namespace
+}  // namespace pgxc::pooler
