@@ -1,17 +1,22 @@
 #include "net/host_lookup.h"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include <asio/error.hpp>
 #include <asio/ip/address.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <csignal>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "base/unique_fd.h"
@@ -48,13 +53,13 @@ struct Lookup {
     }
 };
 
-}  // namespace
-
-asio::awaitable<Result<std::string>> resolve_host(std::string host) {
-    std::error_code not_numeric;
-    const auto address = asio::ip::make_address(host, not_numeric);
-    if (!not_numeric) co_return address.to_string();
-
+/// Begins to look it up, unless that runs already.
+Result<std::shared_ptr<Lookup>> begin_lookup(const std::string& host) {
+    static std::mutex mutex;
+    static std::map<std::string, std::weak_ptr<Lookup>> running;
+    const std::lock_guard<std::mutex> guard(mutex);
+    std::erase_if(running, [](const auto& entry) { return entry.second.expired(); });
+    if (auto lookup = running[host].lock()) return lookup;
     auto lookup = std::make_shared<Lookup>();
     lookup->host = host;
     // A new thread inherits the mask: signals belong to the thread that knows PostgreSQL's handlers.
@@ -70,12 +75,38 @@ asio::awaitable<Result<std::string>> resolve_host(std::string host) {
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (!cannot_start.empty())
-        co_return Error{sqlstate::unable_to_connect, "can't look up host \"" + host + "\": " + cannot_start};
+        return Error{sqlstate::unable_to_connect, "can't look up host \"" + host + "\": " + cannot_start};
+    running[host] = lookup;
+    return lookup;
+}
 
-    asio::posix::stream_descriptor done(co_await asio::this_coro::executor, ::dup(lookup->done.get()));
-    std::error_code failed;
-    co_await done.async_wait(asio::posix::stream_descriptor::wait_read,
-                             asio::redirect_error(asio::use_awaitable, failed));
+}  // namespace
+
+asio::awaitable<Result<std::string>> resolve_host(std::string host, TimePoint deadline) {
+    std::error_code not_numeric;
+    const auto address = asio::ip::make_address(host, not_numeric);
+    if (!not_numeric) co_return address.to_string();
+
+    auto begun = begin_lookup(host);
+    if (!begun.ok()) co_return begun.error();
+    const std::shared_ptr<Lookup> lookup = *begun;
+    const auto executor = co_await asio::this_coro::executor;
+    asio::posix::stream_descriptor done(executor);
+    UniqueFd copy(::fcntl(lookup->done.get(), F_DUPFD_CLOEXEC, 0));
+    std::error_code failed = asio::error::no_descriptors;
+    if (copy.valid()) done.assign(copy.get(), failed);
+    if (!failed) {
+        (void)copy.release();
+        asio::steady_timer timer(executor, deadline);
+        auto waiting = std::make_shared<bool>(true);
+        timer.async_wait([waiting, &done](const std::error_code& ended) {
+            if (!ended && *waiting) done.cancel();
+        });
+        co_await done.async_wait(asio::posix::stream_descriptor::wait_read,
+                                 asio::redirect_error(asio::use_awaitable, failed));
+        *waiting = false;
+        if (failed && Clock::now() >= deadline) failed = asio::error::timed_out;
+    }
     // Whoever was cancelled leaves the answer to the thread, which may be writing it.
     if (failed)
         co_return Error{sqlstate::unable_to_connect,

@@ -48,8 +48,10 @@ class Handle {
     std::shared_ptr<Target> target_;
 };
 
-/// One thread's event loop (Asio's io_context without its locks). Everything here is called from the thread
-/// that runs it. Signal handlers and other threads wake it by writing an eventfd that it watches.
+class Poller;
+
+/// One thread's event loop. Everything here is called from the thread that runs it. Signal handlers and other
+/// threads wake it by writing an eventfd that it watches.
 class Loop {
   public:
     Loop();
@@ -73,6 +75,10 @@ class Loop {
     /// Calls `fn` from run(), after what is already queued; never from inside post.
     void post(std::function<void()> fn);
 
+    /// For descriptors with more to tell than that they can be read: streams.
+    [[nodiscard]] Poller& poller();
+    /// Asio's, for coroutines. Whoever asks for it makes the loop wait by way of Asio from then on, which
+    /// costs system calls for every event: the monitor does, the pooler doesn't. It is ended by stop() alone.
     [[nodiscard]] asio::io_context& context();
 
   private:

@@ -1,14 +1,14 @@
 #include "net/stream.h"
 
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
-#include <asio/io_context.hpp>
-#include <asio/posix/basic_stream_descriptor.hpp>
-#include <asio/post.hpp>
 #include <cerrno>
 #include <utility>
+
+#include "net/poller.h"
 
 namespace pgxc::net {
 namespace {
@@ -44,88 +44,91 @@ IoResult send_bytes(int fd, std::string_view from) {
 
 }  // namespace
 
-// Asio reports a cancelled wait after the fact, so each wait holds the state too: a callback may destroy the
-// Stream, and the loop may end with waits that it has not reported. The executor is io_context's own: the
-// type-erased one costs an allocation per wait.
-struct Stream::State {
-    using Descriptor = asio::posix::basic_stream_descriptor<asio::io_context::executor_type>;
-
+// A callback may destroy the Stream, so whoever calls one holds the state too.
+struct Stream::State final : Watched {
     /// Counts the owners (one thread, so no atomics).
     class Ref {
       public:
         explicit Ref(State* state) : state_(state) { ++state_->owners; }
-        Ref(Ref&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
-        Ref& operator=(Ref&&) = delete;
-        Ref(const Ref&) = delete;
+        Ref(const Ref& other) : Ref(other.state_) {}
         Ref& operator=(const Ref&) = delete;
-        ~Ref() {
-            if (state_ != nullptr) state_->release();
-        }
+        ~Ref() { state_->release(); }
         State* operator->() const { return state_; }
 
       private:
         State* state_;
     };
 
-    State(asio::io_context& context, StreamEvents& receiver) : descriptor(context), events(&receiver) {}
+    State(Loop& the_loop, UniqueFd socket, StreamEvents& receiver)
+        : loop(the_loop), fd(std::move(socket)), events(&receiver) {}
 
     void release() {
         if (--owners == 0) delete this;
     }
 
-    void arm_read() {
-        reading = true;
-        // What is decrypted, or could be, makes no socket readable.
-        if (tls != nullptr && tls->more()) {
-            asio::post(descriptor.get_executor(),
-                       [self = Ref{this}, waited_in = round] { self->readable(waited_in); });
-            return;
-        }
-        descriptor.async_wait(
-            Descriptor::wait_read,
-            [self = Ref{this}, waited_in = round](const asio::error_code&) { self->readable(waited_in); });
-    }
-    void readable(unsigned waited_in) {
-        if (closed || waited_in != round) return;
-        reading = false;
-        if (!read_wanted) return;
-        events->on_readable();
-        if (!closed && read_wanted && !reading) arm_read();
+    void ready(std::uint32_t happened) override {
+        const Ref self{this};
+        // An error or the end is met by whoever reads or writes next.
+        if ((happened & ~EPOLLOUT) != 0) readable();
+        if (!closed && (happened & ~EPOLLIN) != 0 && wants_to_write()) writable();
+        if (!closed) renew_interest(happened);
     }
 
-    void arm_write() {
-        writing = true;
-        descriptor.async_wait(Descriptor::wait_write,
-                              [self = Ref{this}, waited_in = round](const asio::error_code&) {
-                                  if (self->closed || waited_in != self->round) return;
-                                  self->writing = false;
-                                  if (self->tls != nullptr && !self->send_encrypted()) return;
-                                  if (std::exchange(self->write_wanted, false)) self->events->on_writable();
-                              });
+    void readable() {
+        if (!read_wanted) return;
+        events->on_readable();
+        if (!closed && read_wanted) read_on();
+    }
+    /// What is decrypted, or could be, makes no socket readable.
+    void read_on() {
+        if (tls == nullptr || !tls->more() || reads_on) return;
+        reads_on = true;
+        loop.post([self = Ref{this}] {
+            self->reads_on = false;
+            if (!self->closed) self->readable();
+        });
+    }
+
+    void writable() {
+        if (tls != nullptr && !send_encrypted()) return;
+        if (std::exchange(write_wanted, false)) events->on_writable();
+    }
+    [[nodiscard]] bool wants_to_write() const { return write_wanted || encrypted_waits; }
+
+    /// What isn't wanted any more is taken out of the set when it has happened, not before: mostly it is
+    /// wanted again until then. Errors are told of whatever is wanted; if that is nothing, once is enough.
+    void renew_interest(std::uint32_t happened = 0) {
+        const std::uint32_t wanted = (read_wanted ? EPOLLIN : 0U) | (wants_to_write() ? EPOLLOUT : 0U);
+        if ((wanted & ~watched) == 0 && (happened & ~wanted) == 0) return;
+        const std::uint32_t mask = wanted != 0 ? wanted : static_cast<std::uint32_t>(EPOLLET);
+        if (mask == watched) return;
+        watched = mask;
+        loop.poller().change(fd.get(), watched, *this);
     }
 
     /// True if nothing encrypted waits any more. A broken socket is told by the owner's next read or write.
     bool send_encrypted() {
         std::string& output = tls->output();
         if (!output.empty() && write_error == 0) {
-            const IoResult result = send_bytes(descriptor.native_handle(), output);
+            const IoResult result = send_bytes(fd.get(), output);
             if (result.outcome == IoResult::Outcome::Failed) write_error = result.error;
             output.erase(0, result.bytes);
         }
         if (write_error != 0) output.clear();
-        if (output.empty()) {
+        encrypted_waits = !output.empty();
+        if (encrypted_waits) {
+            renew_interest();
+        } else {
             std::string{}.swap(output);  // an idle connection costs no memory
-            return true;
         }
-        if (!writing) arm_write();
-        return false;
+        return !encrypted_waits;
     }
 
     IoResult read_tls(std::span<char> into) {
         static std::array<char, tls_read_bytes> encrypted;
         // What is left of the last read comes first; then one read, as without TLS.
         if (!tls->more()) {
-            const IoResult received = receive(descriptor.native_handle(), encrypted);
+            const IoResult received = receive(fd.get(), encrypted);
             if (received.outcome != IoResult::Outcome::Done) return received;
             tls->feed({encrypted.data(), received.bytes});
         }
@@ -194,27 +197,25 @@ struct Stream::State {
         return result;
     }
 
-    Descriptor descriptor;
+    Loop& loop;
+    UniqueFd fd;
     StreamEvents* events;
-    int owners = 1;      // the Stream, and each wait that Asio has not reported
-    unsigned round = 0;  // of registering the descriptor: an older round's waits are void
+    int owners = 1;             // the Stream, and whoever calls back
+    std::uint32_t watched = 0;  // in the poller's set
     bool read_wanted = false;
-    bool reading = false;
-    bool writing = false;
-    bool write_wanted = false;  // on_writable() is to be called
+    bool write_wanted = false;     // on_writable() is to be called
+    bool encrypted_waits = false;  // for the socket to take it
+    bool reads_on = false;         // it is posted
     bool closed = false;
     int write_error = 0;  // TLS only: met while the owner wasn't writing
     std::unique_ptr<TlsSession> tls;
 };
 
 Result<Stream> Stream::adopt(Loop& loop, UniqueFd fd, StreamEvents& events) {
-    auto state = std::make_unique<State>(loop.context(), events);
-    asio::error_code error;
-    state->descriptor.assign(fd.get(), error);
-    if (error) {
-        return Error{sqlstate::internal_error, "could not watch a socket: " + error.message()};
-    }
-    (void)fd.release();
+    auto state = std::make_unique<State>(loop, std::move(fd), events);
+    state->watched = EPOLLIN;  // which is wanted next, as a rule
+    if (auto status = loop.poller().add(state->fd.get(), state->watched, *state); !status)
+        return status.error();
     return Stream{state.release()};
 }
 
@@ -233,7 +234,7 @@ Stream::~Stream() {
 }
 
 int Stream::fd() const {
-    return state_ == nullptr ? -1 : state_->descriptor.native_handle();
+    return state_ == nullptr ? -1 : state_->fd.get();
 }
 
 void Stream::close() {
@@ -242,39 +243,25 @@ void Stream::close() {
     state->closed = true;
     if (state->tls != nullptr && state->tls->output().empty()) {
         state->tls->shut_down();
-        if (!state->tls->output().empty())
-            (void)send_bytes(state->descriptor.native_handle(), state->tls->output());
+        if (!state->tls->output().empty()) (void)send_bytes(state->fd.get(), state->tls->output());
     }
-    asio::error_code ignored;
-    state->descriptor.close(ignored);
+    state->loop.poller().remove(state->fd.get(), *state);
+    state->fd.reset();
     state->release();
 }
 
 void Stream::want_readable(bool wanted) {
-    state_->read_wanted = wanted;
-    if (wanted && !state_->reading) state_->arm_read();
+    State& state = *state_;
+    if (state.read_wanted == wanted) return;
+    state.read_wanted = wanted;
+    if (!wanted) return;
+    state.renew_interest();
+    state.read_on();
 }
 
 void Stream::want_writable() {
     state_->write_wanted = true;
-    if (!state_->writing) state_->arm_write();
-}
-
-Status Stream::forget_writable() {
-    State& state = *state_;
-    ++state.round;
-    state.reading = false;
-    state.writing = false;
-    state.write_wanted = false;
-    const int fd = state.descriptor.release();
-    asio::error_code error;
-    state.descriptor.assign(fd, error);
-    if (error) {
-        UniqueFd{fd}.reset();
-        return Error{sqlstate::internal_error, "could not watch a socket: " + error.message()};
-    }
-    if (state.read_wanted) state.arm_read();
-    return {};
+    state_->renew_interest();
 }
 
 IoResult Stream::read(std::span<char> into) {

@@ -59,9 +59,6 @@ class Stream {
     void want_readable(bool wanted);
     /// Asks for one on_writable().
     void want_writable();
-    /// Registers the descriptor anew without the interest in writing, which Asio keeps for ever once it was
-    /// asked for (each answer of the peer would wake the loop twice).
-    [[nodiscard]] Status forget_writable();
 
     [[nodiscard]] IoResult read(std::span<char> into);
     [[nodiscard]] IoResult write(std::span<const iovec> from);

@@ -199,7 +199,7 @@ void Backend::on_readable() {
     } else {
         idle_input(input);
     }
-    if (connection_.open()) kept_.assign(input);
+    if (connection_.open() && !(input.empty() && kept_.empty())) kept_.assign(input);
 }
 
 void Backend::on_writable() {

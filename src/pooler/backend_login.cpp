@@ -124,10 +124,6 @@ void Backend::fail_connect(int error_number) {
 }
 
 void Backend::connected() {
-    if (auto status = connection_.stream().forget_writable(); !status) {
-        fail({std::nullopt, true, status.error()});
-        return;
-    }
     if (!use_tls_) {
         begin_startup();
         return;

@@ -43,7 +43,8 @@ void Connection::keep(wire::Bytes tail, std::size_t written) {
     }
     tail.remove_prefix(written - queued);
     sent_ = 0;
-    out_.assign(tail);
+    out_.clear();
+    if (!tail.empty()) out_.append(tail);
     if (out_.empty() && out_.capacity() > kept_capacity) wire::Buffer{}.swap(out_);
 }
 

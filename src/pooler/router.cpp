@@ -29,11 +29,6 @@ bool same_text(std::string_view text, std::string_view lower_text) {
                       [](char a, char b) { return lower(a) == b; });
 }
 
-bool contains(std::string_view text, std::string_view lower_part) {
-    return std::search(text.begin(), text.end(), lower_part.begin(), lower_part.end(),
-                       [](char a, char b) { return lower(a) == b; }) != text.end();
-}
-
 /// A name as a word or in double quotes.
 bool is_name(const SqlToken& token, std::string_view lower_name) {
     return token.is(lower_name) || (token.kind == SqlToken::Kind::Quoted && token.text == lower_name);
@@ -389,9 +384,9 @@ SessionEffect read_session_effect(std::string_view sql) {
                                                        "discard"};
     const bool single = wire::read_statement_head(sql).control == TransactionControl::None;
     if (single && !direct)
-        return contains(sql, default_read_only_name) ? SessionEffect::Unknown : SessionEffect::None;
+        return wire::mentions(sql, default_read_only_name) ? SessionEffect::Unknown : SessionEffect::None;
     if (std::none_of(words.begin(), words.end(),
-                     [sql](std::string_view word) { return contains(sql, word); }))
+                     [sql](std::string_view word) { return wire::mentions(sql, word); }))
         return SessionEffect::None;
     if (!single) return SessionEffect::Unknown;
     // SET LOCAL ends with its transaction.

@@ -120,8 +120,12 @@ bool Session::send(wire::Bytes run) {
 
 void Session::keep(wire::Bytes rest) {
     if (state_ == State::Ended) return;
-    kept_.assign(rest);
-    if (rest.empty() && kept_.capacity() > kept_capacity) std::string{}.swap(kept_);
+    if (!rest.empty()) {
+        kept_.assign(rest);
+        return;
+    }
+    kept_.clear();
+    if (kept_.capacity() > kept_capacity) std::string{}.swap(kept_);
 }
 
 void Session::leave() {

@@ -13,14 +13,10 @@
 namespace pgxc::pooler {
 namespace {
 
+using wire::mentions;
+
 /// A pipeline that is longer goes to the master as it comes.
 constexpr std::size_t max_looked_at = 64 * 1024;
-
-bool mentions(std::string_view text, std::string_view lower_part) {
-    return std::search(text.begin(), text.end(), lower_part.begin(), lower_part.end(), [](char a, char b) {
-               return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
-           }) != text.end();
-}
 
 /// Does it set something, or can't that be told at a glance: a comment in front, or several statements?
 bool may_set(std::string_view text) {
@@ -30,7 +26,9 @@ bool may_set(std::string_view text) {
     if (c == '/' || c == '-') return true;
     if (c == 'r' || c == 'R') return mentions(text.substr(first, 5), "reset");
     if ((c == 's' || c == 'S') && mentions(text.substr(first, 3), "set")) return true;
-    if (text.find(';') != std::string_view::npos) return true;
+    const auto end = text.find(';');
+    if (end != std::string_view::npos && text.find_first_not_of("; \t\r\n", end) != std::string_view::npos)
+        return true;
     return (c == 's' || c == 'S' || c == 'w' || c == 'W') && mentions(text, "set_config");
 }
 
@@ -72,7 +70,7 @@ RouteFacts Session::route_facts() const {
 }
 
 Decision Session::decide(RouteFacts& facts) {
-    if (!could_go_to_slave(facts)) return decide_route(facts);
+    if (!has_live_slave(facts) || !could_go_to_slave(facts)) return decide_route(facts);
     know_slaves(facts);
     const Decision decision = decide_route(facts);
     facts.load = {};

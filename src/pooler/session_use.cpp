@@ -101,12 +101,12 @@ std::uint32_t set_config_use(std::string_view rest) {
     return plain ? Use::CallsSetConfig : Use::CallsSetConfig | Use::SetsUnknown;
 }
 
-/// First letters of what find_words() looks for.
-constexpr auto interesting = [] {
-    std::array<bool, 256> table{};
-    for (const char c : {'t', 'h', 'a', 's', 'p', 'v'}) {
-        table[static_cast<unsigned char>(c)] = true;
-        table[static_cast<unsigned char>(c - 'a' + 'A')] = true;
+/// By the first letter of what find_words() looks for: the second one. Both together are rare.
+constexpr auto second_letters = [] {
+    std::array<char, 256> table{};
+    for (const std::string_view pair : {"te", "ho", "ad", "se", "pg", "va"}) {
+        table[static_cast<unsigned char>(pair[0])] = pair[1];
+        table[static_cast<unsigned char>(pair[0] - 'a' + 'A')] = pair[1];
     }
     return table;
 }();
@@ -115,8 +115,9 @@ constexpr auto interesting = [] {
 /// slower).
 std::uint32_t find_words(std::string_view sql) {
     std::uint32_t bits = 0;
-    for (std::size_t i = 0; i < sql.size(); ++i) {
-        if (!interesting[static_cast<unsigned char>(sql[i])]) continue;
+    for (std::size_t i = 0; i + 1 < sql.size(); ++i) {
+        const char second = second_letters[static_cast<unsigned char>(sql[i])];
+        if (second == 0 || lower(sql[i + 1]) != second) continue;
         const std::string_view rest = sql.substr(i);
         switch (lower(sql[i])) {
             case 't':

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <libpq-fe.h>
 #include <unistd.h>
 
@@ -7,8 +8,10 @@
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
+#include <cerrno>
 #include <utility>
 
+#include "base/unique_fd.h"
 #include "net/host_lookup.h"
 #include "replication/node_connection.h"
 
@@ -128,11 +131,33 @@ class NodeConnection::Impl {
         // A duplicate, closed by us: libpq closes its own at an error, and the number may soon be another
         // connection's.
         if (connecting && descriptor_.is_open()) descriptor_.close();
-        if (!descriptor_.is_open()) descriptor_.assign(::dup(PQsocket(conn_)));
-        DeadlineGuard guard(descriptor_, deadline);
         std::error_code failed;
+        cannot_wait_.clear();
+        if (!descriptor_.is_open()) watch_socket(failed);
+        if (failed) {
+            // Our own trouble says nothing about the server.
+            cannot_wait_ = "its socket can't be watched: " + failed.message();
+            co_return false;
+        }
+        DeadlineGuard guard(descriptor_, deadline);
         co_await descriptor_.async_wait(type, asio::redirect_error(asio::use_awaitable, failed));
         co_return !failed && !guard.expired();
+    }
+
+    void watch_socket(std::error_code& failed) {
+        UniqueFd copy(::fcntl(PQsocket(conn_), F_DUPFD_CLOEXEC, 0));
+        if (!copy.valid()) {
+            failed = std::error_code(errno, std::system_category());
+            return;
+        }
+        descriptor_.assign(copy.get(), failed);
+        if (!failed) (void)copy.release();
+    }
+
+    /// Why a wait() came to nothing.
+    NodeError not_in_time() {
+        if (!cannot_wait_.empty()) return fail(Silence::Other, cannot_wait_.c_str());
+        return fail(Silence::Timeout, "no answer in time");
     }
 
     asio::awaitable<NodeResult<Rows>> flush(TimePoint deadline) {
@@ -140,8 +165,7 @@ class NodeConnection::Impl {
             const int left = PQflush(conn_);
             if (left < 0) co_return fail(Silence::Lost, PQerrorMessage(conn_));
             if (left == 0) co_return Rows{};
-            if (!co_await wait(stream_descriptor::wait_write, deadline, false))
-                co_return fail(Silence::Timeout, "no answer in time");
+            if (!co_await wait(stream_descriptor::wait_write, deadline, false)) co_return not_in_time();
         }
     }
 
@@ -152,8 +176,7 @@ class NodeConnection::Impl {
         std::optional<NodeError> error;
         for (;;) {
             while (PQisBusy(conn_) != 0) {
-                if (!co_await wait(stream_descriptor::wait_read, deadline, false))
-                    co_return fail(Silence::Timeout, "no answer in time");
+                if (!co_await wait(stream_descriptor::wait_read, deadline, false)) co_return not_in_time();
                 if (PQconsumeInput(conn_) == 0) co_return fail(Silence::Lost, PQerrorMessage(conn_));
             }
             const std::unique_ptr<PGresult, decltype(&PQclear)> result(PQgetResult(conn_), PQclear);
@@ -219,6 +242,7 @@ class NodeConnection::Impl {
     PGconn* conn_ = nullptr;
     std::vector<ServerNotice> notices_;
     std::string last_unasked_;
+    std::string cannot_wait_;
     bool broken_ = false;
     bool interrupted_ = false;
     bool waiting_ = false;  // inside wait_broken(): the only wait that interrupt() may end
@@ -231,7 +255,7 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
                                                                                   Millis timeout) {
     const TimePoint deadline = Clock::now() + timeout;
     const std::string what = "node at " + target.address.to_string();
-    auto address = co_await net::resolve_host(target.address.host);
+    auto address = co_await net::resolve_host(target.address.host, deadline);
     if (!address.ok()) co_return NodeError{address.error(), Silence::Other, {}};
 
     auto impl = std::make_unique<Impl>(co_await asio::this_coro::executor, what);
@@ -288,9 +312,11 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
         }
         polling = PQconnectPoll(impl->conn_);
     }
-    if (timed_out)
-        co_return NodeError{
-            {sqlstate::unable_to_connect, what + ": no answer in time"}, Silence::Timeout, {}};
+    if (timed_out) {
+        NodeError silent = impl->not_in_time();
+        silent.error.sqlstate = sqlstate::unable_to_connect;
+        co_return silent;
+    }
     if (polling == PGRES_POLLING_FAILED) {
         const std::string message = trimmed(PQerrorMessage(impl->conn_));
         const std::string state = sqlstate_in(message);
@@ -301,7 +327,7 @@ asio::awaitable<NodeResult<std::unique_ptr<NodeConnection>>> NodeConnection::ope
         const Silence heard = co_await knock(*address, target.address.port, deadline);
         co_return NodeError{error, heard, {}};
     }
-    if (impl->descriptor_.is_open()) impl->descriptor_.release();
+    if (impl->descriptor_.is_open()) impl->descriptor_.close();
     PQsetnonblocking(impl->conn_, 1);
     co_return std::unique_ptr<NodeConnection>(new NodeConnection(std::move(impl)));
 }

@@ -268,7 +268,7 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
 
     auto witness = co_await session_that_shows(slave, "primary_conninfo", "", timeout);
     if (!witness.ok()) co_return witness.error();
-    co_return co_await prove_cut(slave, std::move(*witness), std::move(result), deadline);
+    co_return co_await prove_cut(slave, std::move(*witness), std::move(result), deadline, std::move(on_cut));
 }
 
 Status check_identity(const LockSession& slave, const SlaveIdentity& found,
@@ -287,7 +287,8 @@ Status check_identity(const LockSession& slave, const SlaveIdentity& found,
 }
 
 asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave, std::unique_ptr<NodeConnection> witness,
-                                               FenceResult result, TimePoint deadline) {
+                                               FenceResult result, TimePoint deadline,
+                                               std::function<void(const FenceResult&)> on_cut) {
     // The name that this wait had before 13 was given to nothing else there.
     const std::string waits_for_wal =
         slave.server_version() < 130000 ? "RecoveryWalStream" : "RecoveryRetrieveRetryInterval";
@@ -329,6 +330,7 @@ asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave, std::unique_p
             if (!old.ok()) co_return old.error();
             result.changed["max_standby_streaming_delay"] = old->text(0);
             result.changed["max_standby_archive_delay"] = old->text(1);
+            if (on_cut) on_cut(result);
             SettingChanges easing = one_change("max_standby_streaming_delay", "0");
             easing.emplace_back("max_standby_archive_delay", "0");
             if (Status eased = co_await alter_system(slave, easing); !eased.ok()) co_return eased.error();

@@ -41,11 +41,12 @@ struct FenceResult {
     std::function<void(const FenceResult&)> on_cut = {});
 
 /// The end of each way to cut a stream: waits until the startup process has replayed all WAL and waits for
-/// more, and no WAL receiver exists; removes what holds up replay. `witness` was begun after the slave has
-/// read that it streams from nowhere.
+/// more, and no WAL receiver exists; removes what holds up replay, of which `on_cut` is told. `witness` was
+/// begun after the slave has read that it streams from nowhere.
 [[nodiscard]] asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave,
                                                              std::unique_ptr<NodeConnection> witness,
-                                                             FenceResult result, TimePoint deadline);
+                                                             FenceResult result, TimePoint deadline,
+                                                             std::function<void(const FenceResult&)> on_cut);
 
 /// May a server be counted as this slave, and as fenced once it is cut off? It is in recovery, belongs to the
 /// cluster and knows itself by one of the names (empty: any).

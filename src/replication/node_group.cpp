@@ -145,12 +145,25 @@ void NodeGroup::refuse_promotions(const std::string& why) {
 }
 
 asio::awaitable<void> NodeGroup::carry_out(MonitorTask task) {
-    Status done = co_await promote_by_hand(task);
+    Status done;
+    std::string trouble;
+    try {
+        done = co_await promote_by_hand(task);
+    } catch (const std::exception& problem) {
+        trouble = problem.what();
+    }
+    // Somebody waits for the answer, whatever went wrong.
+    if (!trouble.empty())
+        done = Error{sqlstate::internal_error,
+                     "the promotion of " + task.node.to_string() + " was broken off: " + trouble,
+                     "What was decided is finished by itself: see pgxc_node_status."};
     environment_.finish_task(task.ticket, done, done.ok() ? record_->master.to_string() : std::string{});
     if (!done.ok())
         note(decision_refused,
              "the promotion of " + task.node.to_string() + " by " + task.user + ": " + done.error().message);
     if (!done.ok()) log_warning(key_.to_string() + ": promotion refused or failed: " + done.error().message);
+    // Whoever was held for it waits no longer than it takes to prove the master anew.
+    wake();
 }
 
 asio::awaitable<void> NodeGroup::step() {
@@ -193,6 +206,12 @@ asio::awaitable<void> NodeGroup::step() {
         }
         if (too_soon()) co_return;
         if (Status finished = co_await finish_promotion(); !finished.ok()) {
+            if (!claimed_ || !record_->pending) {
+                // By now it is another decider's record, who may have finished it.
+                hold(finished.error().message);
+                answer_tasks(finished);
+                co_return;
+            }
             const std::string why = "the recorded promotion of " + record_->pending->listens_at.to_string() +
                                     " isn't finished: " + finished.error().message;
             // A master that is proven stays open: only the catalog lags behind (rule 14).
@@ -212,6 +231,7 @@ asio::awaitable<void> NodeGroup::step() {
         hold("the catalog has " + catalog_address.to_string() + " as the master, the arbiter's record " +
              record_->master.to_string());
         refuse_promotions(why_);
+        answer_tasks(Error{sqlstate::object_not_in_prerequisite_state, why_});
         // Dropped and registered anew, perhaps: then the record is another one, too.
         record_.reset();
         claimed_ = false;
@@ -223,6 +243,8 @@ asio::awaitable<void> NodeGroup::step() {
     }
 
     const auto seen = surroundings_.observations(key_);
+    // A node that was dropped is not ours to keep locked.
+    std::erase_if(sessions_, [&](const auto& held) { return !seen.contains(held.first); });
     const auto now = Clock::now();
     const Judgement judgement = judge_master(*record_, seen, policy(), now, asynchronous_heirs());
     const auto master = seen.find(record_->master);
@@ -287,6 +309,7 @@ asio::awaitable<void> NodeGroup::step() {
             Status settled = co_await keep_synchronous();
             if (settled.ok() && gate_ == Gate::Held) settled = co_await open_gate();
             if (settled.ok()) settled = co_await follow();
+            if (settled.ok()) co_await give_back();
             if (settled.ok()) co_await tidy_slots();
             if (settled.ok()) co_await audit(*observation.facts);
             if (settled.ok() && gate_ == Gate::Open) set_why(calm_why());
@@ -354,10 +377,13 @@ asio::awaitable<Status> NodeGroup::claim() {
 
 asio::awaitable<Status> NodeGroup::still_claimed() {
     if (Status read = co_await read_record(); !read.ok()) co_return read;
-    if (!claimed_)
-        co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        key_.to_string() + ": another coordinator has claimed the group"};
-    co_return Status{};
+    co_return claim_as_read();
+}
+
+Status NodeGroup::claim_as_read() const {
+    if (claimed_) return {};
+    return Error{sqlstate::object_not_in_prerequisite_state,
+                 key_.to_string() + ": another coordinator has claimed the group"};
 }
 
 asio::awaitable<Status> NodeGroup::replace_record(Record next) {
@@ -365,8 +391,7 @@ asio::awaitable<Status> NodeGroup::replace_record(Record next) {
     // decider's record by now, whose generation would fit (rule 1).
     if (next.claim_owner != claim_token_) {
         claimed_ = false;
-        co_return Error{sqlstate::object_not_in_prerequisite_state,
-                        key_.to_string() + ": another coordinator has claimed the group"};
+        co_return claim_as_read();
     }
     auto replaced = co_await environment_.arbiter().compare_and_set(key_, next);
     if (!replaced.ok()) co_return replaced.error();

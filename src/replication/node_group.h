@@ -133,6 +133,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Status> read_record();
     asio::awaitable<Status> claim();
     asio::awaitable<Status> still_claimed();
+    /// After a wait in which the record may have been read anew: is it still ours?
+    [[nodiscard]] Status claim_as_read() const;
     asio::awaitable<Status> replace_record(Record next);
 
     // Sessions
@@ -143,6 +145,12 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Status> restart_with(HostPort slave, std::vector<replication::StreamSetting> settings);
     /// Starts slaves that whoever had this claim before has left stopped in the middle of a restart.
     asio::awaitable<void> finish_restarts();
+    /// Takes down, in the record that is written next, which settings fences have changed on these but not on
+    /// that one.
+    static void note_changed(Record& next, const Fences& fences, const std::optional<HostPort>& but);
+    asio::awaitable<void> keep_changed(const Fences& fences);
+    /// Gives those back, in calm times.
+    asio::awaitable<void> give_back();
     /// `on_cut` is called just before the cut, and again with what has to be put back.
     asio::awaitable<Result<FenceResult>> cut_stream(HostPort slave, std::vector<std::string> names,
                                                     Millis timeout,
@@ -342,6 +350,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     };
     std::map<HostPort, Source> sources_;  // of slaves' streams
     std::optional<TimePoint> restarts_tried_;
+    std::optional<TimePoint> given_back_at_;
     std::map<HostPort, TimePoint>
         missing_since_;  // slaves that count and whose stream the master doesn't have, or whose stream stands
     std::map<HostPort, StreamProgress> progress_;  // of synchronous slaves' streams

@@ -36,8 +36,9 @@ asio::awaitable<Status> NodeGroup::promote_by_hand(MonitorTask task) {
     if (!task.address.empty()) new_address = promotion_address(slave->address, task.address);
     if (!new_address.ok()) co_return new_address.error();
     if (new_address->host != slave->address.host) {
-        const auto there = co_await net::resolve_host(new_address->host);
-        const auto here = co_await net::resolve_host(slave->address.host);
+        const TimePoint deadline = Clock::now() + policy().probe_timeout;
+        const auto there = co_await net::resolve_host(new_address->host, deadline);
+        const auto here = co_await net::resolve_host(slave->address.host, deadline);
         if (!there.ok() || !here.ok() || *there != *here)
             co_return Error{sqlstate::invalid_parameter_value,
                             "host \"" + new_address->host + "\" does not lead to " + task.node.to_string() +

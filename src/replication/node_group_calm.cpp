@@ -197,7 +197,15 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     std::map<std::string, std::string> eased;
     if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         std::vector<std::string> any_name;
-        auto cut = co_await cut_stream(slave.address, std::move(any_name), policy().probe_timeout);
+        const auto begun = std::make_shared<Fences>();
+        std::function<void(const FenceResult&)> on_cut = [begun,
+                                                          address = slave.address](const auto& so_far) {
+            begun->begun.assign(1, Candidate{Member{"", address}, so_far});
+        };
+        auto cut = co_await cut_stream(slave.address, std::move(any_name), policy().probe_timeout,
+                                       std::move(on_cut));
+        // The next attempt would find them changed already.
+        co_await keep_changed(*begun);
         if (!cut.ok()) co_return cut.error();
         auto on_master = co_await session(upstream);
         if (!on_master.ok()) co_return on_master.error();
@@ -280,8 +288,14 @@ asio::awaitable<Status> NodeGroup::change_configuration(Configuration next_confi
 bool NodeGroup::is_astray(const HostPort& slave, const std::string& primary_conninfo,
                           const HostPort& upstream) {
     Source& known = sources_[slave];
-    if (!known.looked_at || known.conninfo != primary_conninfo || known.upstream != upstream)
+    if (!known.looked_at || known.conninfo != primary_conninfo || known.upstream != upstream) {
         known = {true, primary_conninfo, upstream, streams_from_elsewhere(primary_conninfo, upstream)};
+        if (primary_conninfo.empty()) {
+            // Left cut off by a decider that did not come to its end: before that it was taken down.
+            const auto stored = environment_.stored_conninfo(slave);
+            known.astray = stored.ok() && stored->has_value();
+        }
+    }
     return known.astray;
 }
 

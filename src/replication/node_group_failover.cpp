@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <asio/use_awaitable.hpp>
+#include <exception>
+#include <utility>
 
 #include "base/log.h"
 #include "catalog/topology_rules.h"
@@ -178,6 +180,7 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const Fences& fences, Host
     const std::int64_t line = record_->epoch.value();
     Record next = record_promotion(*record_, new_address, *configuration, positions, pending);
     note_former(next, pending);
+    note_changed(next, fences, chosen);
     // Whoever isn't fenced follows later, and must then be proven a prefix of what begins here.
     for (const Node* slave : surroundings_.topology().slaves_of(key_))
         next.lines.try_emplace(slave->address.to_string(), line);
@@ -300,7 +303,11 @@ asio::awaitable<Status> NodeGroup::degrade_promotion() {
     Record next = *record_;
     ++next.generation;
     next.configurations.push_back(std::move(left));
-    co_return co_await replace_record(std::move(next));
+    if (Status listed = co_await replace_record(std::move(next)); !listed.ok()) co_return listed;
+    // A master that is open already, and only not published, has the older one's names: it is proven anew
+    // before that leaves the record (rule 7).
+    promoted_.reset();
+    co_return Status{};
 }
 
 asio::awaitable<Status> NodeGroup::put_names_in_force(LockSession& chosen, Configuration wanted) {
@@ -365,9 +372,15 @@ asio::awaitable<Status> NodeGroup::name_and_promote(std::shared_ptr<Promoting> p
 }
 
 asio::awaitable<void> NodeGroup::promote_and_tell(std::shared_ptr<Promoting> promoting) {
-    promoting->outcome = co_await name_and_promote(promoting);
+    std::exception_ptr thrown;
+    try {
+        promoting->outcome = co_await name_and_promote(promoting);
+    } catch (...) {
+        thrown = std::current_exception();
+    }
     // Where it failed before there were slots, nobody waits for them any longer.
     for (net::Event& made : promoting->slots_made) made.happen();
+    if (thrown) std::rethrow_exception(thrown);
 }
 
 asio::awaitable<void> NodeGroup::point_and_tell(std::shared_ptr<Promoting> promoting) {
@@ -402,7 +415,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         server = co_await session(at);
     }
     if (!server.ok()) {
-        if (!record_->pending->by_restart) co_return server.error();
+        if (!claimed_ || !record_->pending->by_restart) co_return server.error();
         if (Status started = co_await restart_as_new_master(); !started.ok()) co_return started;
         restarted_ = true;
         at = record_->master;
@@ -439,6 +452,9 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
                 next.master = at;
                 next.pending->by_restart = false;
                 next.pending->cause += "; restart failed: " + restarted.error().message;
+                // The former master was to get the port that the chosen keeps.
+                for (FormerMaster& former : next.formers)
+                    if (former.address == at) former.address = next.pending->old_master;
                 if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return kept;
                 restart_error_ = restarted.error();
             }
@@ -446,6 +462,8 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         const auto promoted = promoting(wanted, !restart);
         Status out = co_await promote_and_point(promoted);
         if (!out.ok()) co_return out;
+        // One that points a follower may have read that it is over while the other promoted.
+        if (Status mine = claim_as_read(); !mine.ok()) co_return mine;
         committer = std::move(promoted->committer);
     } else {
         // Promoted before this attempt: who was missed then, or has died since, would be missed for ever.
@@ -456,6 +474,7 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
         const auto promoted = promoting(wanted, false);
         co_await make_slots(promoted, **server);
         co_await point_followers(promoted);
+        if (Status mine = claim_as_read(); !mine.ok()) co_return mine;
     }
     server = co_await session(record_->master);
     if (!server.ok()) co_return server.error();
@@ -499,6 +518,12 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     next.timeline = proven_timeline_.value();
     next.configurations.assign(1, wanted);
     next.lines[next.master.to_string()] = next.epoch.value();
+    // Its slot was on the old master. A slave that is cloned from it would inherit the name and never stream.
+    auto changed = std::exchange(next.to_give_back[pending.listens_at.to_string()], {});
+    next.to_give_back.erase(pending.listens_at.to_string());
+    changed.insert(pending.settings_to_restore.begin(), pending.settings_to_restore.end());
+    changed["primary_slot_name"] = std::nullopt;
+    next.to_give_back[next.master.to_string()] = std::move(changed);
     for (const Member& member : wanted.slaves) next.lines[member.address.to_string()] = next.epoch.value();
     if (Status settled = co_await replace_record(std::move(next)); !settled.ok()) co_return settled;
     environment_.crash_point("promotion settled");
@@ -510,24 +535,8 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     // At once: the less the old master writes before it is stopped, the sooner it is a slave.
     co_await take_back();
     co_await note_place();
-    {
-        auto server = co_await session(record_->master);
-        if (server.ok()) {
-            // Its slot was on the old master. A slave that is cloned from it would inherit the name and never
-            // stream.
-            SettingChanges changes;
-            changes.emplace_back("primary_slot_name", std::nullopt);
-            for (const auto& [name, value] : pending.settings_to_restore) changes.emplace_back(name, value);
-            // Those went with recovery.conf.
-            const int version = (*server)->server_version();
-            std::erase_if(changes, [version](const auto& change) {
-                return is_in_recovery_conf(version, change.first);
-            });
-            if (Status restored = co_await alter_system(**server, changes); !restored.ok())
-                log_warning(key_.to_string() +
-                            ": settings changed by the fence are left: " + restored.error().message);
-        }
-    }
+    given_back_at_.reset();
+    co_await give_back();
     // What was seen of it so far was a slave; nobody must judge by that.
     co_await observe_anew(record_->master);
     const auto seen = surroundings_.observations(key_);

@@ -175,11 +175,25 @@ asio::awaitable<NodeGroup::Fences> NodeGroup::fence_members(std::vector<Member> 
     co_return fences;
 }
 
+void NodeGroup::note_changed(Record& next, const Fences& fences, const std::optional<HostPort>& but) {
+    for (const auto* those : {&fences.proven, &fences.begun})
+        for (const Candidate& candidate : *those) {
+            if (candidate.member.address == but || candidate.result.changed.empty()) continue;
+            // What is there already was so before an earlier fence.
+            next.to_give_back[candidate.member.address.to_string()].insert(candidate.result.changed.begin(),
+                                                                           candidate.result.changed.end());
+        }
+}
+
 asio::awaitable<void> NodeGroup::undo_fences(const Fences& fences, Epoch epoch) {
     // Under the same claim, and only towards the record's master (rule 10): if a decision was recorded
     // meanwhile, these fences may be what it stands on.
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
-    if (record_->pending || record_->epoch != epoch) co_return;
+    if (record_->pending || record_->epoch != epoch) {
+        co_await keep_changed(fences);
+        co_return;
+    }
+    Fences left;
     std::vector<Candidate> cut = fences.proven;
     cut.insert(cut.end(), fences.begun.begin(), fences.begun.end());
     for (const Candidate& candidate : cut) {
@@ -190,13 +204,30 @@ asio::awaitable<void> NodeGroup::undo_fences(const Fences& fences, Epoch epoch) 
         }
         // It may have pointed at an older master when it was fenced.
         auto target = conninfo_with(conninfo, conninfo_of(record_->master));
-        if (!target.ok() || conninfo.empty()) continue;
+        if (!target.ok() || conninfo.empty()) {
+            left.begun.push_back(candidate);
+            continue;
+        }
         Status undone = co_await undo_cut(candidate.member.address, *target, candidate.result.changed);
-        if (!undone.ok())
+        if (!undone.ok()) {
+            left.begun.push_back(candidate);
             log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
                         " stays fenced: " + undone.error().message);
+        }
         environment_.crash_point("one unfenced");
     }
+    co_await keep_changed(left);
+}
+
+asio::awaitable<void> NodeGroup::keep_changed(const Fences& fences) {
+    Record next = *record_;
+    ++next.generation;
+    note_changed(next, fences, {});
+    if (next.to_give_back == record_->to_give_back) co_return;
+    Status kept = co_await replace_record(std::move(next));
+    if (!kept.ok())
+        log_warning(key_.to_string() +
+                    ": settings that fences have changed stay so: " + kept.error().message);
 }
 
 StreamPlan NodeGroup::plan_for(const Member& member) {
@@ -222,8 +253,13 @@ asio::awaitable<void> NodeGroup::point_one(std::shared_ptr<SideBySide> slaves, s
         one.ended = true;
         co_return;
     } else {
-        const std::map<std::string, std::string> as_they_are;
-        follows = co_await give_stream(one.member.address, plan.master, plan, as_they_are, Millis(0));
+        // Some of what a fence has changed is read at the start only.
+        std::map<std::string, std::string> settings;
+        const auto changed = record_->to_give_back.find(one.member.address.to_string());
+        if (changed != record_->to_give_back.end())
+            for (const auto& [name, value] : changed->second)
+                if (value) settings[name] = *value;
+        follows = co_await give_stream(one.member.address, plan.master, plan, settings, Millis(0));
     }
     one.ended = true;
     one.done = follows.ok();

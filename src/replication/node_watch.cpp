@@ -124,9 +124,39 @@ void NodeWatch::failed(const NodeError& error, TimePoint began) {
     if (error.silence != Silence::Lost) ++seen_.failed_attempts;
 }
 
+void NodeWatch::lose_connection() {
+    lost_young_ = Clock::now() - opened_at_ < timing_.probe_interval ? lost_young_ + 1 : 0;
+    connection_.reset();
+}
+
 asio::awaitable<void> NodeWatch::run() {
     while (!stopped_) {
+        // Whatever is thrown (no descriptor is left): a node that nobody looks at any more would look alive
+        // for ever.
+        std::string trouble;
+        try {
+            co_await watch();
+        } catch (const std::exception& problem) {
+            trouble = problem.what();
+        }
+        connection_.reset();
+        if (stopped_) break;
+        failed({{sqlstate::internal_error, "node at " + target_.address.to_string() + ": " + trouble},
+                Silence::Other,
+                {}},
+               Clock::now());
+        notify();
+        if (!stopped_) co_await pause(timing_.probe_interval);
+    }
+}
+
+asio::awaitable<void> NodeWatch::watch() {
+    while (!stopped_) {
         if (!connection_) {
+            // What lets everybody in and drops them soon (a proxy, a server whose backends crash) is no
+            // reason to spin.
+            if (lost_young_ > 1) co_await pause(timing_.probe_interval);
+            if (stopped_) break;
             const auto began = Clock::now();
             auto opened = co_await NodeConnection::open(target_, timing_.probe_timeout);
             if (stopped_) break;
@@ -145,6 +175,7 @@ asio::awaitable<void> NodeWatch::run() {
                 continue;
             }
             connection_ = std::move(*opened);
+            opened_at_ = Clock::now();
             question_ = probe_sql(connection_->server_version(), connection_->is_superuser());
         }
         kicked_ = false;
@@ -165,7 +196,7 @@ asio::awaitable<void> NodeWatch::run() {
             failed(error, began);
         }
         const bool broken = connection_->broken();
-        if (broken) connection_.reset();
+        if (broken) lose_connection();
         notify();
         if (stopped_ || broken) continue;
         if (kicked_) continue;
@@ -177,11 +208,10 @@ asio::awaitable<void> NodeWatch::run() {
                     Silence::Lost,
                     {}},
                    Clock::now());
-            connection_.reset();
+            lose_connection();
             notify();
         }
     }
-    connection_.reset();
 }
 
 }  // namespace pgxc

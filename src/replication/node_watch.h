@@ -34,9 +34,12 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
 
   private:
     asio::awaitable<void> run();
+    /// Looks until it is stopped.
+    asio::awaitable<void> watch();
     asio::awaitable<void> pause(Millis time);
     void answered(ServerFacts facts);
     void failed(const NodeError& error, TimePoint began);
+    void lose_connection();
     void notify();
 
     asio::any_io_executor executor_;
@@ -47,6 +50,8 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
     struct Sleep;
     std::unique_ptr<Sleep> sleep_;
     std::unique_ptr<NodeConnection> connection_;
+    TimePoint opened_at_;
+    int lost_young_ = 0;    // connections, one after the other, that did not live for an interval
     std::string question_;  // for the server of that connection
     bool kicked_ = false;
     bool stopped_ = false;

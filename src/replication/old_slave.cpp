@@ -216,7 +216,8 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
     }
     auto witness = co_await (*session)->second_session(timeout);
     if (!witness.ok()) co_return witness.error();
-    co_return co_await prove_cut(**session, std::move(*witness), std::move(result), deadline);
+    co_return co_await prove_cut(**session, std::move(*witness), std::move(result), deadline,
+                                 std::move(on_cut));
 }
 
 asio::awaitable<Status> unfence_by_restart(SlaveHands slave, std::string conninfo,

@@ -1,6 +1,6 @@
 #include "replication/process_wait.h"
 
-#include <unistd.h>
+#include <fcntl.h>
 
 #include <algorithm>
 #include <asio/posix/stream_descriptor.hpp>
@@ -9,10 +9,14 @@
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "base/unique_fd.h"
+
 namespace pgxc {
 namespace {
 
 constexpr Millis cancel_interval{100};
+/// Where a descriptor can't be watched it is looked at this often.
+constexpr Millis look_interval{20};
 
 }  // namespace
 
@@ -24,7 +28,17 @@ asio::awaitable<void> wait_for_event_on(int fd, std::optional<TimePoint> until) 
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
         co_return;
     }
-    asio::posix::stream_descriptor descriptor(executor, ::dup(fd));
+    asio::posix::stream_descriptor descriptor(executor);
+    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    std::error_code cannot_watch = asio::error::no_descriptors;
+    if (copy.valid()) descriptor.assign(copy.get(), cannot_watch);
+    if (cannot_watch) {
+        // Looking is the next best: what was begun must come to its end.
+        timer.expires_at(std::min(timer.expiry(), Clock::now() + look_interval));
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_return;
+    }
+    (void)copy.release();
     auto alive = std::make_shared<bool>(true);
     timer.async_wait([alive, &descriptor](const std::error_code& error) {
         if (!error && *alive) descriptor.cancel();

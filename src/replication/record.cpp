@@ -201,6 +201,11 @@ std::string to_json(const Record& record) {
     for (const FormerMaster& former : record.formers) formers.push_back(former_json(former));
     json restarting = json::object();
     for (const auto& [address, place] : record.restarting) restarting[address] = place_json(place);
+    json to_give_back = json::object();
+    for (const auto& [address, settings] : record.to_give_back) {
+        json& values = to_give_back[address] = json::object();
+        for (const auto& [name, value] : settings) values[name] = value ? json(*value) : json(nullptr);
+    }
     const json value = {{"generation", record.generation},
                         {"claim", record.claim},
                         {"claim_owner", record.claim_owner},
@@ -216,7 +221,8 @@ std::string to_json(const Record& record) {
                         {"pending", record.pending ? pending_json(*record.pending) : json(nullptr)},
                         {"place", place_json(record.place)},
                         {"formers", formers},
-                        {"restarting", restarting}};
+                        {"restarting", restarting},
+                        {"to_give_back", to_give_back}};
     // Causes and settings quote what servers say, which an SQL_ASCII database sends in any encoding: a
     // character that is replaced does less harm than a record that can't be written.
     return value.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -249,6 +255,12 @@ Result<Record> record_from_json(const std::string& text) {
             record.formers.push_back(former_from(former));
         for (const auto& [address, place] : value.at("restarting").get_ref<const json::object_t&>())
             record.restarting[address] = place_from(place);
+        // Not in a record of an earlier version.
+        if (const auto back = value.find("to_give_back"); back != value.end())
+            for (const auto& [address, settings] : back->get_ref<const json::object_t&>())
+                for (const auto& [name, was] : settings.get_ref<const json::object_t&>())
+                    record.to_give_back[address][name] =
+                        was.is_null() ? std::nullopt : std::optional(was.get<std::string>());
         if (!plausible(record))
             return Error{"XX001", "the arbiter's record is damaged: its configurations make no sense"};
         return record;

@@ -100,6 +100,9 @@ struct Record {
     std::vector<FormerMaster> formers;
     /// address -> where the files are of a slave whose restart was begun: who finds it stopped starts it.
     std::map<std::string, ServerPlace> restarting;
+    /// address -> settings that a fence, or having been a slave, has left changed there, with the values that
+    /// are to come back; nullopt = none.
+    std::map<std::string, std::map<std::string, std::optional<std::string>>> to_give_back;
 
     [[nodiscard]] const Configuration& wanted() const { return configurations.back(); }
     /// Every slave that some listed configuration counts, each address once.

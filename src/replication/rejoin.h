@@ -72,6 +72,7 @@ class Rejoin : public std::enable_shared_from_this<Rejoin> {
     asio::awaitable<Status> take(replication::RejoinStep step);
     asio::awaitable<Status> make_slot();
     asio::awaitable<Status> stop_it(bool immediate);
+    asio::awaitable<Status> checkpoint(NodeConnection& master);
     asio::awaitable<Status> rewind();
     asio::awaitable<Status> copy();
     asio::awaitable<Status> put_copy_in_place();

@@ -22,6 +22,7 @@ using namespace replication;
 constexpr Millis stop_timeout{60'000};
 constexpr Millis start_timeout{60'000};  // pg_ctl gives up then, the server goes on
 constexpr Millis checkpoint_timeout{600'000};
+constexpr Millis look_interval{20};
 constexpr Millis rewind_timeout{6 * 3'600'000};
 constexpr Millis copy_timeout{48 * 3'600'000};
 constexpr std::size_t told_of_output = 400;  // bytes of a program's last words
@@ -127,6 +128,20 @@ asio::awaitable<Status> Rejoin::stop_it(bool immediate) {
     co_return co_await stop_server(std::move(*session), stop_timeout, immediate);
 }
 
+asio::awaitable<Status> Rejoin::checkpoint(NodeConnection& master) {
+    // Whoever is to do this for the next master waits for the lock on these files, and so for the end of this.
+    const TimePoint deadline = Clock::now() + checkpoint_timeout;
+    if (!master.start("CHECKPOINT"))
+        co_return Error{sqlstate::connection_failure, "the session to the new master was lost"};
+    while (!master.answered() && Clock::now() < deadline) {
+        if (stopped_) co_return Error{sqlstate::query_canceled, "no longer wanted"};
+        co_await wait_for_event_on(-1, Clock::now() + look_interval);
+    }
+    auto done = co_await master.finish(effect_timeout);
+    if (!done.ok()) co_return done.error().error;
+    co_return Status{};
+}
+
 asio::awaitable<Status> Rejoin::rewind() {
     say("waits for a checkpoint of the new master, then runs pg_rewind");
     {
@@ -134,8 +149,7 @@ asio::awaitable<Status> Rejoin::rewind() {
         if (!master.ok()) co_return master.error();
         // pg_rewind compares timelines in the control files, and a promotion writes its own there at the
         // first checkpoint only (F3).
-        auto done = co_await (*master)->query("CHECKPOINT", checkpoint_timeout);
-        if (!done.ok()) co_return done.error().error;
+        if (Status done = co_await checkpoint(**master); !done.ok()) co_return done;
         auto told = co_await (*master)->query("SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()",
                                               effect_timeout);
         if (!told.ok()) co_return told.error().error;

@@ -11,23 +11,35 @@ using Kind = SqlToken::Kind;
 constexpr char lower(char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
 }
-constexpr bool is_space(char c) {
-    return c == ' ' || c == '\t' || c == '\n' || c == '\v' || c == '\f' || c == '\r';
-}
-constexpr bool is_digit(char c) {
-    return c >= '0' && c <= '9';
-}
-constexpr bool starts_word(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-           static_cast<unsigned char>(c) >= 0x80;
+
+// Every text is looked through a few times on its way to a server, so a character costs one look at a table.
+enum Class : std::uint8_t { Space = 1, WordStart = 2, Digit = 4, Dollar = 8, Dot = 16 };
+constexpr std::uint8_t in_word = WordStart | Digit | Dollar;
+
+constexpr auto classes = [] {
+    std::array<std::uint8_t, 256> table{};
+    for (const char c : {' ', '\t', '\n', '\v', '\f', '\r'}) table[static_cast<unsigned char>(c)] = Space;
+    for (unsigned c = 'a'; c <= 'z'; ++c) table[c] = table[c - 'a' + 'A'] = WordStart;
+    for (unsigned c = 0x80; c <= 0xff; ++c) table[c] = WordStart;
+    for (unsigned c = '0'; c <= '9'; ++c) table[c] = Digit;
+    table['_'] = WordStart;
+    table['$'] = Dollar;
+    table['.'] = Dot;
+    return table;
+}();
+
+constexpr bool is_any(char c, unsigned of) {
+    return (classes[static_cast<unsigned char>(c)] & of) != 0;
 }
 constexpr bool continues_word(char c) {
-    return starts_word(c) || is_digit(c) || c == '$';
+    return is_any(c, in_word);
 }
 
-bool same_word(std::string_view text, std::string_view lower_word) {
-    return std::equal(text.begin(), text.end(), lower_word.begin(), lower_word.end(),
-                      [](char c, char expected) { return lower(c) == expected; });
+/// How many characters at the front, of which there is at least one, are of those classes.
+std::size_t run_of(std::string_view text, unsigned of) {
+    std::size_t end = 1;
+    while (end < text.size() && is_any(text[end], of)) ++end;
+    return end;
 }
 
 /// The text has at most one statement: no ';' but at its end. A ';' in a string or comment counts too, which
@@ -78,15 +90,37 @@ bool has_word(std::string_view sql, std::string_view word) {
 
 }  // namespace
 
-bool SqlToken::is(std::string_view lower_word) const {
-    return kind == Kind::Word && same_word(text, lower_word);
+bool SqlToken::same_word(std::string_view lower_word) const {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (lower(text[i]) != lower_word[i]) return false;
+    }
+    return true;
+}
+
+bool mentions(std::string_view text, std::string_view lower_part) {
+    // An underscore is rarer than any letter, and has no case.
+    const std::size_t mark = std::min(lower_part.find('_'), lower_part.size() - 1);
+    const char lower_mark = lower_part[mark];
+    for (std::size_t at = mark; at < text.size(); ++at) {
+        if (lower_mark == '_') {
+            at = text.find('_', at);
+            if (at == std::string_view::npos) return false;
+        } else if (lower(text[at]) != lower_mark) {
+            continue;
+        }
+        const std::string_view part = text.substr(at - mark, lower_part.size());
+        if (std::equal(part.begin(), part.end(), lower_part.begin(), lower_part.end(),
+                       [](char c, char expected) { return lower(c) == expected; }))
+            return true;
+    }
+    return false;
 }
 
 bool SqlScanner::skip_blank() {
     while (!rest_.empty()) {
         const char first = rest_[0];
-        if (is_space(first)) {
-            rest_.remove_prefix(1);
+        if (is_any(first, Space)) {
+            rest_.remove_prefix(run_of(rest_, Space));
         } else if (first != '-' && first != '/') {
             return true;
         } else if (rest_.starts_with("--")) {
@@ -119,15 +153,8 @@ SqlToken SqlScanner::next() {
         return token;
     };
     const char first = rest_[0];
-    if (starts_word(first)) {
-        const auto end = std::find_if_not(rest_.begin(), rest_.end(), continues_word);
-        return cut(Kind::Word, static_cast<std::size_t>(end - rest_.begin()));
-    }
-    if (is_digit(first)) {
-        const auto end = std::find_if_not(rest_.begin(), rest_.end(),
-                                          [](char c) { return continues_word(c) || c == '.'; });
-        return cut(Kind::Number, static_cast<std::size_t>(end - rest_.begin()));
-    }
+    if (is_any(first, WordStart)) return cut(Kind::Word, run_of(rest_, in_word));
+    if (is_any(first, Digit)) return cut(Kind::Number, run_of(rest_, in_word | Dot));
     if (first == '\'' || first == '"') {
         const auto close = rest_.find(first, 1);
         if (close == std::string_view::npos) return unknown();

@@ -12,9 +12,17 @@ struct SqlToken {
     enum class Kind : std::uint8_t { End, Word, Quoted, String, Number, Symbol, Unknown } kind = Kind::End;
     std::string_view text;  // as written; of Quoted and String without the quotes
     /// A word, whatever its case. `lower` must be lower case.
-    [[nodiscard]] bool is(std::string_view lower) const;
+    [[nodiscard]] bool is(std::string_view lower) const {
+        return kind == Kind::Word && text.size() == lower.size() && same_word(lower);
+    }
     [[nodiscard]] bool is_symbol(char c) const { return kind == Kind::Symbol && text[0] == c; }
+
+  private:
+    [[nodiscard]] bool same_word(std::string_view lower) const;
 };
+
+/// Does it stand anywhere in the text, whatever its case? `lower_part` isn't empty.
+[[nodiscard]] bool mentions(std::string_view text, std::string_view lower_part);
 
 /// Cuts tokens off the front of a text, skipping white space and comments (nested ones too). What it can't
 /// read with certainty (doubled quotes, escapes, dollar quotes, an unfinished comment) is Unknown.

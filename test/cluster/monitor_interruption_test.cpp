@@ -130,6 +130,79 @@ TEST_F(Interrupted, AMasterThatWakesAfterTheDeciderDiedGetsItsSlaveBack) {
     });
 }
 
+/// Stands still at a crash point of a failover, in which time another one does all that is left to do; then
+/// it goes on.
+class Stalled : public Interrupted, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(Stalled, FindsItDoneByAnother) {
+    make_cluster();
+    if (HasFatalFailure()) return;
+    start_coordinator();
+    wait_open();
+    bool stalled = false;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != GetParam() || stalled) return;
+        stalled = true;
+        Coordinator other(store, settings, "other");
+        EXPECT_TRUE(other.run_until(
+            [&] { return !store.history.empty() && !record().pending && record().claim_owner != "token2"; }));
+    };
+    master.kill9();
+    wait_until("the stall", [&] { return stalled; });
+    wait_until("its own claim", [&] { return record().claim_owner.starts_with("token2"); });
+    expect_finished();
+}
+
+INSTANTIATE_TEST_SUITE_P(At, Stalled,
+                         ::testing::Values("failover decided", "one fenced", "promotion recorded",
+                                           "names in force", "server promoted", "promotion published",
+                                           "promotion settled"));
+
+TEST_F(Interrupted, WhatAFenceHasChangedComesBackAfterTheDecidersDeath) {
+    settings.policy.restart_grace = Millis(500);
+    make_master();
+    second = &make_slave(2, synchronous, "recovery_min_apply_delay = 20ms\n");
+    third = &make_slave(3, synchronous, "recovery_min_apply_delay = 30ms\n");
+    start_coordinator();
+    wait_counting({second, third}, 1);
+    coordinator->environment.on_crash_point = [](const std::string& point) {
+        if (point == "promotion settled") throw WorldStopped{};
+    };
+    master.kill9();
+    wait_until("the end", [&] { return !store.history.empty() && !record().pending; });
+    EXPECT_EQ(record().to_give_back.size(), 2U);
+    start_coordinator();
+    wait_until("nothing left to give back", [&] { return record().to_give_back.empty(); });
+    EXPECT_EQ(sql(*second, "SHOW recovery_min_apply_delay"), "20ms");
+    EXPECT_EQ(sql(*third, "SHOW recovery_min_apply_delay"), "30ms");
+    const RealServer& heir = record().master == second->address() ? *second : *third;
+    EXPECT_EQ(sql(heir, "SHOW primary_slot_name"), "");
+}
+
+TEST_F(Interrupted, AnAsynchronousSlaveThatWasCutOffStreamsAgain) {
+    make_master();
+    RealServer& slave = make_slave(2, asynchronous);
+    start_coordinator();
+    wait_open();
+    bool died = false;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "one fenced") return;
+        died = true;
+        throw WorldStopped{};
+    };
+    MonitorTask task;
+    task.kind = MonitorTask::Kind::Promote;
+    task.node = datanode(2);
+    task.force = true;
+    coordinator->monitor->submit(task);
+    wait_until("the death", [&] { return died; });
+    EXPECT_EQ(sql(slave, "SHOW primary_conninfo"), "");
+    start_coordinator();
+    wait_open();
+    ASSERT_TRUE(commits(master.port, 1));
+    wait_until("the stream", [&] { return values(slave) == "1"; });
+}
+
 TEST_F(Successor, WaitsForTheChosenThatDiedAfterItWasRecorded) {
     RealServer& slave = start_with_a_slave();
     ASSERT_TRUE(commits(master.port, 1));

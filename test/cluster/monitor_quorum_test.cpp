@@ -1,5 +1,8 @@
 // Any number of slaves and any k, and none that counts: who is promoted, and who isn't. docs/testing.md lists
 // which rule's test each is.
+#include <set>
+#include <stdexcept>
+
 #include "monitor_fixture.h"
 #include "replication/node_effects.h"
 
@@ -110,6 +113,56 @@ TEST_F(Quorum, ASlaveThatHangsDoesNotHoldUpAFailoverThatNeedsTheOthersOnly) {
     });
     EXPECT_TRUE(commits(heir().port, 3));
     wait_until("the rows in the one that hung", [&] { return values(hangs) == "1,2,3"; });
+}
+
+TEST_F(Quorum, WhatIsThrownInTheMiddleOfAPromotionHoldsUpNobody) {
+    make_cluster(3, 1);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    std::set<std::string> thrown;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        const bool one_of_them = point == "one fenced" || point == "names in force" ||
+                                 point == "slots made" || point == "followers pointed" ||
+                                 point == "gate proven";
+        if (one_of_them && thrown.insert(point).second) throw std::runtime_error("no memory");
+    };
+    master.kill9();
+    wait_history(1);
+    EXPECT_EQ(thrown.size(), 5U);
+    EXPECT_TRUE(commits(heir().port, 2));
+    EXPECT_EQ(values(heir()), "1,2");
+}
+
+TEST_F(Quorum, ASlaveThatDiesBeforeTheCatalogFollowsLeavesTheRecordOnlyAfterTheNames) {
+    make_cluster(3, 1);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    coordinator->environment.catalog_is_locked = true;
+    master.kill9();
+    wait_until("an open master that the catalog doesn't have", [&] {
+        return record().pending && record().epoch == Epoch{1} && gate() == Gate::Open &&
+               record().wanted().slaves.size() == 2;
+    });
+    for (auto& slave : slaves) {
+        if (record().wanted().find(slave->address()) == nullptr) continue;
+        slave->kill9();
+        break;
+    }
+    wait_until("the configuration without it",
+               [&] { return record().pending && record().wanted().slaves.size() == 1; });
+    bool settled = false;
+    coordinator->environment.memory_arbiter.on_change = [&](const Record& next) {
+        if (settled || next.pending || next.configurations.size() != 1) return;
+        settled = true;
+        const std::string written = "synchronous_standby_names = '" + names_in_force(next.wanted()) + "'";
+        EXPECT_NE(heir().file("postgresql.auto.conf").find(written), std::string::npos)
+            << "the record lists nobody but those of " << written << ", and in force is\n"
+            << heir().file("postgresql.auto.conf");
+    };
+    coordinator->environment.catalog_is_locked = false;
+    wait_history(1);
+    wait_until("the end", [&] { return settled; });
+    EXPECT_TRUE(commits(heir().port, 2));
 }
 
 TEST_F(Quorum, ASlaveThatHangsInTheMiddleOfItsFenceIsTakenUpLater) {

@@ -1,6 +1,8 @@
 // What the monitor does on real servers; monitor_fixture.h. ctest -L cluster
+#include <asio/ip/tcp.hpp>
 #include <cstdlib>
 #include <future>
+#include <stdexcept>
 
 #include "monitor_fixture.h"
 
@@ -224,6 +226,27 @@ TEST_F(Failover, AReaderThatHoldsUpReplayIsEnded) {
                [&] { return sql(slave, "SHOW max_standby_streaming_delay") == "-1"; });
 }
 
+TEST_F(Failover, ARestartThatFailsLeavesTheFormerMasterItsPort) {
+    settings.policy.promotion = replication::PromotionMethod::Restart;
+    RealServer& slave = start_with_a_slave();
+    ASSERT_TRUE(commits(master.port, 1));
+    std::optional<asio::ip::tcp::acceptor> somebody;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        // From now on the port is another program's.
+        if (point == "names in force" && !somebody)
+            somebody.emplace(clients, asio::ip::tcp::endpoint(asio::ip::address_v4::loopback(), master.port));
+    };
+    master.kill9();
+    wait_history(1);
+    EXPECT_EQ(store.history[0].method, "promote");
+    EXPECT_NE(store.history[0].cause.find("restart failed"), std::string::npos) << store.history[0].cause;
+    EXPECT_EQ(record().master, slave.address());
+    ASSERT_EQ(record().formers.size(), 1U);
+    EXPECT_EQ(record().formers[0].address, master.address());
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
 TEST_F(Failover, RestartTakesOverThePort) {
     settings.policy.promotion = replication::PromotionMethod::Restart;
     RealServer& slave = start_with_a_slave();
@@ -358,6 +381,37 @@ TEST_F(NoFailover, TooManyConnections) {
 
 // --- Promotion by hand
 // --------------------------------------------------------------------------------------------
+
+TEST_F(Sync, ADroppedSlaveIsNotKeptLocked) {
+    make_master();
+    RealServer& second = make_slave(2, synchronous);
+    RealServer& third = make_slave(3, synchronous);
+    start_coordinator();
+    wait_counting({&second, &third}, 1);
+    std::vector<Node> nodes = store.topology.nodes();
+    std::erase_if(nodes, [](const Node& node) { return node.key == datanode(3); });
+    store.topology = Topology(std::move(nodes));
+    coordinator->monitor->catalog_changed();
+    wait_counting({&second}, 1);
+    wait_until("the end of our sessions there", [&] {
+        return sql(third, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgxc_ha%'") ==
+               "0";
+    });
+}
+
+TEST_F(ByHand, WhatIsThrownIsAnAnswerToo) {
+    RealServer& slave = start_with_a_slave();
+    bool thrown = false;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "master silenced" || thrown) return;
+        thrown = true;
+        throw std::runtime_error("no memory");
+    };
+    expect_refused(promote(2), sqlstate::internal_error);
+    EXPECT_TRUE(thrown);
+    wait_counting({&slave}, 1);
+    EXPECT_TRUE(commits(master.port, 1));
+}
 
 TEST_F(ByHand, WithALiveMaster) {
     make_master();

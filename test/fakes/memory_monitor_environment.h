@@ -118,6 +118,7 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     bool view_taken() override { return true; }
 
     Status publish_promotion(const HistoryRow& row) override {
+        if (catalog_is_locked) return Error{sqlstate::lock_not_available, "somebody has locked the catalog"};
         const Node* master = store_.topology.find(row.node);
         if (master != nullptr && master->epoch < row.epoch) {
             store_.topology =
@@ -165,6 +166,7 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     MonitorSettings current_settings;
     MemoryArbiter memory_arbiter;
     ClusterView view;
+    bool catalog_is_locked = false;
     std::map<int, std::pair<Status, std::string>> finished;
     std::set<int> abandoned;
     std::vector<Evidence> evidence;

@@ -322,6 +322,10 @@ void Model::record_step(World& world, int decider) {
         next.only_configuration(who.wanted);
     else
         next.list(who.wanted);
+    // They stream under this epoch's names, so they were proven, whether or not that was recorded.
+    for (int node = 0; node < options_.nodes; ++node)
+        if (has(who.wanted.slaves, node) && !mutated(Mutation::Listed))
+            next.lines[static_cast<unsigned>(node)] = who.epoch;
     if (!write_record(world, decider, next)) give_up(world, decider);
 }
 

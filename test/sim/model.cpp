@@ -70,6 +70,21 @@ World Model::diverged_start(bool listed) {
     return world;
 }
 
+World Model::fed_start() {
+    World world = diverged_start(false);
+    Server& old_master = world.servers[0];
+    old_master.running = true;
+    set_names(world, 0, decisions_.names_of({0, byte(only(1) | only(2) | only(3)), 2}));
+    old_master.names = old_master.names_file;
+    world.sends[0] = only(3);
+    Server& fed = world.servers[3];
+    fed.wal = {};
+    fed.flushed = 0;
+    fed.file = fed.stream = {0, decisions_.name_of(3, 0)};
+    tell(world, 3);
+    return world;
+}
+
 World Model::asynchronous_start() {
     World world = start();
     world.registered = 0;

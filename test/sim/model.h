@@ -77,6 +77,9 @@ class Model {
     /// last and nobody acknowledged. `listed`: an older configuration with D, never in force, is still in the
     /// record.
     [[nodiscard]] World diverged_start(bool listed);
+    /// The same, but A lives, cut off from all but D, which is still a beginning of B's WAL and may yet
+    /// receive what A wrote last.
+    [[nodiscard]] World fed_start();
     /// Nobody counts: the record has an empty S, and the master waits for nobody.
     [[nodiscard]] World asynchronous_start();
     void enabled(const World& world, std::vector<Action>& actions);

@@ -44,6 +44,8 @@ const char* to_text(Mutation mutation) {
             return "gate";
         case Mutation::Stale:
             return "stale";
+        case Mutation::Listed:
+            return "listed";
         case Mutation::Refollow:
             return "refollow";
         case Mutation::Promised:

@@ -31,6 +31,7 @@ enum class Mutation : std::uint8_t {
     Needless,  // judge_master()'s "wait" is not heard
     Gate,      // the pooler opens a started master without proof
     Stale,     // the proof of being a prefix is made of an older observation, the stream not cut
+    Listed,    // a slave that is listed doesn't get the line of the epoch with that
     Refollow,  // whoever continues a promotion points no slave at a master that is promoted already
     Promised,  // an asynchronous slave is promoted although somebody is still listed as synchronous
 };

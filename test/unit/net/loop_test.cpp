@@ -4,6 +4,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+#include <stdexcept>
+#include <thread>
+
 #include "base/unique_fd.h"
 
 namespace pgxc::net {
@@ -104,6 +111,79 @@ TEST(Loop, PostRunsLaterInOrder) {
     EXPECT_EQ(order, "");
     EXPECT_TRUE(loop.run_for(deadline));
     EXPECT_EQ(order, "abcd");
+}
+
+TEST(Loop, LosesNothingWhenACallbackThrows) {
+    Loop loop;
+    std::string order;
+    UniqueFd first{::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK)};
+    UniqueFd second{::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK)};
+    const auto told = [&](int fd) {
+        drain(fd);
+        order += 'w';
+        throw std::runtime_error("on purpose");
+    };
+    auto one = loop.watch_readable(first.get(), [&] { told(first.get()); });
+    auto other = loop.watch_readable(second.get(), [&] { told(second.get()); });
+    const auto posted = [&] {
+        order += 'p';
+        throw std::runtime_error("on purpose");
+    };
+    loop.post(posted);
+    loop.post(posted);
+    const auto due = [&] {
+        order += 't';
+        throw std::runtime_error("on purpose");
+    };
+    const auto early = loop.call_after(Millis{0}, due);
+    const auto late = loop.call_after(Millis{1}, due);
+    for (int i = 0; i < 6; ++i) EXPECT_THROW((void)loop.run_for(deadline), std::runtime_error);
+    EXPECT_FALSE(loop.run_for(Millis{2}));
+    std::sort(order.begin(), order.end());
+    EXPECT_EQ(order, "ppttww");
+}
+
+TEST(Loop, ATimerThatIsDueCanBeCancelledByAnother) {
+    Loop loop;
+    int fired = 0;
+    Handle first;
+    Handle second;
+    first = loop.call_after(Millis{1}, [&] {
+        ++fired;
+        second.reset();
+    });
+    second = loop.call_after(Millis{1}, [&] {
+        ++fired;
+        first.reset();
+    });
+    std::this_thread::sleep_for(Millis{3});  // both are due
+    EXPECT_FALSE(loop.run_for(Millis{5}));
+    EXPECT_EQ(fired, 1);
+}
+
+TEST(Loop, ServesCoroutinesOfAsioToo) {
+    Loop loop;
+    UniqueFd fd{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    std::string order;
+    auto watch = loop.watch_readable(fd.get(), [&] {
+        drain(fd.get());
+        order += 'w';
+        loop.post([&] {
+            order += 'p';
+            asio::post(loop.context(), [&] {
+                order += 'a';
+                loop.stop();
+            });
+        });
+    });
+    asio::steady_timer timer(loop.context(), Millis{1});
+    timer.async_wait([&](const asio::error_code&) {
+        order += 't';
+        write_one(fd.get());
+    });
+    EXPECT_TRUE(loop.run_for(deadline));
+    EXPECT_EQ(order, "twpa");
+    EXPECT_FALSE(loop.run_for(Millis{2}));
 }
 
 TEST(Loop, RunForReturnsAtItsLimit) {

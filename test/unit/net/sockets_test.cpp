@@ -1,6 +1,7 @@
 // Streams, listeners, addresses and the resolver, on loopback and in a directory of their own.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -12,6 +13,7 @@
 #include <fstream>
 
 #include "net/listener.h"
+#include "net/poller.h"
 #include "net/resolver.h"
 #include "net/stream.h"
 
@@ -92,7 +94,7 @@ TEST(Stream, CanBeDestroyedInItsOwnCallback) {
     EXPECT_EQ(events.readable, 1);
 }
 
-TEST(Stream, ForgetsItsInterestInWriting) {
+TEST(Stream, TellsThatItCanBeWrittenOnceForEachTimeOfAsking) {
     Loop loop;
     Pair pair;
     Recorder events;
@@ -100,12 +102,47 @@ TEST(Stream, ForgetsItsInterestInWriting) {
     stream->want_readable(true);
     stream->want_writable();
     EXPECT_TRUE(run_until(loop, [&] { return events.writable == 1; }));
-    stream->want_writable();
-    ASSERT_TRUE(stream->forget_writable().ok());
     (void)loop.run_for(Millis{5});
     EXPECT_EQ(events.writable, 1);
-    ASSERT_EQ(::write(pair.theirs.get(), "abc", 3), 3);
+    stream->want_writable();
+    EXPECT_TRUE(run_until(loop, [&] { return events.writable == 2; }));
+    EXPECT_EQ(events.readable, 0);
+}
+
+TEST(Stream, DoesNotSpinOnAnEndThatNobodyWantsToKnowOf) {
+    Loop loop;
+    Pair pair;
+    Recorder events;
+    auto stream = Stream::adopt(loop, std::move(pair.ours), events);
+    pair.theirs.reset();
+    (void)loop.run_for(Millis{5});
+    // The set has nothing more to tell, so the loop sleeps.
+    pollfd set{loop.poller().fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&set, 1, 0), 0);
+    EXPECT_EQ(events.readable, 0);
+    stream->want_readable(true);
     EXPECT_TRUE(run_until(loop, [&] { return events.readable >= 1; }));
+    char buffer[16];
+    EXPECT_EQ(stream->read(buffer).outcome, IoResult::Outcome::Ended);
+}
+
+TEST(Stream, ThatGoesInTheSameTurnIsNotTold) {
+    Loop loop;
+    Pair first_pair;
+    Pair second_pair;
+    Recorder first_events;
+    Recorder second_events;
+    auto first = Stream::adopt(loop, std::move(first_pair.ours), first_events);
+    auto second = Stream::adopt(loop, std::move(second_pair.ours), second_events);
+    // Whichever is told first ends the other, whose event has been seen by then.
+    first_events.when_readable = [&] { second->close(); };
+    second_events.when_readable = [&] { first->close(); };
+    ASSERT_EQ(::write(first_pair.theirs.get(), "abc", 3), 3);
+    ASSERT_EQ(::write(second_pair.theirs.get(), "abc", 3), 3);
+    first->want_readable(true);
+    second->want_readable(true);
+    EXPECT_TRUE(run_until(loop, [&] { return first_events.readable + second_events.readable > 0; }));
+    EXPECT_NE(first_events.readable > 0, second_events.readable > 0);
 }
 
 TEST(Address, ReadsLiterals) {

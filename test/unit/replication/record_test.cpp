@@ -52,6 +52,8 @@ Record sample() {
                                    {"restore_command", "cp 'a b'/%f %p"}};
     record.pending = pending;
     record.place = {"/data of/master", "/etc/master.conf", true};
+    record.to_give_back = {
+        {at(3).to_string(), {{"recovery_min_apply_delay", "5min"}, {"primary_slot_name", std::nullopt}}}};
     FormerMaster former;
     former.id = NodeId{7};
     former.address = at(7);
@@ -163,11 +165,11 @@ void collect_members(const json& value, const json::json_pointer& path,
                      std::vector<json::json_pointer>& found) {
     if (value.is_object()) {
         for (const auto& [key, child] : value.items()) {
-            // Free-form maps: any key may be there or not. Records from before the library on datanodes lack
-            // that one.
+            // Free-form maps: any key may be there or not. Records from before the library on datanodes, or
+            // before settings were given back, lack those.
             const std::string of = path.to_string();
-            if (key != "library" && of != "/lines" && of != "/restarting" &&
-                of != "/pending/settings_to_restore")
+            if (key != "library" && key != "to_give_back" && !of.starts_with("/to_give_back") &&
+                of != "/lines" && of != "/restarting" && of != "/pending/settings_to_restore")
                 found.push_back(path / key);
             collect_members(child, path / key, found);
         }

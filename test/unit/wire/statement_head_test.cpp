@@ -14,6 +14,35 @@ struct HeadCase {
     IsolationLevel isolation = IsolationLevel::Unspecified;
 };
 
+TEST(SqlScanner, CutsWordsNumbersAndSymbolsOfAnyLength) {
+    SqlScanner scanner{"  a_1$b\t\n12.5e3,\xc3\xa4 /* x */ 'q' -- end"};
+    const auto next = [&] {
+        const SqlToken token = scanner.next();
+        return std::pair{token.kind, token.text};
+    };
+    using Kind = SqlToken::Kind;
+    EXPECT_EQ(next(), (std::pair{Kind::Word, std::string_view{"a_1$b"}}));
+    EXPECT_EQ(next(), (std::pair{Kind::Number, std::string_view{"12.5e3"}}));
+    EXPECT_EQ(next(), (std::pair{Kind::Symbol, std::string_view{","}}));
+    EXPECT_EQ(next(), (std::pair{Kind::Word, std::string_view{"\xc3\xa4"}}));
+    EXPECT_EQ(next(), (std::pair{Kind::String, std::string_view{"q"}}));
+    EXPECT_EQ(next().first, Kind::End);
+}
+
+TEST(Mentions, FindsAPartWhateverItsCase) {
+    EXPECT_TRUE(mentions("select SET_Config('a', 'b', false)", "set_config"));
+    EXPECT_TRUE(mentions("set_config", "set_config"));
+    EXPECT_TRUE(mentions("a_b_set_config", "set_config"));
+    EXPECT_TRUE(mentions("_set_config_", "set_config"));
+    EXPECT_FALSE(mentions("set_confi", "set_config"));
+    EXPECT_FALSE(mentions("et_config", "set_config"));
+    EXPECT_FALSE(mentions("set config", "set_config"));
+    EXPECT_FALSE(mentions("", "set_config"));
+    EXPECT_TRUE(mentions("x RESET all", "reset"));
+    EXPECT_TRUE(mentions("rereset", "reset"));
+    EXPECT_FALSE(mentions("rese", "reset"));
+}
+
 TEST(StatementHead, TellsTransactionControl) {
     for (const auto& [sql, control, access, isolation] : {
              HeadCase{"", None},
