@@ -109,9 +109,14 @@ class RawClient:
             raise Ended(self._fatal)
         self._buffer += more
 
+    def _more_comes(self, timeout_s):
+        readable = select.poll()
+        readable.register(self.socket, select.POLLIN)
+        return bool(readable.poll(timeout_s * 1000))
+
     def forget_what_came(self):
         """Takes what has come, if anything, and reads none of it."""
-        while select.select([self.socket], [], [], 0)[0]:
+        while self._more_comes(0):
             self._buffer = b""
             self.read_some()
         self._buffer = b""
@@ -135,7 +140,7 @@ class RawClient:
         return found
 
     def readable(self, timeout_s):
-        return bool(self._buffer) or bool(select.select([self.socket], [], [], timeout_s)[0])
+        return bool(self._buffer) or self._more_comes(timeout_s)
 
     def until_closed(self, deadline_s=PATIENCE_S):
         """Reads on until the other side closes the connection; the SQLSTATEs that it told."""
