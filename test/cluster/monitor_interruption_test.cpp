@@ -43,9 +43,10 @@ class Interrupted : public MonitorTest {
         wait_open();
         master.kill9();
         coordinator->budget().arm();
-        // The last that it writes is where the new master's files are.
+        // With where the new master's files are the failover is written down whole.
         (void)coordinator->run_until(
             [&] { return !store.history.empty() && !record().place.data_directory.empty(); });
+        coordinator->budget().disarm();
         if (!coordinator->dead()) return "it lived";
         const std::string where = "died at " + coordinator->budget().last();
         start_coordinator();

@@ -35,6 +35,8 @@ class CallBudget {
         : left_(calls), on_stop_(std::move(on_stop)) {}
     /// Counting begins with the first call for which this is true.
     void arm() { armed_ = true; }
+    /// It lives on.
+    void disarm() { armed_ = false; }
     [[nodiscard]] bool stopped() const { return stopped_; }
     [[nodiscard]] int counted() const { return counted_; }
     [[nodiscard]] const std::string& last() const { return last_; }
