@@ -139,7 +139,9 @@ void Session::relay(wire::Bytes& input) {
         if (!header.complete()) break;
         const std::size_t here = std::min(header.total_bytes(), rest.size());
         const bool whole = here == header.total_bytes();
-        const bool own = backend.expected.in_own_unit();
+        // What others notify the client of comes when it comes.
+        const bool own =
+            backend.expected.in_own_unit() && header.type != wire::BackendMessage::NotificationResponse;
         if (!whole && (own || must_be_whole(header.type)) && header.total_bytes() <= max_seen) break;
         const wire::Bytes body = rest.substr(wire::header_bytes, here - wire::header_bytes);
         if (own) {
