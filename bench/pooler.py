@@ -14,6 +14,7 @@ What can be measured (--what):
   workers  pgbench -S, simple protocol, 128 clients: one worker of ours and two
   copy     COPY of 1 GB to a client and from it
   row      how much resident memory one row of 100 MB costs, to a client and from it
+  calls    system calls of a pooler for one transaction of pgbench -S, simple protocol, each of --clients (strace, which slows)
 """
 
 import argparse
@@ -22,6 +23,7 @@ import contextlib
 import json
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,7 +34,7 @@ from pooler_field import HOST, TITLES, Field
 from pgcluster import Workspace, as_server_user
 
 PROTOCOLS = ("simple", "extended", "prepared")
-WHAT = ("select", "tpcb", "workers", "copy", "row")
+WHAT = ("select", "tpcb", "workers", "copy", "row", "calls")
 ROW_BYTES = 100_000_000
 #: Of one COPY: rows of 1 kB.
 COPY_ROWS = 1_000_000
@@ -181,6 +183,26 @@ class Measure:
         return {way: self.alternate(Cell(f"a row of 100 MB {way}", names, "MB grown", 2),
                                     lambda entrant, cell: cell.values[entrant.name].append(grown(entrant, run)))
                 for way, run in (("out", fetch), ("in", send))}
+
+    def calls(self):
+        result = {}
+        for clients in self.wanted.clients:
+            for entrant in map(self.field.entrants.get, self.names("ours", "pgbouncer")):
+                counts = self.field.workspace.path / "calls"
+                # What connecting costs is in it, so there are many transactions for each client.
+                each = max(200, 10_000 // clients)
+                with subprocess.Popen(["strace", "-f", "-c", "-o", counts, *(f"-p{pid}" for pid in entrant.pids())],
+                                      stderr=subprocess.PIPE, text=True) as tracer:
+                    assert "attached" in tracer.stderr.readline()
+                    self.field.workspace.run("pgbench", "-n", "-S", "-c", clients, "-t", each, entrant.conninfo("simple"))
+                    tracer.send_signal(signal.SIGINT)
+                    tracer.communicate()
+                lines = [line.split() for line in counts.read_text().splitlines()]
+                found = {line[-1]: int(line[3]) / each / clients for line in lines if len(line) >= 5 and line[3].isdigit()}
+                found = {name: round(count, 2) for name, count in found.items() if count >= 0.05}
+                result.setdefault(clients, {})[entrant.name] = found
+                print(f"calls {clients:3} {TITLES[entrant.name]}: {found}", flush=True)
+        return result
 
 
 def words(known):
