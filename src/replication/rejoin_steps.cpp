@@ -129,7 +129,8 @@ asio::awaitable<Status> Rejoin::stop_it(bool immediate) {
 }
 
 asio::awaitable<Status> Rejoin::checkpoint(NodeConnection& master) {
-    // Whoever is to do this for the next master waits for the lock on these files, and so for the end of this.
+    // Whoever is to do this for the next master waits for the lock on these files, and so for the end of
+    // this.
     const TimePoint deadline = Clock::now() + checkpoint_timeout;
     if (!master.start("CHECKPOINT"))
         co_return Error{sqlstate::connection_failure, "the session to the new master was lost"};

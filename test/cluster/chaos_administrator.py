@@ -23,7 +23,7 @@ class Member:
         self.held = None  # who works on it: "fault" or "administrator"
         self.emptied = False  # its data directory is gone: only a rebuild helps
         self.start_at = None  # it is down, and will be started then
-        self.stale_since = None  # it runs, is registered, and not what it should be
+        self.stale_since = None  # it runs, and is not what it should be
         self.back_at = None  # it is a replaced master that nobody else can make a slave of: then it will be done
         self.witnesses = []
 
@@ -84,9 +84,13 @@ class Administrator(threading.Thread):
             return
         row = next((node for node in nodes if node["node_port"] == server.port), None)
         if row is None or row["state"] == "rejoining":
-            member.stale_since = None
+            # One that was made anew while the master changed is known to nobody.
+            member.stale_since = None if row else member.stale_since or now
             self._chaos.watch_former_master(member)
-            if self._chaos.network and row:
+            if row is None and now - member.stale_since > STALE_S:
+                self._chaos.say(f"{member.name} is in no catalog for too long")
+                self._rebuild(member)
+            elif self._chaos.network and row:
                 self._bring_back(member)
             return
         member.back_at = None
