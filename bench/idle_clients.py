@@ -48,13 +48,13 @@ def startup(user):
     return struct.pack("!I", len(body) + 4) + body
 
 
-def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def cpu_seconds(pids):
+    fields = [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / TICKS
 
 
-def private_kb(pid):
-    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+def private_kb(pids):
+    text = "".join(pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
     return sum(int(kb) for kb in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+) kB", text, re.MULTILINE))
 
 
@@ -152,7 +152,7 @@ def connector(address, count, started, done):
     done.put(time.process_time())
 
 
-def measure_connects(address, pid, total, parallel):
+def measure_connects(address, pids, total, parallel):
     context = multiprocessing.get_context("fork")
     started, done = context.Event(), context.Queue()
     each = total // parallel
@@ -160,10 +160,10 @@ def measure_connects(address, pid, total, parallel):
     for child in children:
         child.start()
     login_by_scram(address, {})  # the pooler and its pool are warm
-    before, began = cpu_seconds(pid), time.monotonic()
+    before, began = cpu_seconds(pids), time.monotonic()
     started.set()
     clients = sum(done.get(timeout=300) for _ in children)
-    took, used = time.monotonic() - began, cpu_seconds(pid) - before
+    took, used = time.monotonic() - began, cpu_seconds(pids) - before
     for child in children:
         child.join()
     return {"logins": each * parallel, "parallel": parallel, "seconds": round(took, 2),
@@ -171,20 +171,20 @@ def measure_connects(address, pid, total, parallel):
             "pooler_us_per_login": round(1e6 * used / (each * parallel)), "clients_cpu_percent": round(100 * clients / took)}
 
 
-def measure_idle(idlers, pid, total):
-    result, before = {"clients": total}, cpu_seconds(pid)
+def measure_idle(idlers, pids, total):
+    result, before = {"clients": total}, cpu_seconds(pids)
     steps = []
     for count in (min(200, total // 4), total // 2, total):
         began = time.monotonic()
         idlers.grow(count)
-        steps.append((count, private_kb(pid)))
+        steps.append((count, private_kb(pids)))
         print(f"{count} idle clients: {steps[-1][1]} kB private ({time.monotonic() - began:.1f} s to connect)", flush=True)
     result["private_kb"] = dict(steps)
     result["kb_per_client"] = round((steps[2][1] - steps[1][1]) / (steps[2][0] - steps[1][0]), 2)
-    result["cpu_seconds_to_connect"] = round(cpu_seconds(pid) - before, 2)
-    before, began = cpu_seconds(pid), time.monotonic()
+    result["cpu_seconds_to_connect"] = round(cpu_seconds(pids) - before, 2)
+    before, began = cpu_seconds(pids), time.monotonic()
     time.sleep(10)  # nothing is waited for: this is what idling costs
-    result["cpu_percent_while_idle"] = round(100 * (cpu_seconds(pid) - before) / (time.monotonic() - began), 2)
+    result["cpu_percent_while_idle"] = round(100 * (cpu_seconds(pids) - before) / (time.monotonic() - began), 2)
     return result
 
 
@@ -193,6 +193,7 @@ def main():
     parser.add_argument("--clients", type=int, default=10000, help="idle ones (10000)")
     parser.add_argument("--connects", type=int, default=4000, help="logins by SCRAM (4000)")
     parser.add_argument("--parallel", type=int, default=16, help="of them at a time (16)")
+    parser.add_argument("--workers", type=int, default=1, help="of the pooler; only the first one is at the Unix socket (1)")
     parser.add_argument("--tcp", action="store_true", help="idle clients come over loopback")
     parser.add_argument("--json", help="write the JSON there")
     parser.add_argument("--max-kb", type=float, help="fail if an idle client costs more")
@@ -200,12 +201,13 @@ def main():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < 2 * wanted.clients + 2000:
+    if hard < 2 * wanted.clients // wanted.workers + 2000:
         print(f"the limit of open files ({hard}) may be too low for {wanted.clients} clients", file=sys.stderr)
     workspace = pgcluster.Workspace()
     result = {}
     try:
-        cluster = pgcluster.standard_cluster(workspace, slaves=0, failover="off", max_client_connections=wanted.clients + 100)
+        cluster = pgcluster.standard_cluster(workspace, slaves=0, failover="off", max_client_connections=wanted.clients + 100,
+                                              pooler_workers=wanted.workers)
         secret = None
         for server in (cluster.coordinator, cluster.masters[1]):
             server.sql("CREATE ROLE idler LOGIN")
@@ -214,21 +216,25 @@ def main():
         hba = cluster.coordinator.data / "pg_hba.conf"
         hba.write_text(f"host all secretive {HOST}/32 scram-sha-256\n" + hba.read_text())
         cluster.coordinator.reload()
-        pid = wait_for(lambda: cluster.coordinator.child_pid("pgxc", "pooler"), "the pooler")
+
+        def workers():
+            found = cluster.coordinator.child_pids("pgxc", "pooler")
+            return found if len(found) == wanted.workers else None
+        pids = wait_for(workers, "the pooler")
         address = (HOST, cluster.pooler_port)
         if wanted.connects:
-            result["logins"] = measure_connects(address, pid, wanted.connects, wanted.parallel)
+            result["logins"] = measure_connects(address, pids, wanted.connects, wanted.parallel)
             print("{logins_per_second} logins by SCRAM per second, {parallel} at a time; {pooler_cpu_percent} % of a core for "
                   "the pooler ({pooler_us_per_login} us each), {clients_cpu_percent} % for the clients"
                   .format(**result["logins"]), flush=True)
         if wanted.clients:
             unix = f"{workspace.path}/.s.PGSQL.{cluster.pooler_port}"
             idlers = Idlers(address if wanted.tcp else unix, wanted.tcp)
-            result["idle"] = measure_idle(idlers, pid, wanted.clients)
+            result["idle"] = measure_idle(idlers, pids, wanted.clients)
             print("{kb_per_client} kB of resident memory for each idle client; {cpu_percent_while_idle} % of a core while idle"
                   .format(**result["idle"]))
             idlers.close()
-        assert cluster.coordinator.child_pid("pgxc", "pooler") == pid, "the pooler was restarted meanwhile"
+        assert workers() == pids, "the pooler was restarted meanwhile"
     finally:
         workspace.close()
     text = json.dumps(result, indent=2)

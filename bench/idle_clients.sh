@@ -7,10 +7,11 @@ set -euo pipefail
 case ${1:-} in
 -h | --help)
     cat <<'END'
-usage: bench/idle_clients.sh [--clients N] [--connects N] [--parallel N] [--tcp] [--json FILE] [--max-kb K]
+usage: bench/idle_clients.sh [--clients N] [--connects N] [--parallel N] [--workers N] [--tcp] [--json FILE] [--max-kb K]
 
   --clients N   idle clients (10000)
   --connects N  logins by SCRAM that are measured, one after the other in each of --parallel (4000, 16)
+  --workers N   of the pooler (1): each has a limit of open files of its own
   --tcp         idle clients come over loopback instead of the Unix socket
   --json FILE   write the JSON there instead of after the table
   --max-kb K    fail if an idle client costs more kB of resident memory

@@ -238,6 +238,8 @@ class Session final : public Waiter, private net::StreamEvents {
     void settings_applied();
     [[nodiscard]] bool parameter_changed(std::string_view name, std::string_view value);
     void relay(wire::Bytes& input);
+    /// The server waits for the client.
+    void all_answered();
     /// Is that error not for the client, but the end of this server connection (or of this slave's part)?
     [[nodiscard]] bool gives_up_server(wire::Bytes body);
     void settings_refused();
@@ -295,6 +297,8 @@ class Session final : public Waiter, private net::StreamEvents {
     std::size_t server_pass_ = 0;
     bool client_pass_dropped_ = false;
     bool client_pass_owes_ = false;  // without its rest a ReadyForQuery that is owed doesn't come
+    bool over_at_end_of_message_ =
+        false;  // all is answered, but the server waits for the rest of that message
     bool server_pass_dropped_ = false;
     bool paused_ = false;  // linked, but the next message begins a transaction that may belong elsewhere
     bool to_slave_ = false;

@@ -58,6 +58,7 @@ void Session::take_commands(wire::Bytes input) {
         const char* run = rest.data();       // where the bytes begin that go to the server as they are
         const char* original = rest.data();  // where the bytes begin that were not written to it in any form
         bool paused = false;
+        bool over = false;  // the transaction, with the message that ends here
         const auto since = [&](const char* from) {
             return wire::Bytes{from, static_cast<std::size_t>(rest.data() - from)};
         };
@@ -66,7 +67,8 @@ void Session::take_commands(wire::Bytes input) {
                 const std::size_t bytes = std::min(client_pass_, rest.size());
                 client_pass_ -= bytes;
                 rest.remove_prefix(bytes);
-                if (client_pass_dropped_) run = rest.data();
+                if (client_pass_dropped_) run = original = rest.data();
+                if (client_pass_ == 0) over = paused = std::exchange(over_at_end_of_message_, false);
                 continue;
             }
             const auto header = wire::read_frontend_header(rest, wire::FrontendPhase::Normal);
@@ -119,7 +121,13 @@ void Session::take_commands(wire::Bytes input) {
         }
         taking_ = false;
         if (state_ == State::Ended) return;
-        if (run != nullptr && forward(since(run), since(original), rest)) keep(rest);
+        const bool passed = run != nullptr && forward(since(run), since(original), rest);
+        if (passed) keep(rest);
+        if (over && passed) {
+            all_answered();
+            if (state_ != State::Ended) resume();
+            return;
+        }
         // What is in hand for the client goes with the server's answers, if there are any to come.
         const bool answers_come = backend_ != nullptr && !flush_asked_ && !backend_->tracker().quiet();
         flush_asked_ = false;

@@ -139,7 +139,9 @@ void Session::relay(wire::Bytes& input) {
         if (!header.complete()) break;
         const std::size_t here = std::min(header.total_bytes(), rest.size());
         const bool whole = here == header.total_bytes();
-        const bool own = backend.expected.in_own_unit();
+        // What others notify the client of comes when it comes.
+        const bool own =
+            backend.expected.in_own_unit() && header.type != wire::BackendMessage::NotificationResponse;
         if (!whole && (own || must_be_whole(header.type)) && header.total_bytes() <= max_seen) break;
         const wire::Bytes body = rest.substr(wire::header_bytes, here - wire::header_bytes);
         if (own) {
@@ -274,18 +276,28 @@ void Session::relay(wire::Bytes& input) {
         close();
         return;
     }
-    if (tracker.quiet() && server_pass_ == 0) {
-        if (!backend.expected.empty()) undo(backend.expected.lost());
-        backend.expected.settle();
-        if (tracker.clean_and_idle()) {
-            if (probe_) {
-                settled();
-            } else if (admitted_) {
-                transaction_over();
-            }
-        }
-        if (state_ != State::Settling && std::exchange(paused_, false)) resume();
+    if (!tracker.quiet() || server_pass_ > 0) return;
+    if (client_pass_ > 0 && !client_pass_dropped_) {
+        // Data of a COPY that has failed: the server reads on to the end of that message, and so nobody else
+        // may have it.
+        over_at_end_of_message_ = true;
+        return;
     }
+    all_answered();
+}
+
+void Session::all_answered() {
+    Backend& backend = *backend_;
+    if (!backend.expected.empty()) undo(backend.expected.lost());
+    backend.expected.settle();
+    if (backend.tracker().clean_and_idle()) {
+        if (probe_) {
+            settled();
+        } else if (admitted_) {
+            transaction_over();
+        }
+    }
+    if (state_ != State::Settling && std::exchange(paused_, false)) resume();
 }
 
 Session::Tail Session::read_tail(wire::Bytes behind) {
@@ -439,6 +451,8 @@ void Session::let_go(bool reusable) {
     left_ = {};
     probe_.reset();
     server_pass_ = 0;
+    client_pass_dropped_ = true;  // the rest of a message is for nobody
+    over_at_end_of_message_ = false;
     drop_until_ready_ = false;
     swallow_units_ = 0;
     unit_answered_ = false;

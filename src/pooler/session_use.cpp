@@ -179,11 +179,6 @@ std::uint32_t set_use(SqlScanner& scanner) {
     return followed ? Use::FollowedOnly : Use::SetsSession;
 }
 
-bool is_one(std::string_view sql) {
-    return sql.find(';') == std::string_view::npos ||
-           wire::read_statement_head(sql).control != wire::TransactionControl::Unknown;
-}
-
 }  // namespace
 
 SessionUse read_session_use(std::string_view sql, bool whole) {
@@ -195,7 +190,7 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
                                                            "begin",  "commit", "end",    "rollback"};
     const bool is_plain =
         std::any_of(plain.begin(), plain.end(), [&](std::string_view word) { return first.is(word); });
-    const bool one = is_one(sql);
+    const bool one = wire::is_single(sql);
     if (!one || first.is("insert") || first.is("with") || first.is("copy") || first.is("merge") ||
         first.is("do") || first.is("call") || first.is("execute"))
         use.bits |= Use::MovesSequence;

@@ -42,19 +42,6 @@ std::size_t run_of(std::string_view text, unsigned of) {
     return end;
 }
 
-/// The text has at most one statement: no ';' but at its end. A ';' in a string or comment counts too, which
-/// errs on the careful side.
-bool is_single(std::string_view sql) {
-    const auto semicolon = sql.find(';');
-    if (semicolon == std::string_view::npos) return true;
-    SqlScanner tail(sql.substr(semicolon));
-    while (true) {
-        const SqlToken token = tail.next();
-        if (token.kind == Kind::End) return true;
-        if (!token.is_symbol(';')) return false;
-    }
-}
-
 bool at_end(SqlScanner& scanner) {
     SqlToken token = scanner.next();
     while (token.is_symbol(';')) token = scanner.next();
@@ -166,6 +153,17 @@ SqlToken SqlScanner::next() {
     }
     if (first == '$' || first == '\0') return unknown();
     return cut(Kind::Symbol, 1);
+}
+
+bool is_single(std::string_view sql) {
+    const auto semicolon = sql.find(';');
+    if (semicolon == std::string_view::npos) return true;
+    SqlScanner tail(sql.substr(semicolon));
+    while (true) {
+        const SqlToken token = tail.next();
+        if (token.kind == Kind::End) return true;
+        if (!token.is_symbol(';')) return false;
+    }
 }
 
 bool read_transaction_modes(SqlScanner& scanner, StatementHead& head) {

@@ -37,6 +37,10 @@ class SqlScanner {
     std::string_view rest_;
 };
 
+/// The text has at most one statement: no ';' but at its end. A ';' in a string or comment counts too, which
+/// errs on the careful side.
+[[nodiscard]] bool is_single(std::string_view sql);
+
 /// How a single statement touches the transaction.
 enum class TransactionControl : std::uint8_t {
     None,       // a single statement that isn't transaction control

@@ -267,14 +267,19 @@ class Server:
                         found.append(int(entry))
         return found
 
-    def child_pid(self, *words):
-        """The pid of the server process whose title has all of `words`, ignoring case; None if there is none."""
+    def child_pids(self, *words):
+        """The server processes whose title has all of `words`, ignoring case."""
+        found = []
         for pid in self.pids():
             with contextlib.suppress(OSError):
                 title = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").lower()
                 if all(word.lower() in title for word in words):
-                    return pid
-        return None
+                    found.append(pid)
+        return found
+
+    def child_pid(self, *words):
+        """One of them; None if there is none."""
+        return next(iter(self.child_pids(*words)), None)
 
     def kill9(self):
         """Kills the postmaster as the kernel would, and returns when that was (monotonic seconds)."""

@@ -54,12 +54,18 @@ def read_until_closed(connection, deadline_s):
 def log_in(cluster):
     raw = socket.create_connection((HOST, cluster.pooler_port), 10)
     raw.sendall(startup())
+    read_until_ready(raw)
+    return raw
+
+
+def read_until_ready(raw):
+    """All up to ReadyForQuery outside of a transaction."""
     said = b""
     while not said.endswith(message(b"Z", b"I")):
         part = raw.recv(65536)
-        assert part, f"login failed: {said!r}"
+        assert part, f"the connection was closed; it said {said!r}"
         said += part
-    return raw
+    return said
 
 
 def assert_nobody_is_disturbed(cluster, bystander):
@@ -127,6 +133,23 @@ def test_hang_up_in_the_middle_of_copy(cluster, bystander):
         "SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'COPY half_copied%' AND state = 'active'"),
         "the COPY to end")
     assert cluster.masters[1].value("SELECT count(*) FROM half_copied") == 0
+    assert_nobody_is_disturbed(cluster, bystander)
+
+
+def test_a_copy_that_fails_in_the_middle_of_a_message(cluster, bystander):
+    """The server waits for the rest of that message: nobody else's may be taken for it."""
+    cluster.pooler_sql("CREATE TABLE numbers_only (i int)")
+    with log_in(cluster) as raw:
+        raw.sendall(message(b"Q", b"COPY numbers_only FROM STDIN\0"))
+        assert raw.recv(100)[:1] == b"G"
+        raw.sendall(message(b"d", b"no number\n") + message(b"d", b"1\n", 100000))
+        said = read_until_ready(raw)
+        assert b"C22P02\0" in said
+        assert_nobody_is_disturbed(cluster, bystander)
+        # The rest of it, and then the connection is as good as before.
+        raw.sendall(b"1\n" * 49997 + message(b"c", b"") + message(b"Q", b"SELECT 44\0"))
+        said = read_until_ready(raw)
+        assert b"44" in said
     assert_nobody_is_disturbed(cluster, bystander)
 
 

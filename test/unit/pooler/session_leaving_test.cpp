@@ -132,6 +132,46 @@ TEST_F(LeavingTest, BeforeTheServerAsksForTheDataOfItsCopy) {
     expect_gone();
 }
 
+/// The server knows that a COPY has failed before its client does, which still sends data: a message that was
+/// passed on in part has to be passed on whole before anybody else gets the server.
+TEST_F(LeavingTest, ACopyThatFailsInTheMiddleOfAMessageKeepsItsServerUntilThatIsOver) {
+    hold_queries();
+    client->query("copy t from stdin");
+    ASSERT_TRUE(until([&] { return waiting != nullptr; }));
+    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
+    client->send(std::string("d\0\0\0\x24half", 9));
+    settle();
+    waiting->fail("22P02");
+    ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
+    server->on_query = nullptr;
+    other->messages.clear();
+    other->query("select 'other'");
+    settle();
+    EXPECT_EQ(other->count('Z'), 0U);
+    // The rest of it, and what the client does next.
+    wire::Buffer next(28, 'x');
+    next += std::string("c\0\0\0\4", 5);
+    wire::put_query(next, "select 'next'");
+    client->send(next);
+    EXPECT_TRUE(until([&] { return other->count('Z') == 1 && client->count('Z') == 2; }));
+    ASSERT_EQ(server->backends.size(), 1U);
+    EXPECT_EQ(waiting->types, "QdQQ");
+}
+
+TEST_F(LeavingTest, ACopyThatFailsInTheMiddleOfAMessageThatIsNeverOver) {
+    hold_queries();
+    client->query("copy t from stdin");
+    ASSERT_TRUE(until([&] { return waiting != nullptr; }));
+    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
+    client->send(std::string("d\0\0\0\x24half", 9));
+    settle();
+    waiting->fail("22P02");
+    settle();
+    client->hang_up();
+    expect_gone();
+    EXPECT_TRUE(waiting->ended());
+}
+
 TEST_F(LeavingTest, InTheMiddleOfTheEndOfACopy) {
     hold_queries();
     client->query("copy t from stdin");

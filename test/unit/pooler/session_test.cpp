@@ -292,6 +292,33 @@ TEST_F(SessionTest, AListenerKeepsItsConnectionUntilItStopsListening) {
     EXPECT_TRUE(until([&] { return server->backends[0]->ended() || server->backends[1]->ended(); }));
 }
 
+TEST_F(SessionTest, AListenerHearsWhatComesWhileThePoolerAsksItsServer) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql.starts_with(question)) {
+            wire::Buffer body;
+            wire::put_u32(body, 4711);
+            wire::put_cstring(body, "x");
+            wire::put_cstring(body, "news");
+            wire::Buffer out;
+            wire::put_u8(out, 'A');
+            wire::put_u32(out, static_cast<std::uint32_t>(body.size() + 4));
+            backend.send(out + body);
+            backend.tell_what_is_left({{"l", "", ""}});
+        } else if (sql.starts_with("listen")) {
+            backend.complete("LISTEN", 'I');
+        } else {
+            return false;
+        }
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "listen x");
+    EXPECT_TRUE(until([&] { return client->types() == "CZA"; }));
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
 TEST_F(SessionTest, CancelReachesTheServerOrTheQueue) {
     environment.settings_now.max_pool_size = 1;
     server->on_query = [](fakes::Backend&, const std::string& sql) { return sql == "sleep"; };
