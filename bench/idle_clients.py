@@ -214,7 +214,7 @@ def main():
             server.sql(f"SET password_encryption = 'scram-sha-256'; CREATE ROLE secretive LOGIN PASSWORD '{secret or PASSWORD}'")
             secret = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = 'secretive'")
         hba = cluster.coordinator.data / "pg_hba.conf"
-        hba.write_text(f"host all secretive {HOST}/32 scram-sha-256\n" + hba.read_text())
+        hba.write_text(f"host all secretive {HOST}/32 scram-sha-256\nhost all idler 127.0.0.0/16 trust\n" + hba.read_text())
         cluster.coordinator.reload()
 
         def workers():

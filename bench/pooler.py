@@ -228,6 +228,7 @@ def main():
     options.add_argument("--json", type=pathlib.Path)
     options.add_argument("--min-ratio", type=float, default=0, help="fail if a cell of select has less of PgBouncer's throughput")
     wanted = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not before what was started has ended
     names = ["ours", *wanted.peers, *(["ours2"] if "workers" in wanted.what else [])]
     workspace = Workspace()
     field = None
