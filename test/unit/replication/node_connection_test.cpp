@@ -103,6 +103,10 @@ class FewDescriptors {
 };
 
 TEST_F(NodeConnections, AWatchOutlivesALackOfDescriptors) {
+#ifdef __SANITIZE_ADDRESS__
+    // UBSan needs a pipe to look at an object's type, and takes one without descriptors for none.
+    GTEST_SKIP() << "the sanitizers need descriptors of their own";
+#endif
     bool closes = false;
     ScriptedServer server(context, [&](const std::string&) { return closes ? "" : ScriptedServer::done(); });
     const NodeWatch::Timing timing{Millis(10), Millis(1'000)};
