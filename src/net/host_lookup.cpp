@@ -1,6 +1,5 @@
 #include "net/host_lookup.h"
 
-#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -10,7 +9,6 @@
 #include <asio/ip/address.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
-#include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <csignal>
@@ -20,6 +18,7 @@
 #include <thread>
 
 #include "base/unique_fd.h"
+#include "net/bounded_wait.h"
 #include "net/resolver.h"
 
 namespace pgxc::net {
@@ -92,20 +91,12 @@ asio::awaitable<Result<std::string>> resolve_host(std::string host, TimePoint de
     const std::shared_ptr<Lookup> lookup = *begun;
     const auto executor = co_await asio::this_coro::executor;
     asio::posix::stream_descriptor done(executor);
-    UniqueFd copy(::fcntl(lookup->done.get(), F_DUPFD_CLOEXEC, 0));
-    std::error_code failed = asio::error::no_descriptors;
-    if (copy.valid()) done.assign(copy.get(), failed);
+    std::error_code failed = wait_on_copy(done, lookup->done.get());
     if (!failed) {
-        (void)copy.release();
-        asio::steady_timer timer(executor, deadline);
-        auto waiting = std::make_shared<bool>(true);
-        timer.async_wait([waiting, &done](const std::error_code& ended) {
-            if (!ended && *waiting) done.cancel();
-        });
+        const DeadlineGuard guard(done, deadline);
         co_await done.async_wait(asio::posix::stream_descriptor::wait_read,
                                  asio::redirect_error(asio::use_awaitable, failed));
-        *waiting = false;
-        if (failed && Clock::now() >= deadline) failed = asio::error::timed_out;
+        if (failed && guard.expired()) failed = asio::error::timed_out;
     }
     // Whoever was cancelled leaves the answer to the thread, which may be writing it.
     if (failed)

@@ -1,17 +1,13 @@
-#include <fcntl.h>
 #include <libpq-fe.h>
-#include <unistd.h>
 
 #include <asio/ip/tcp.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
-#include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <cerrno>
 #include <utility>
 
-#include "base/unique_fd.h"
+#include "net/bounded_wait.h"
 #include "net/host_lookup.h"
 #include "replication/node_connection.h"
 
@@ -19,30 +15,6 @@ namespace pgxc {
 namespace {
 
 using asio::posix::stream_descriptor;
-
-/// Cancels what waits on a descriptor when the deadline passes. The timer's handler may still be queued when
-/// this object is gone, so what it touches is kept apart and switched off.
-class DeadlineGuard {
-  public:
-    DeadlineGuard(stream_descriptor& descriptor, TimePoint deadline)
-        : timer_(descriptor.get_executor()), armed_(std::make_shared<bool>(true)) {
-        timer_.expires_at(deadline);
-        timer_.async_wait([armed = armed_, &descriptor, this](const std::error_code& error) {
-            if (error || !*armed) return;
-            expired_ = true;
-            descriptor.cancel();
-        });
-    }
-    DeadlineGuard(const DeadlineGuard&) = delete;
-    DeadlineGuard& operator=(const DeadlineGuard&) = delete;
-    ~DeadlineGuard() { *armed_ = false; }
-    [[nodiscard]] bool expired() const { return expired_; }
-
-  private:
-    asio::steady_timer timer_;
-    std::shared_ptr<bool> armed_;
-    bool expired_ = false;
-};
 
 std::string trimmed(const char* text) {
     std::string line = text != nullptr ? text : "";
@@ -90,20 +62,11 @@ NodeError lost(const std::string& what, Silence silence, const std::string& why)
 asio::awaitable<Silence> knock(std::string address, std::uint16_t port, TimePoint deadline) {
     const auto executor = co_await asio::this_coro::executor;
     asio::ip::tcp::socket socket(executor);
-    auto expired = std::make_shared<bool>(false);
-    auto open = std::make_shared<bool>(true);
-    asio::steady_timer timer(executor, deadline);
-    timer.async_wait([expired, open, &socket](const std::error_code& error) {
-        if (error || !*open) return;
-        *expired = true;
-        std::error_code ignored;
-        socket.close(ignored);
-    });
+    const net::DeadlineGuard guard(socket, deadline);
     std::error_code failed;
     co_await socket.async_connect({asio::ip::make_address(address), port},
                                   asio::redirect_error(asio::use_awaitable, failed));
-    *open = false;
-    if (*expired) co_return Silence::Timeout;
+    if (guard.expired()) co_return Silence::Timeout;
     if (failed == asio::error::connection_refused) co_return Silence::Refused;
     if (failed == asio::error::timed_out) co_return Silence::Timeout;
     // Something took the connection: that was no refusal, whatever happened to libpq's.
@@ -133,25 +96,15 @@ class NodeConnection::Impl {
         if (connecting && descriptor_.is_open()) descriptor_.close();
         std::error_code failed;
         cannot_wait_.clear();
-        if (!descriptor_.is_open()) watch_socket(failed);
+        if (!descriptor_.is_open()) failed = net::wait_on_copy(descriptor_, PQsocket(conn_));
         if (failed) {
             // Our own trouble says nothing about the server.
             cannot_wait_ = "its socket can't be watched: " + failed.message();
             co_return false;
         }
-        DeadlineGuard guard(descriptor_, deadline);
+        const net::DeadlineGuard guard(descriptor_, deadline);
         co_await descriptor_.async_wait(type, asio::redirect_error(asio::use_awaitable, failed));
         co_return !failed && !guard.expired();
-    }
-
-    void watch_socket(std::error_code& failed) {
-        UniqueFd copy(::fcntl(PQsocket(conn_), F_DUPFD_CLOEXEC, 0));
-        if (!copy.valid()) {
-            failed = std::error_code(errno, std::system_category());
-            return;
-        }
-        descriptor_.assign(copy.get(), failed);
-        if (!failed) (void)copy.release();
     }
 
     /// Why a wait() came to nothing.

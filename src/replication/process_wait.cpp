@@ -1,7 +1,5 @@
 #include "replication/process_wait.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
@@ -9,7 +7,7 @@
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 
-#include "base/unique_fd.h"
+#include "net/bounded_wait.h"
 
 namespace pgxc {
 namespace {
@@ -22,30 +20,19 @@ constexpr Millis look_interval{20};
 
 asio::awaitable<void> wait_for_event_on(int fd, std::optional<TimePoint> until) {
     const auto executor = co_await asio::this_coro::executor;
-    asio::steady_timer timer(executor, until.value_or(Clock::now() + Millis(1'000)));
+    const TimePoint deadline = until.value_or(Clock::now() + Millis(1'000));
     std::error_code ignored;
-    if (fd < 0) {
-        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-        co_return;
-    }
     asio::posix::stream_descriptor descriptor(executor);
-    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    std::error_code cannot_watch = asio::error::no_descriptors;
-    if (copy.valid()) descriptor.assign(copy.get(), cannot_watch);
-    if (cannot_watch) {
-        // Looking is the next best: what was begun must come to its end.
-        timer.expires_at(std::min(timer.expiry(), Clock::now() + look_interval));
+    if (fd < 0 || net::wait_on_copy(descriptor, fd)) {
+        // Where it can't be watched looking is the next best: what was begun must come to its end.
+        asio::steady_timer timer(executor,
+                                 fd < 0 ? deadline : std::min(deadline, Clock::now() + look_interval));
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
         co_return;
     }
-    (void)copy.release();
-    auto alive = std::make_shared<bool>(true);
-    timer.async_wait([alive, &descriptor](const std::error_code& error) {
-        if (!error && *alive) descriptor.cancel();
-    });
+    const net::DeadlineGuard guard(descriptor, deadline);
     co_await descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
                                    asio::redirect_error(asio::use_awaitable, ignored));
-    *alive = false;
 }
 
 asio::awaitable<Result<replication::ProcessResult>> run_process(replication::Command command,
