@@ -189,14 +189,11 @@ asio::awaitable<Status> reload(LockSession& server) {
     co_return Status{};
 }
 
-std::string create_slots_sql(const std::vector<std::string>& names) {
-    std::string list;
-    for (const std::string& name : names) list += (list.empty() ? "" : ", ") + sql_literal(name);
-    return "SELECT pg_catalog.pg_create_physical_replication_slot(wanted, true) FROM "
-           "pg_catalog.unnest(ARRAY[" +
-           list +
-           "]::text[]) AS wanted WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE "
-           "slot_name = wanted)";
+std::string create_slot_sql(const std::string& name) {
+    const std::string quoted = sql_literal(name);
+    return "SELECT pg_catalog.pg_create_physical_replication_slot(" + quoted +
+           ", true) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
+           quoted + ")";
 }
 
 asio::awaitable<Status> alter_system(LockSession& server, SettingChanges settings) {
@@ -372,8 +369,7 @@ asio::awaitable<Status> write_stream(LockSession& slave, StreamPlan plan) {
 
 asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,
                                       Millis patience) {
-    const std::vector<std::string> one_name(1, plan.name);
-    auto slot = co_await master.run(create_slots_sql(one_name), effect_timeout);
+    auto slot = co_await master.run(create_slot_sql(plan.name), effect_timeout);
     if (!slot.ok()) co_return slot.error();
     if (Status written = co_await write_stream(slave, plan); !written.ok()) co_return written;
     if (Status read = co_await reload(slave); !read.ok()) co_return read;

@@ -71,8 +71,8 @@ struct StreamPlan {
     std::string nobody_names;  // what it carries in synchronous_standby_names while it is a slave (rule 8)
 };
 
-/// Makes physical slots that hold back WAL from now on, unless they are there.
-[[nodiscard]] std::string create_slots_sql(const std::vector<std::string>& names);
+/// Makes a physical slot that holds back WAL from now on, unless it is there.
+[[nodiscard]] std::string create_slot_sql(const std::string& name);
 
 /// Writes down that the slave is to stream so, through the slot of its name; also keeps
 /// wal_retrieve_retry_interval low for quick re-streaming. In force with the next reload, for which the slot

@@ -145,12 +145,6 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Status> restart_with(HostPort slave, std::vector<replication::StreamSetting> settings);
     /// Starts slaves that whoever had this claim before has left stopped in the middle of a restart.
     asio::awaitable<void> finish_restarts();
-    /// Takes down, in the record that is written next, which settings fences have changed on these but not on
-    /// that one.
-    static void note_changed(Record& next, const Fences& fences, const std::optional<HostPort>& but);
-    asio::awaitable<void> keep_changed(const Fences& fences);
-    /// Gives those back, in calm times.
-    asio::awaitable<void> give_back();
     /// `on_cut` is called just before the cut, and again with what has to be put back.
     asio::awaitable<Result<FenceResult>> cut_stream(HostPort slave, std::vector<std::string> names,
                                                     Millis timeout,
@@ -182,6 +176,12 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Fences these, or as many as are enough.
     asio::awaitable<Fences> fence_members(std::vector<Member> members, Patience patience);
     asio::awaitable<void> undo_fences(const Fences& fences, Epoch epoch);
+    /// Takes down, in the record that is written next, which settings fences have changed on these but not on
+    /// that one.
+    static void note_changed(Record& next, const Fences& fences, const std::optional<HostPort>& but);
+    asio::awaitable<void> keep_changed(const Fences& fences);
+    /// Gives those back, in calm times.
+    asio::awaitable<void> give_back();
     /// Makes the slaves that the new epoch begins with stream from its master, each once its slot is made;
     /// who isn't there is left for later.
     asio::awaitable<void> point_followers(std::shared_ptr<Promoting> promoting);

@@ -328,8 +328,7 @@ asio::awaitable<void> NodeGroup::make_slots(std::shared_ptr<Promoting> promoting
     const auto& slaves = promoting->wanted.slaves;
     // One by one: each takes as long as the rest of a promotion, and the first k are enough to go on.
     for (std::size_t slave = 0; slave < slaves.size(); ++slave) {
-        const std::vector<std::string> one_name(1, slaves[slave].name);
-        auto made = co_await master.run(create_slots_sql(one_name), effect_timeout);
+        auto made = co_await master.run(create_slot_sql(slaves[slave].name), effect_timeout);
         // Who finds no slot tries again and again; calm times make it.
         if (!made.ok()) log_warning(key_.to_string() + ": " + made.error().message);
         promoting->slots_made[slave].happen();

@@ -9,13 +9,15 @@
 
 // What is done to several slaves side by side: looking whether their streams can be cut, cutting them, and
 // giving them the new master's. Where enough are done (rule 3) those that hang are left: they count for
-// nothing then, and are found and taken up again in calm times.
+// nothing then, and are found and taken up again in calm times. What a fence has changed is given back later.
 
 namespace pgxc {
 namespace {
 
 /// Those that are not needed have as long again as the others took, and at least this long.
 constexpr Millis grace{150};
+/// Settings that could not be given back are tried again after this.
+constexpr Millis give_back_retry{5'000};
 
 Millis longer_than(TimePoint began) {
     return std::max(grace, std::chrono::floor<Millis>(Clock::now() - began));
@@ -228,6 +230,40 @@ asio::awaitable<void> NodeGroup::keep_changed(const Fences& fences) {
     if (!kept.ok())
         log_warning(key_.to_string() +
                     ": settings that fences have changed stay so: " + kept.error().message);
+}
+
+asio::awaitable<void> NodeGroup::give_back() {
+    const auto now = Clock::now();
+    if (record_->to_give_back.empty() || (given_back_at_ && now - *given_back_at_ < give_back_retry))
+        co_return;
+    given_back_at_ = now;
+    const auto seen = surroundings_.observations(key_);
+    const auto begun = record_->to_give_back;
+    for (const auto& [text, settings] : begun) {
+        const auto address = HostPort::parse(text);
+        const auto observation = address ? seen.find(*address) : seen.end();
+        // One that nobody looks at is none of the group's any more.
+        if (observation != seen.end()) {
+            if (observation->second.silence != Silence::None) continue;
+            auto server = co_await session(*address);
+            if (!server.ok()) continue;
+            SettingChanges changes(settings.begin(), settings.end());
+            // Those went with recovery.conf.
+            const int version = (*server)->server_version();
+            std::erase_if(changes, [version](const auto& change) {
+                return is_in_recovery_conf(version, change.first);
+            });
+            if (Status restored = co_await alter_system(**server, std::move(changes)); !restored.ok()) {
+                log_warning(key_.to_string() + ": settings of " + text +
+                            " are as a fence has left them: " + restored.error().message);
+                continue;
+            }
+        }
+        Record next = *record_;
+        ++next.generation;
+        next.to_give_back.erase(text);
+        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return;
+    }
 }
 
 StreamPlan NodeGroup::plan_for(const Member& member) {

@@ -84,39 +84,6 @@ asio::awaitable<void> NodeGroup::finish_restarts() {
     }
 }
 
-asio::awaitable<void> NodeGroup::give_back() {
-    const auto now = Clock::now();
-    if (record_->to_give_back.empty() || (given_back_at_ && now - *given_back_at_ < restart_retry)) co_return;
-    given_back_at_ = now;
-    const auto seen = surroundings_.observations(key_);
-    const auto begun = record_->to_give_back;
-    for (const auto& [text, settings] : begun) {
-        const auto address = HostPort::parse(text);
-        const auto observation = address ? seen.find(*address) : seen.end();
-        // One that nobody looks at is none of the group's any more.
-        if (observation != seen.end()) {
-            if (observation->second.silence != Silence::None) continue;
-            auto server = co_await session(*address);
-            if (!server.ok()) continue;
-            SettingChanges changes(settings.begin(), settings.end());
-            // Those went with recovery.conf.
-            const int version = (*server)->server_version();
-            std::erase_if(changes, [version](const auto& change) {
-                return is_in_recovery_conf(version, change.first);
-            });
-            if (Status restored = co_await alter_system(**server, std::move(changes)); !restored.ok()) {
-                log_warning(key_.to_string() + ": settings of " + text +
-                            " are as a fence has left them: " + restored.error().message);
-                continue;
-            }
-        }
-        Record next = *record_;
-        ++next.generation;
-        next.to_give_back.erase(text);
-        if (Status kept = co_await replace_record(std::move(next)); !kept.ok()) co_return;
-    }
-}
-
 asio::awaitable<Result<FenceResult>> NodeGroup::cut_stream(HostPort slave, std::vector<std::string> names,
                                                            Millis timeout,
                                                            std::function<void(const FenceResult&)> on_cut) {
@@ -171,8 +138,7 @@ asio::awaitable<Status> NodeGroup::give_stream(HostPort slave, HostPort upstream
         SettingChanges restored(settings.begin(), settings.end());
         co_return co_await alter_system(**on_slave, std::move(restored));
     }
-    const std::vector<std::string> one_name(1, plan.name);
-    auto slot = co_await (*on_master)->run(create_slots_sql(one_name), effect_timeout);
+    auto slot = co_await (*on_master)->run(create_slot_sql(plan.name), effect_timeout);
     if (!slot.ok()) co_return slot.error();
     SlaveHands hands = hands_on(slave);
     Status streams = co_await stream_by_restart(std::move(hands), plan, std::move(settings));

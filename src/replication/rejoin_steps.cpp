@@ -103,8 +103,7 @@ asio::awaitable<Status> Rejoin::make_slot() {
     // Without the master's lock, which is the group's: a slot harms nobody, and one too many is tidied away.
     auto master = co_await master_session();
     if (!master.ok()) co_return master.error();
-    const std::vector<std::string> one_name(1, order_.slot);
-    auto made = co_await (*master)->query(create_slots_sql(one_name), effect_timeout);
+    auto made = co_await (*master)->query(create_slot_sql(order_.slot), effect_timeout);
     if (!made.ok()) co_return made.error().error;
     co_return Status{};
 }
