@@ -11,10 +11,8 @@ The seed decides the faults, their order and their gaps, not what they meet: two
 
 import argparse
 import contextlib
-import json
 import pathlib
 import random
-import signal
 import sys
 import threading
 import time
@@ -22,6 +20,7 @@ import time
 import psycopg2
 
 import netns
+import long_run
 import pgcluster
 from chaos_administrator import Administrator, Member
 from chaos_faults import PROBE_TIMEOUT_S, STUCK_S, Fault, Faults
@@ -223,20 +222,10 @@ def main():
     parser.add_argument("--keep", action="store_true", help="keep logs and answers of a good run, too")
     parser.add_argument("--json", type=pathlib.Path, help="write the summary there")
     wanted = parser.parse_args()
-    seed = wanted.seed if wanted.seed is not None else random.SystemRandom().randrange(1_000_000)
     if wanted.apart and (reason := netns.why_not()):
         parser.error(f"--apart: {reason}")
-    print(f"seed {seed}", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    workspace = pgcluster.Workspace()
-    try:
-        summary = run(workspace, seed, wanted.seconds, keep=wanted.keep, apart=wanted.apart)
-    finally:
-        workspace.close()
-    print(tell(summary))
-    if wanted.json:
-        wanted.json.write_text(json.dumps(summary, indent=1) + "\n")
-    return 1 if summary["wrong"] else 0
+    return long_run.main(wanted, tell, lambda workspace, seed: run(workspace, seed, wanted.seconds, keep=wanted.keep,
+                                                                   apart=wanted.apart))
 
 
 if __name__ == "__main__":

@@ -14,15 +14,13 @@ The seed decides what each client does, not when, nor what it meets.
 import argparse
 import collections
 import contextlib
-import json
 import pathlib
 import random
-import signal
 import sys
 import threading
 import time
 
-import pgcluster
+import long_run
 from soak_deeds import WEIGHTS, Client
 from soak_targets import ClusterTarget, StandaloneTarget
 
@@ -173,18 +171,8 @@ def main():
     only = wanted.only and wanted.only.split(",")
     if unknown := set(only or ()) - {deed.__name__ for deed in WEIGHTS}:
         parser.error(f"no such deed: {', '.join(sorted(unknown))}")
-    seed = wanted.seed if wanted.seed is not None else random.SystemRandom().randrange(1_000_000)
-    print(f"seed {seed}", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    workspace = pgcluster.Workspace()
-    try:
-        summary = run(workspace, seed, wanted.seconds, wanted.clients, pooler=wanted.pooler, only=only)
-    finally:
-        workspace.close()
-    print(tell(summary))
-    if wanted.json:
-        wanted.json.write_text(json.dumps(summary, indent=1) + "\n")
-    return 1 if summary["wrong"] else 0
+    return long_run.main(wanted, tell, lambda workspace, seed: run(workspace, seed, wanted.seconds, wanted.clients,
+                                                                   pooler=wanted.pooler, only=only))
 
 
 if __name__ == "__main__":
