@@ -1,7 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include "fakes/pooler_test.h"
 
@@ -17,6 +20,14 @@ class SessionTest : public PoolerTest {
     }
     void show_master(const fakes::Server& at, int epoch = 1, Gate gate = Gate::Open) {
         show({master_at(at, epoch, gate)});
+    }
+    /// A server's on_query: it is gone when it gets that statement.
+    static std::function<bool(fakes::Backend&, const std::string&)> die_at(std::string statement) {
+        return [statement = std::move(statement)](fakes::Backend& backend, const std::string& sql) {
+            if (sql != statement) return false;
+            backend.hang_up(true);
+            return true;
+        };
     }
 
     std::unique_ptr<fakes::Server> server = std::make_unique<fakes::Server>(loop);

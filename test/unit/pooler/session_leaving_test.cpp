@@ -34,6 +34,16 @@ class LeavingTest : public PoolerTest {
             return true;
         };
     }
+    /// A COPY fails at the server while half a message of its data has come.
+    void fail_copy_in_the_middle() {
+        hold_queries();
+        client->query("copy t from stdin");
+        ASSERT_TRUE(until([&] { return waiting != nullptr; }));
+        waiting->send(ready_for_copy);
+        client->send(std::string("d\0\0\0\x24half", 9));
+        settle();
+        waiting->fail("22P02");
+    }
     static std::string front_of_long_query(std::size_t bytes) {
         wire::Buffer query;
         wire::put_query(query, "insert " + std::string(100'000, 'x'));
@@ -48,6 +58,7 @@ class LeavingTest : public PoolerTest {
         return out;
     }
 
+    const std::string ready_for_copy{"G\0\0\0\7\0\0\0", 8};
     std::unique_ptr<Server> server = std::make_unique<Server>(loop);
     std::unique_ptr<Client> client;
     std::unique_ptr<Client> other;
@@ -128,20 +139,14 @@ TEST_F(LeavingTest, BeforeTheServerAsksForTheDataOfItsCopy) {
     ASSERT_TRUE(until([&] { return waiting != nullptr; }));
     client->hang_up();
     settle();
-    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
+    waiting->send(ready_for_copy);
     expect_gone();
 }
 
 /// The server knows that a COPY has failed before its client does, which still sends data: a message that was
 /// passed on in part has to be passed on whole before anybody else gets the server.
 TEST_F(LeavingTest, ACopyThatFailsInTheMiddleOfAMessageKeepsItsServerUntilThatIsOver) {
-    hold_queries();
-    client->query("copy t from stdin");
-    ASSERT_TRUE(until([&] { return waiting != nullptr; }));
-    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
-    client->send(std::string("d\0\0\0\x24half", 9));
-    settle();
-    waiting->fail("22P02");
+    ASSERT_NO_FATAL_FAILURE(fail_copy_in_the_middle());
     ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
     server->on_query = nullptr;
     other->messages.clear();
@@ -159,13 +164,7 @@ TEST_F(LeavingTest, ACopyThatFailsInTheMiddleOfAMessageKeepsItsServerUntilThatIs
 }
 
 TEST_F(LeavingTest, ACopyThatFailsInTheMiddleOfAMessageThatIsNeverOver) {
-    hold_queries();
-    client->query("copy t from stdin");
-    ASSERT_TRUE(until([&] { return waiting != nullptr; }));
-    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
-    client->send(std::string("d\0\0\0\x24half", 9));
-    settle();
-    waiting->fail("22P02");
+    ASSERT_NO_FATAL_FAILURE(fail_copy_in_the_middle());
     settle();
     client->hang_up();
     expect_gone();
@@ -180,7 +179,7 @@ TEST_F(LeavingTest, InTheMiddleOfTheEndOfACopy) {
     settle();
     client->hang_up();
     settle();
-    waiting->send(std::string("G\0\0\0\7\0\0\0", 8));
+    waiting->send(ready_for_copy);
     expect_gone();
 }
 

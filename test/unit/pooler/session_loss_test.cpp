@@ -28,11 +28,7 @@ TEST_F(SessionTest, IdleClientsDoNotNoticeALostServer) {
 }
 
 TEST_F(SessionTest, AStatementInFlightEndsInUnknownOutcomeAndTheConnectionGoesOn) {
-    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
-        if (sql != "insert and die") return false;
-        backend.hang_up(true);
-        return true;
-    };
+    server->on_query = die_at("insert and die");
     start();
     auto client = login();
     run(*client, "insert and die");
@@ -45,11 +41,7 @@ TEST_F(SessionTest, AStatementInFlightEndsInUnknownOutcomeAndTheConnectionGoesOn
 }
 
 TEST_F(SessionTest, InsideABlockTheTransactionIsKnownToBeLost) {
-    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
-        if (sql != "insert and die") return false;
-        backend.hang_up(true);
-        return true;
-    };
+    server->on_query = die_at("insert and die");
     start();
     auto client = login();
     run(*client, "begin");
@@ -68,11 +60,7 @@ TEST_F(SessionTest, InsideABlockTheTransactionIsKnownToBeLost) {
 }
 
 TEST_F(SessionTest, ACommitInFlightIsUnknown) {
-    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
-        if (sql != "commit") return false;
-        backend.hang_up(true);
-        return true;
-    };
+    server->on_query = die_at("commit");
     start();
     auto client = login();
     run(*client, "begin");
@@ -367,11 +355,7 @@ TEST_F(SessionTest, AMasterInRecoveryIsNotUsed) {
 
 TEST_F(SessionTest, AReadOnSlaveIsRepeatedOnTheMaster) {
     Server slave{loop};
-    slave.on_query = [](fakes::Backend& backend, const std::string& sql) {
-        if (sql != "select and die") return false;
-        backend.hang_up(true);
-        return true;
-    };
+    slave.on_query = die_at("select and die");
     environment.show({master_at(*server), slave_at(slave)});
     start();
     auto client = login();
