@@ -5,7 +5,6 @@ compared with what was acknowledged.
 """
 
 import argparse
-import json
 import pathlib
 import statistics
 import sys
@@ -15,6 +14,7 @@ sys.path.insert(0, str(ROOT / "test/cluster"))
 
 import pgcluster  # noqa: E402
 from pgcluster import wait_for  # noqa: E402
+from result import tell  # noqa: E402
 from writer import Writer  # noqa: E402
 
 pgcluster.DURABLE = True
@@ -93,11 +93,7 @@ def main():
     }
     print("\nmedian {median_ms} ms, worst {worst_ms} ms, best {best_ms} ms in {runs} runs; of {acknowledged} acknowledged rows "
           "{lost} lost, {duplicated} duplicated".format(**summary))
-    text = json.dumps({"summary": summary, "runs": runs}, indent=1)
-    if wanted.json:
-        wanted.json.write_text(text + "\n")
-    else:
-        print(text)
+    tell({"summary": summary, "runs": runs}, wanted.json)
     wrong = summary["lost"] + summary["duplicated"] + summary["phantom"] > 0
     if wanted.max_median is not None and summary["median_ms"] > wanted.max_median:
         print(f"the median is above {wanted.max_median} ms", file=sys.stderr)

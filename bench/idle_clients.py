@@ -13,7 +13,6 @@ import argparse
 import base64
 import hashlib
 import hmac
-import json
 import multiprocessing
 import os
 import pathlib
@@ -30,6 +29,7 @@ sys.path.insert(0, str(ROOT / "test/cluster"))
 
 import pgcluster  # noqa: E402
 from pgcluster import HOST, wait_for  # noqa: E402
+from result import tell  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PASSWORD = "open sesame"
@@ -237,11 +237,7 @@ def main():
         assert workers() == pids, "the pooler was restarted meanwhile"
     finally:
         workspace.close()
-    text = json.dumps(result, indent=2)
-    if wanted.json:
-        pathlib.Path(wanted.json).write_text(text + "\n")
-    else:
-        print(text)
+    tell(result, wanted.json)
     if wanted.max_kb is not None and result["idle"]["kb_per_client"] > wanted.max_kb:
         sys.exit(f"an idle client costs {result['idle']['kb_per_client']} kB, more than {wanted.max_kb}")
 

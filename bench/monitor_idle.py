@@ -6,7 +6,6 @@ costs does not depend on which server answers; the cost of 1,000 is told from th
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -17,6 +16,7 @@ sys.path.insert(0, str(ROOT / "test/cluster"))
 
 import pgcluster  # noqa: E402
 from pgcluster import wait_for  # noqa: E402
+from result import tell  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 MASTERS, SLAVES = 2, 3
@@ -89,11 +89,7 @@ def main():
                   f"{result['percent_per_entry']} % for each, {result['percent_for_1000_told']} % for 1,000")
     finally:
         workspace.close()
-    text = json.dumps(result, indent=2)
-    if wanted.json:
-        pathlib.Path(wanted.json).write_text(text + "\n")
-    else:
-        print(text)
+    tell(result, wanted.json)
     if wanted.max_percent is not None and result["percent"] > wanted.max_percent:
         sys.exit(f"8 nodes cost {result['percent']} % of a core, more than {wanted.max_percent} %")
 

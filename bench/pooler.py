@@ -20,7 +20,6 @@ What can be measured (--what):
 import argparse
 import collections
 import contextlib
-import json
 import pathlib
 import re
 import signal
@@ -32,6 +31,7 @@ import time
 import psycopg2
 from pooler_field import HOST, TITLES, Field
 from pgcluster import Workspace, as_server_user
+from result import tell
 
 PROTOCOLS = ("simple", "extended", "prepared")
 WHAT = ("select", "tpcb", "workers", "copy", "row", "calls")
@@ -243,11 +243,7 @@ def main():
             field.destroy()
         workspace.close()
     result = {name: getattr(wanted, name) for name in ("runs", "seconds", "threads", "pool_size", "scale")} | measure.results
-    text = json.dumps(result, indent=1)
-    if wanted.json:
-        wanted.json.write_text(text + "\n")
-    else:
-        print(text)
+    tell(result, wanted.json)
     ratios = [cell["ours_to"].get("pgbouncer", wanted.min_ratio) for cells in result.get("select", {}).values()
               for cell in cells.values()]
     if ratios and min(ratios) < wanted.min_ratio:

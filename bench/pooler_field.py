@@ -98,8 +98,10 @@ class Field:
         # Debian keeps them where only root's PATH leads.
         program = shutil.which(command[0], path=os.environ.get("PATH", "") + ":/usr/sbin")
         log = open(self.workspace.path / f"{name}.log", "w", encoding="utf-8")
+        # In a session of its own, as a service is and as server processes are: the kernel may share processors by session
+        # (sched_autogroup_enabled), and else it would have a part of pgbench's.
         process = subprocess.Popen([program, *map(str, command[1:])], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   cwd=self.workspace.path, **as_server_user())
+                                   cwd=self.workspace.path, start_new_session=True, **as_server_user())
         log.close()
         self.processes.append(process)
         return process

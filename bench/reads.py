@@ -6,7 +6,6 @@ to `master` is the overhead of routing. Texts differ from statement to statement
 """
 
 import argparse
-import json
 import os
 import pathlib
 import re
@@ -18,6 +17,7 @@ sys.path.insert(0, str(ROOT / "test/cluster"))
 
 import pgcluster  # noqa: E402
 from pgcluster import HOST, wait_for  # noqa: E402
+from result import tell  # noqa: E402
 
 ROUTINGS = {"master": (1, "master"), "auto": (1, "auto"), "auto without slaves": (2, "auto"), "master without slaves": (2, "master")}
 
@@ -73,9 +73,7 @@ def main():
                 "pooler_us": {name: round(value, 1) for name, value in cost.items()},
                 "routing_us": round(cost["auto without slaves"] - cost["master without slaves"], 1),
             }
-        print(json.dumps(result, indent=2))
-        if wanted.json:
-            wanted.json.write_text(json.dumps(result, indent=2) + "\n")
+        tell(result, wanted.json)
     finally:
         cluster.destroy()
         workspace.close()

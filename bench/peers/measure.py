@@ -3,7 +3,6 @@ is hit, and every acknowledged row is looked for on the master that is left. Cal
 
 import argparse
 import collections
-import json
 import os
 import pathlib
 import platform
@@ -14,7 +13,7 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "test/cluster"))
+sys.path[:0] = [str(ROOT / "test/cluster"), str(ROOT / "bench")]
 
 import pgcluster  # noqa: E402
 from own import Own  # noqa: E402
@@ -22,6 +21,7 @@ from patroni_peer import Patroni, PatroniShort, PatroniStrict  # noqa: E402
 from pg_auto_failover import PgAutoFailover  # noqa: E402
 from pgcluster import Timeout, wait_for  # noqa: E402
 from repmgr import Repmgr  # noqa: E402
+from result import tell  # noqa: E402
 
 PRODUCTS = {product.title: product for product in (Own, PgAutoFailover, Patroni, PatroniStrict, PatroniShort, Repmgr)}
 SCENARIOS = {
@@ -237,7 +237,7 @@ def main():
     finally:
         workspace.close()
     print_summary(results, options)
-    text = json.dumps({
+    tell({
         "machine": {"system": platform.platform(), "processors": len(os.sched_getaffinity(0))},
         "deadline_s": options.deadline, "wake_window_s": options.wake_window, "skipped": options.skipped,
         "products": {title: {"versions": PRODUCTS[title].versions(),
@@ -245,11 +245,7 @@ def main():
                                           for row in PRODUCTS[title].settings],
                              "notes": PRODUCTS[title].notes} for title in titles},
         "results": list(results.values()),
-    }, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    }, options.json)
     # The peers' losses are findings; ours are failures, and so is a run that couldn't be made.
     own = [result["summary"] for (title, _), result in results.items() if title == Own.title]
     wrong = any(short["lost"] + short["duplicated"] + short["phantom"] for short in own)
