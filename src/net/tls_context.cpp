@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -93,7 +94,7 @@ int give_passphrase(char* buffer, int size, int /*writing*/, void* from) {
     const auto& ask = *static_cast<const Passphrase*>(from);
     const auto text = ask ? ask() : std::nullopt;
     if (!text || text->empty() || text->size() >= static_cast<std::size_t>(size)) return 0;
-    std::memcpy(buffer, text->data(), text->size());
+    std::copy(text->begin(), text->end(), buffer);  // OpenSSL takes its length, not an end
     return static_cast<int>(text->size());
 }
 

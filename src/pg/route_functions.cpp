@@ -1,5 +1,6 @@
 // pgxc.explain_route(), pgxc.pause(), pgxc.resume(): what the pooler would do, and holding what it does.
 
+#include <limits>
 #include <string>
 
 #include "pg/admin_call.h"
@@ -24,7 +25,7 @@ Result<NodeKey> group_argument(const AdminCall& call) {
     if (!text) return text.error();
     SharedClusterView source;
     const auto view = source.current();
-    const auto group = pooler::choose_group(*text, *view, guc::node_id());
+    auto group = pooler::choose_group(*text, *view, guc::node_id());
     if (!group) return group.error();
     if (group->type != NodeType::Datanode)
         return Error{sqlstate::feature_not_supported, "this coordinator itself cannot be paused",
@@ -83,10 +84,11 @@ PGXC_FUNCTION(pgxc_explain_route) {
     facts.statement = statement;
     facts.max_read_lag_bytes = guc::max_read_lag_bytes();
     const NodeView* master = view->find(*group);
-    // Of the slaves' positions the monitor's last answers are known here.
+    // Of the slaves' positions the monitor's last answers are known here, of their snapshots nothing.
+    constexpr auto any_xmax = std::numeric_limits<std::uint64_t>::max();
     std::vector<pooler::NodeLoad> slaves;
     for (const NodeView& slave : view->nodes)
-        if (!slave.node.is_master()) slaves.push_back({slave.node.key, 0, slave.position, false});
+        if (!slave.node.is_master()) slaves.push_back({slave.node.key, 0, {slave.position, any_xmax}, false});
     facts.load = slaves;
     if (guc::causal_reads() && master != nullptr && group->type == NodeType::Datanode) {
         if (const pooler::CausalRecord* record = shared_causal_record(*group))

@@ -207,6 +207,7 @@ const FencedPosition* choose(const std::vector<FencedPosition>& fenced) {
 
 std::vector<HostPort> addresses_of(const std::vector<FencedPosition>& fenced) {
     std::vector<HostPort> addresses;
+    addresses.reserve(fenced.size());
     for (const FencedPosition& slave : fenced) addresses.push_back(slave.address);
     return addresses;
 }

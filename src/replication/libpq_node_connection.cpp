@@ -26,7 +26,7 @@ std::string trimmed(const char* text) {
 /// not.
 std::string sqlstate_in(const std::string& message) {
     for (auto at = message.find(":  "); at != std::string::npos; at = message.find(":  ", at + 1)) {
-        const auto code = message.substr(at + 3, 5);
+        auto code = message.substr(at + 3, 5);
         const bool all = code.size() == 5 && message.size() > at + 9 && message[at + 8] == ':' &&
                          code.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string::npos;
         if (all) return code;
@@ -77,13 +77,15 @@ asio::awaitable<Silence> knock(std::string address, std::uint16_t port, TimePoin
 
 class NodeConnection::Impl {
   public:
-    Impl(asio::any_io_executor executor, std::string what) : what_(std::move(what)), descriptor_(executor) {}
+    Impl(const asio::any_io_executor& executor, std::string what)
+        : what_(std::move(what)), descriptor_(executor) {}
     Impl(const Impl&) = delete;
     Impl& operator=(const Impl&) = delete;
     ~Impl() { close(); }
 
     void close() {
-        if (descriptor_.is_open()) descriptor_.close();
+        std::error_code ignored;
+        (void)descriptor_.close(ignored);
         if (conn_ != nullptr) PQfinish(conn_);
         conn_ = nullptr;
     }

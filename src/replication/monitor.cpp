@@ -5,6 +5,7 @@
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -300,8 +301,8 @@ class Monitor::Impl : public NodeGroup::Surroundings {
         for (const auto& [key, group] : groups_) add_formers(view, key, *group, now);
         view.generation = Generation{0};
         if (view.nodes == published_) return;
-        published_ = view.nodes;
         environment_.publish_view(view);
+        published_ = view.nodes;
     }
 
     /// Masters that were replaced and are not registered again yet.
@@ -394,7 +395,7 @@ class Monitor::Impl : public NodeGroup::Surroundings {
     std::string trouble_;  // why there is no topology
     std::map<HostPort, std::shared_ptr<NodeWatch>> watches_;
     std::map<NodeKey, std::shared_ptr<NodeGroup>> groups_;
-    std::vector<NodeView> published_;
+    std::optional<std::vector<NodeView>> published_;  // nothing yet: an empty view is news, too
     TimePoint looked_at_;  // when there was last looked for something new to publish
 };
 

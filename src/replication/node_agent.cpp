@@ -6,8 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
 #include <asio/io_context.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
@@ -19,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "net/spawn.h"
 #include "replication/durable_file.h"
 #include "replication/process_wait.h"
 #include "replication/rejoin.h"
@@ -312,6 +311,7 @@ asio::awaitable<Status> rejoin(const NodeTask& task, Coordinators& coordinators)
         group = *own;
     }
     Millis patience = first_patience;
+    Coordinators onlooker(task);  // asks while the other one's session is the work's
     auto timer = std::make_shared<asio::steady_timer>(executor);
     std::string last = "nothing was done";
     for (bool first = true; Clock::now() < deadline; first = false) {
@@ -378,7 +378,15 @@ asio::awaitable<Status> rejoin(const NodeTask& task, Coordinators& coordinators)
         auto work =
             std::make_shared<Rejoin>(executor, std::move(order), std::move(stands), std::move(changed));
         work->start();
-        while (!work->finished()) co_await wait_until_changed(timer, Millis(1'000));
+        TimePoint next_look = Clock::now() + longest_patience;
+        while (!work->finished()) {
+            co_await wait_until_changed(timer, Millis(1'000));
+            if (Clock::now() < next_look) continue;
+            // What a master that has been replaced is asked for may hang for hours.
+            auto now = co_await onlooker.group(group);
+            if (now.ok() && now->record.epoch > record.epoch) work->stop();
+            next_look = Clock::now() + longest_patience;
+        }
         if (work->doing() != last) {
             last = work->doing();
             log_info(last);
@@ -411,6 +419,21 @@ asio::awaitable<Status> carry_out(NodeTask task) {
     co_return Error{sqlstate::internal_error, "the library itself answers that"};
 }
 
+/// Runs the loop until the coroutine has come to its end. What it throws is an error: nothing that was broken
+/// off is reported as done.
+Status run_to_end(asio::io_context& loop, std::function<asio::awaitable<void>()> work) {
+    net::spawn(loop.get_executor(), [&loop, work = std::move(work)]() -> asio::awaitable<void> {
+        co_await work();
+        loop.stop();
+    });
+    try {
+        loop.run();
+    } catch (const std::exception& problem) {
+        return Error{sqlstate::internal_error, problem.what()};
+    }
+    return {};
+}
+
 }  // namespace
 
 Command node_agent_command(const std::string& program, const NodeTask& task) {
@@ -430,26 +453,15 @@ NodeAgentResult run_node_task(const NodeTask& task) {
     NodeAgentResult result;
     if (task.kind == NodeTask::Kind::CheckStart) {
         Result<StartVerdict> verdict = Error{};
-        asio::co_spawn(
-            loop,
-            [&]() -> asio::awaitable<void> {
-                verdict = co_await check_start(task);
-                loop.stop();
-            },
-            asio::detached);
-        loop.run();
+        const Status ran =
+            run_to_end(loop, [&]() -> asio::awaitable<void> { verdict = co_await check_start(task); });
+        if (!ran.ok()) verdict = ran.error();
         if (!verdict.ok()) return {1, verdict.error().message};
         return {0, to_json(*verdict)};
     }
     Status done;
-    asio::co_spawn(
-        loop,
-        [&]() -> asio::awaitable<void> {
-            done = co_await carry_out(task);
-            loop.stop();
-        },
-        asio::detached);
-    loop.run();
+    const Status ran = run_to_end(loop, [&]() -> asio::awaitable<void> { done = co_await carry_out(task); });
+    if (!ran.ok()) done = ran;
     if (!done.ok()) log_warning(done.error().message + " " + done.error().detail);
     NodeAnswer answer;
     answer.ticket = task.request.ticket;

@@ -60,9 +60,10 @@ std::string assignment(const std::string& name, const std::optional<std::string>
     return "ALTER SYSTEM SET " + name + " = " + sql_literal(*value);
 }
 
-asio::awaitable<Status> write_settings(LockSession& server, SettingChanges settings) {
+asio::awaitable<Status> write_settings(LockSession& server, SettingChanges settings,
+                                       Millis patience = effect_timeout) {
     for (const auto& [name, value] : settings) {
-        auto altered = co_await server.run(assignment(name, value), effect_timeout);
+        auto altered = co_await server.run(assignment(name, value), patience);
         if (!altered.ok()) co_return altered.error();
     }
     co_return Status{};
@@ -183,8 +184,8 @@ asio::awaitable<Status> see_own_commit_wait(LockSession& master, Millis timeout)
 
 }  // namespace
 
-asio::awaitable<Status> reload(LockSession& server) {
-    auto done = co_await server.run("SELECT pg_catalog.pg_reload_conf()", effect_timeout);
+asio::awaitable<Status> reload(LockSession& server, Millis patience) {
+    auto done = co_await server.run("SELECT pg_catalog.pg_reload_conf()", patience);
     if (!done.ok()) co_return done.error();
     co_return Status{};
 }
@@ -220,8 +221,7 @@ asio::awaitable<Result<EndOfWal>> end_of_wal(LockSession& slave) {
 }
 
 asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::string> expected_names,
-                                           std::uint64_t system_identifier,
-                                           std::function<Status(const std::string&)> save_conninfo,
+                                           std::uint64_t system_identifier, BeforeChange before_change,
                                            Millis timeout, std::function<void(const FenceResult&)> on_cut) {
     const TimePoint deadline = Clock::now() + timeout;
     if (slave.server_version() < 130000)
@@ -244,9 +244,6 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
 
     FenceResult result;
     result.conninfo = before->text(2);
-    if (!result.conninfo.empty()) {
-        if (Status saved = save_conninfo(result.conninfo); !saved.ok()) co_return saved.error();
-    }
     SettingChanges settings = one_change("primary_conninfo", "");
     if (before->text(3) != "0") {
         result.changed["recovery_min_apply_delay"] = before->text(3);
@@ -256,6 +253,7 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
         result.changed["restore_command"] = before->text(4);
         settings.emplace_back("restore_command", "");
     }
+    if (Status kept = co_await before_change(result); !kept.ok()) co_return kept.error();
     if (Status cut = co_await alter_system(slave, settings); !cut.ok()) co_return cut.error();
     if (on_cut) on_cut(result);
     if (before->text(5) == "t") {
@@ -265,7 +263,8 @@ asio::awaitable<Result<FenceResult>> fence(LockSession& slave, std::vector<std::
 
     auto witness = co_await session_that_shows(slave, "primary_conninfo", "", timeout);
     if (!witness.ok()) co_return witness.error();
-    co_return co_await prove_cut(slave, std::move(*witness), std::move(result), deadline, std::move(on_cut));
+    co_return co_await prove_cut(slave, std::move(*witness), std::move(result), deadline,
+                                 std::move(before_change), std::move(on_cut));
 }
 
 Status check_identity(const LockSession& slave, const SlaveIdentity& found,
@@ -285,6 +284,7 @@ Status check_identity(const LockSession& slave, const SlaveIdentity& found,
 
 asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave, std::unique_ptr<NodeConnection> witness,
                                                FenceResult result, TimePoint deadline,
+                                               BeforeChange before_change,
                                                std::function<void(const FenceResult&)> on_cut) {
     // The name that this wait had before 13 was given to nothing else there.
     const std::string waits_for_wal =
@@ -327,6 +327,7 @@ asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave, std::unique_p
             if (!old.ok()) co_return old.error();
             result.changed["max_standby_streaming_delay"] = old->text(0);
             result.changed["max_standby_archive_delay"] = old->text(1);
+            if (Status kept = co_await before_change(result); !kept.ok()) co_return kept.error();
             if (on_cut) on_cut(result);
             SettingChanges easing = one_change("max_standby_streaming_delay", "0");
             easing.emplace_back("max_standby_archive_delay", "0");
@@ -350,21 +351,24 @@ asio::awaitable<Status> unfence(LockSession& slave, std::string conninfo,
     co_return co_await alter_system(slave, changes);
 }
 
-asio::awaitable<Status> write_stream(LockSession& slave, StreamPlan plan) {
+asio::awaitable<Status> write_stream(LockSession& slave, StreamPlan plan, Millis patience) {
     auto changes = stream_settings(plan);
     if (!changes.ok()) co_return changes.error();
     // Each ALTER SYSTEM waits for the disk several times, and half of this every prepared slave has already.
     auto written = co_await slave.run(
         "SELECT DISTINCT ON (name) name, setting FROM pg_catalog.pg_file_settings WHERE sourcefile = "
         "current_setting('data_directory') || '/postgresql.auto.conf' ORDER BY name, seqno DESC",
-        effect_timeout);
-    if (written.ok()) {
+        patience);
+    if (!written.ok()) {
+        // One that may not be asked is told all of it.
+        if (co_await slave.lost()) co_return written.error();
+    } else {
         for (std::size_t row = 0; row < written->rows.size(); ++row)
             std::erase_if(*changes, [&](const auto& change) {
                 return change.first == written->text(0, row) && change.second == written->text(1, row);
             });
     }
-    co_return co_await write_settings(slave, *changes);
+    co_return co_await write_settings(slave, *changes, patience);
 }
 
 asio::awaitable<Status> prepare_slave(LockSession& slave, LockSession& master, StreamPlan plan,

@@ -30,22 +30,28 @@ struct FenceResult {
         changed;  // other settings that had to be changed, with their old values
 };
 
+/// Called with what is about to be changed, as it is: keeps that durably for whoever puts it back, who may
+/// know nothing else. Nothing is changed where it fails.
+using BeforeChange = std::function<asio::awaitable<Status>(const FenceResult&)>;
+
 /// Cuts a slave's WAL stream and proves that it is cut (rule 4, F9): cleared primary_conninfo durable; a
 /// session begun later sees it; the startup process has read it and waits for WAL; no WAL receiver exists.
 /// `expected_names`: the slave must know itself by one of them (empty: any), so that two addresses never
-/// count as two servers. `save_conninfo` is called, and must succeed, before the setting is overwritten;
-/// `on_cut`, where given, once it is, before anything is proven: with what has to be put back.
-[[nodiscard]] asio::awaitable<Result<FenceResult>> fence(
-    LockSession& slave, std::vector<std::string> expected_names, std::uint64_t system_identifier,
-    std::function<Status(const std::string&)> save_conninfo, Millis timeout,
-    std::function<void(const FenceResult&)> on_cut = {});
+/// count as two servers. `on_cut`, where given, is called once the stream's settings are changed, before
+/// anything is proven: with what has to be put back.
+[[nodiscard]] asio::awaitable<Result<FenceResult>> fence(LockSession& slave,
+                                                         std::vector<std::string> expected_names,
+                                                         std::uint64_t system_identifier,
+                                                         BeforeChange before_change, Millis timeout,
+                                                         std::function<void(const FenceResult&)> on_cut = {});
 
 /// The end of each way to cut a stream: waits until the startup process has replayed all WAL and waits for
-/// more, and no WAL receiver exists; removes what holds up replay, of which `on_cut` is told. `witness` was
+/// more, and no WAL receiver exists; removes what holds up replay, of which both are told. `witness` was
 /// begun after the slave has read that it streams from nowhere.
 [[nodiscard]] asio::awaitable<Result<FenceResult>> prove_cut(LockSession& slave,
                                                              std::unique_ptr<NodeConnection> witness,
                                                              FenceResult result, TimePoint deadline,
+                                                             BeforeChange before_change,
                                                              std::function<void(const FenceResult&)> on_cut);
 
 /// May a server be counted as this slave, and as fenced once it is cut off? It is in recovery, belongs to the
@@ -76,8 +82,9 @@ struct StreamPlan {
 
 /// Writes down that the slave is to stream so, through the slot of its name; also keeps
 /// wal_retrieve_retry_interval low for quick re-streaming. In force with the next reload, for which the slot
-/// must be there.
-[[nodiscard]] asio::awaitable<Status> write_stream(LockSession& slave, StreamPlan plan);
+/// must be there. Each statement may take up to `patience`.
+[[nodiscard]] asio::awaitable<Status> write_stream(LockSession& slave, StreamPlan plan,
+                                                   Millis patience = effect_timeout);
 
 /// Makes the slot on the master, and the slave stream through it under its name. Waits up to `patience` until
 /// the master has the stream; that it doesn't come is no error here.
@@ -124,7 +131,7 @@ struct GateExpectation {
 /// Settings to set, or, where the value is nullopt, to reset.
 using SettingChanges = std::vector<std::pair<std::string, std::optional<std::string>>>;
 
-[[nodiscard]] asio::awaitable<Status> reload(LockSession& server);
+[[nodiscard]] asio::awaitable<Status> reload(LockSession& server, Millis patience = effect_timeout);
 
 /// Changes settings by ALTER SYSTEM, then reloads.
 [[nodiscard]] asio::awaitable<Status> alter_system(LockSession& server, SettingChanges settings);

@@ -1,14 +1,13 @@
 #include "replication/node_group.h"
 
 #include <algorithm>
-#include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <set>
 #include <utility>
 
 #include "base/log.h"
+#include "net/spawn.h"
 
 namespace pgxc {
 namespace {
@@ -24,18 +23,17 @@ constexpr Millis settle_limit{12'000};
 
 NodeGroup::NodeGroup(asio::any_io_executor executor, NodeKey key, std::string claim_token,
                      MonitorEnvironment& environment, Surroundings& surroundings)
-    : executor_(executor),
+    : executor_(std::move(executor)),
       key_(key),
       claim_token_(std::move(claim_token)),
       environment_(environment),
       surroundings_(surroundings),
-      timer_(executor) {}
+      timer_(executor_) {}
 
 NodeGroup::~NodeGroup() = default;
 
 void NodeGroup::start() {
-    asio::co_spawn(
-        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    net::spawn(executor_, [self = shared_from_this()] { return self->run(); });
 }
 
 void NodeGroup::stop() {
@@ -72,11 +70,17 @@ asio::awaitable<void> NodeGroup::run() {
         } catch (const std::exception& problem) {
             trouble = problem.what();
         }
-        if (!trouble.empty()) {
-            log_warning(key_.to_string() + ": " + trouble);
-            hold(trouble);
+        // What is thrown while it is told ends nothing either: a group that nobody looks after is never
+        // failed over.
+        try {
+            if (!trouble.empty()) {
+                log_warning(key_.to_string() + ": " + trouble);
+                hold(trouble);
+            }
+            keep_evidence();
+        } catch (const std::exception& problem) {
+            log_warning(key_.to_string() + ": what it does can't be told: " + problem.what());
         }
-        keep_evidence();
         if (stopped_) break;
         co_await wait_for_event(std::exchange(look_after_, idle_interval));
     }
@@ -250,11 +254,7 @@ asio::awaitable<void> NodeGroup::step() {
     const auto master = seen.find(record_->master);
     note_positions(seen);
     note_judgement(judgement, seen);
-    // Streams are missed only while the master itself answers.
-    if (judgement.verdict != Verdict::Alive) {
-        missing_since_.clear();
-        progress_.clear();
-    }
+    if (judgement.verdict != Verdict::Alive) miss_no_streams();
     switch (judgement.verdict) {
         case Verdict::Dead: {
             if (gate_ == Gate::Open) hold(judgement.reason);
@@ -370,6 +370,7 @@ asio::awaitable<Status> NodeGroup::claim() {
     if (Status mine = co_await replace_record(std::move(next)); !mine.ok()) co_return mine;
     claimed_ = true;
     environment_.crash_point("claimed");
+    if (gate_ == Gate::Open) hold("the group was claimed by another meanwhile; its master is proven anew");
     // Sessions from before the claim were taken for another ballot.
     sessions_.clear();
     co_return Status{};

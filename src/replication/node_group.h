@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
 #include <asio/steady_timer.hpp>
@@ -54,7 +55,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     [[nodiscard]] NodeKey key() const { return key_; }
     /// The record as last read or written; nullopt before the first reading.
     [[nodiscard]] const std::optional<Record>& record() const { return record_; }
-    [[nodiscard]] Gate gate() const { return gate_; }
+    /// Held where the record is another decider's by now, about whose master nothing is proven here.
+    [[nodiscard]] Gate gate() const { return claimed_ ? gate_ : Gate::Held; }
     /// Nothing is done or waited for: what moves only a position may be told a moment later.
     [[nodiscard]] bool calm() const {
         return gate_ == Gate::Open && why_.empty() && tasks_.empty() && !promoting() &&
@@ -101,15 +103,24 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
             std::optional<Candidate> cut;
             std::string trouble;
         };
+        [[nodiscard]] std::size_t done() const {
+            return static_cast<std::size_t>(std::ranges::count(all, true, &Each::done));
+        }
         std::vector<Each> all;
         std::shared_ptr<Promoting> promoting;  // where they are pointed at the chosen
         TimePoint began = Clock::now();
     };
     /// What a promotion needs besides the promotion. Shared with whoever does it, as above.
     struct Promoting {
+        explicit Promoting(const asio::any_io_executor& executor)
+            : enough_pointed(executor), spares_wanted(executor) {}
+        /// How many slaves the gate needs.
+        [[nodiscard]] std::size_t needed() const { return static_cast<std::size_t>(wanted.k); }
         Configuration wanted;
         bool with_names = true;                     // not yet in force
         std::vector<net::Event> slots_made;         // for each slave of `wanted`; or given up
+        net::Event enough_pointed;                  // as many slaves as the gate needs; or nobody is left
+        net::Event spares_wanted;                   // those beyond that may be pointed, too
         std::unique_ptr<NodeConnection> committer;  // for the gate, where there was one to be had
         Status outcome;
     };
@@ -141,7 +152,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Result<LockSession*>> session(HostPort address);
 
     // What is done in one way from PostgreSQL 13 on and in another before (node_group_old_slaves.cpp)
-    [[nodiscard]] SlaveHands hands_on(HostPort address);
+    [[nodiscard]] SlaveHands hands_on(const HostPort& address);
     asio::awaitable<Status> restart_with(HostPort slave, std::vector<replication::StreamSetting> settings);
     /// Starts slaves that whoever had this claim before has left stopped in the middle of a restart.
     asio::awaitable<void> finish_restarts();
@@ -159,7 +170,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
                                          std::function<asio::awaitable<void>()> meanwhile = {});
 
     // Several slaves side by side (node_group_fences.cpp)
-    [[nodiscard]] Patience patience_for(std::optional<HostPort> chosen);
+    [[nodiscard]] Patience patience_for(const std::optional<HostPort>& chosen);
     [[nodiscard]] std::shared_ptr<SideBySide> side_by_side(const std::vector<Member>& members) const;
     using Deed = asio::awaitable<void> (NodeGroup::*)(std::shared_ptr<SideBySide>, std::size_t);
     /// Does it to all of them. Sessions of those that were not waited for are given up: what was sent through
@@ -176,15 +187,18 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Fences these, or as many as are enough.
     asio::awaitable<Fences> fence_members(std::vector<Member> members, Patience patience);
     asio::awaitable<void> undo_fences(const Fences& fences, Epoch epoch);
-    /// Takes down, in the record that is written next, which settings fences have changed on these but not on
-    /// that one.
-    static void note_changed(Record& next, const Fences& fences, const std::optional<HostPort>& but);
-    asio::awaitable<void> keep_changed(const Fences& fences);
+    /// Before a fence changes anything there: what it finds is stored and recorded, so that whoever goes on
+    /// can give it back. Calls `on_cut` with it.
+    asio::awaitable<Status> keep_before_cut(HostPort slave, FenceResult found,
+                                            std::function<void(const FenceResult&)> on_cut);
+    /// What fences have changed there and is not given back yet.
+    [[nodiscard]] std::map<std::string, std::string> changed_on(const HostPort& slave) const;
     /// Gives those back, in calm times.
     asio::awaitable<void> give_back();
     /// Makes the slaves that the new epoch begins with stream from its master, each once its slot is made;
     /// who isn't there is left for later.
     asio::awaitable<void> point_followers(std::shared_ptr<Promoting> promoting);
+    static asio::awaitable<void> want_spares_later(std::shared_ptr<Promoting> promoting);
 
     // The way of the chosen out of recovery; the others are already pointed at it (before PostgreSQL 13: they
     // are before), and follow its switch of timeline by themselves.
@@ -194,7 +208,9 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<void> prepare_for_followers(std::shared_ptr<Promoting> promoting, LockSession& master);
     asio::awaitable<void> make_slots(std::shared_ptr<Promoting> promoting, LockSession& master);
     asio::awaitable<void> open_committer(std::shared_ptr<Promoting> promoting, LockSession& master);
-    asio::awaitable<void> promote_and_tell(std::shared_ptr<Promoting> promoting);
+    asio::awaitable<void> promote_and_open(std::shared_ptr<Promoting> promoting);
+    /// Proves the new master and opens the gate.
+    asio::awaitable<Status> open_promoted(std::shared_ptr<Promoting> promoting);
     asio::awaitable<void> point_and_tell(std::shared_ptr<Promoting> promoting);
 
     // Failover
@@ -227,8 +243,8 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     asio::awaitable<Status> promote_recorded();
     asio::awaitable<Status> put_names_in_force(LockSession& chosen, Configuration wanted);
     asio::awaitable<Status> restart_as_new_master();
-    /// While a promotion isn't finished nothing else is done: slaves of its configuration that have died must
-    /// not hold it up for ever. Lists a configuration without them, where that is allowed.
+    /// While a promotion isn't finished nothing else is done: slaves of its configuration that have died, or
+    /// can't follow, must not hold it up for ever. Lists a configuration without them, where that is allowed.
     asio::awaitable<Status> degrade_promotion();
     /// In a takeover of its port by hand the old master may still live: it is stopped, after the record.
     asio::awaitable<Status> make_way();
@@ -254,9 +270,11 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     /// Waits, bounded, until no pooler begins anything that the view forbids: those that run are counted
     /// after that.
     asio::awaitable<void> view_in_force();
-    /// Waits for an answer of the node that was asked for after this call.
+    /// Waits, bounded, for what an attempt tells of the node that begins after this call: an answer or none.
     asio::awaitable<void> observe_anew(HostPort address);
     void note_missing_streams(const std::map<HostPort, Observation>& seen);
+    /// Streams are missed only while the master itself answers.
+    void miss_no_streams();
 
     // What is watched besides (node_group_audit.cpp)
     /// How far each slave that counts is known to have replayed: one that is less far has forgotten what it
@@ -342,6 +360,7 @@ class NodeGroup : public std::enable_shared_from_this<NodeGroup> {
     std::vector<Evidence> evidence_;  // noted, not yet written
     std::optional<Evidence> last_evidence_;
     std::map<HostPort, std::unique_ptr<LockSession>> sessions_;
+    std::shared_ptr<net::Event> keeping_;  // the end of a change of the record beside which others wait
     struct Source {
         bool looked_at = false;
         std::string conninfo;

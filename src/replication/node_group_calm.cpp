@@ -70,6 +70,11 @@ void NodeGroup::note_missing_streams(const std::map<HostPort, Observation>& seen
     std::erase_if(progress_, is_none_of_them);
 }
 
+void NodeGroup::miss_no_streams() {
+    missing_since_.clear();
+    progress_.clear();
+}
+
 asio::awaitable<Status> NodeGroup::open_gate() {
     const auto now = Clock::now();
     if (gate_tried_ && now - *gate_tried_ < retry_interval && !missing_since_.empty())
@@ -194,29 +199,22 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
     } else if (conninfo.empty()) {
         conninfo = stored->value_or("user=" + environment_.settings().login.user);
     }
-    std::map<std::string, std::string> eased;
     if (upstream == record_->master && record_->line_of(slave.address) < record_->epoch.value()) {
         std::vector<std::string> any_name;
-        const auto begun = std::make_shared<Fences>();
-        std::function<void(const FenceResult&)> on_cut = [begun,
-                                                          address = slave.address](const auto& so_far) {
-            begun->begun.assign(1, Candidate{Member{"", address}, so_far});
-        };
-        auto cut = co_await cut_stream(slave.address, std::move(any_name), policy().probe_timeout,
-                                       std::move(on_cut));
-        // The next attempt would find them changed already.
-        co_await keep_changed(*begun);
+        auto cut = co_await cut_stream(slave.address, std::move(any_name), policy().probe_timeout);
         if (!cut.ok()) co_return cut.error();
         auto on_master = co_await session(upstream);
         if (!on_master.ok()) co_return on_master.error();
         Status prefix = co_await prove_prefix(**on_master, cut->end);
         if (!prefix.ok()) co_return prefix;
-        eased = cut->changed;
         environment_.crash_point("prefix proven");
     }
     StreamPlan plan{standby_name(slave.key, record_->epoch), conninfo, upstream,
                     nobody_standby_names(record_->cluster_id)};
-    Status prepared = co_await give_stream(slave.address, upstream, plan, eased, stream_patience);
+    // Some of what a fence has changed is read at the start only.
+    std::map<std::string, std::string> changed = changed_on(slave.address);
+    Status prepared =
+        co_await give_stream(slave.address, upstream, plan, std::move(changed), stream_patience);
     if (!prepared.ok()) co_return prepared;
     environment_.crash_point("slave streams");
     log_info(key_.to_string() + ": " + slave.key.to_string() + " at " + slave.address.to_string() +
@@ -235,13 +233,14 @@ asio::awaitable<Status> NodeGroup::prepare(Node slave, HostPort upstream) {
 asio::awaitable<void> NodeGroup::observe_anew(HostPort address) {
     const TimePoint asked = Clock::now();
     surroundings_.kick(address);
-    while (!stopped_ && Clock::now() - asked < policy().probe_timeout) {
+    // An attempt may be under way, which tells of what was before, and so may its failure: the one that
+    // counts comes after it.
+    while (!stopped_ && Clock::now() - asked < 2 * policy().probe_timeout) {
         const auto seen = surroundings_.observations(key_);
         const auto observation = seen.find(address);
-        if (observation == seen.end() || observation->second.silence != Silence::None) break;
-        if (observation->second.previous_answer_at && *observation->second.previous_answer_at >= asked) break;
-        if (observation->second.answered_at && *observation->second.answered_at > asked)
-            surroundings_.kick(address);
+        if (observation == seen.end()) break;
+        const auto& attempted = observation->second.attempted_at;
+        if (attempted && *attempted >= asked) break;
         co_await wait_for_event(Millis(5));
     }
 }

@@ -7,6 +7,7 @@
 #include "catalog/topology_rules.h"
 #include "net/host_lookup.h"
 #include "net/side_by_side.h"
+#include "net/spawn.h"
 #include "replication/conninfo.h"
 #include "replication/node_group.h"
 #include "replication/phases.h"
@@ -169,7 +170,7 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const Fences& fences, Host
     const std::vector<FencedPosition> positions = positions_of(fences.proven);
     for (const Candidate& candidate : fences.proven) {
         if (candidate.member.address != chosen) continue;
-        pending.settings_to_restore = candidate.result.changed;
+        pending.settings_to_restore = changed_on(chosen);
         pending.old_timeline = candidate.result.end.timeline.value();
     }
     auto configuration = configuration_after(*record_, chosen, positions, surroundings_.topology(), policy());
@@ -180,7 +181,6 @@ asio::awaitable<Status> NodeGroup::record_and_promote(const Fences& fences, Host
     const std::int64_t line = record_->epoch.value();
     Record next = record_promotion(*record_, new_address, *configuration, positions, pending);
     note_former(next, pending);
-    note_changed(next, fences, chosen);
     // Whoever isn't fenced follows later, and must then be proven a prefix of what begins here.
     for (const Node* slave : surroundings_.topology().slaves_of(key_))
         next.lines.try_emplace(slave->address.to_string(), line);
@@ -289,17 +289,29 @@ asio::awaitable<Status> NodeGroup::degrade_promotion() {
     const Configuration& wanted = record_->wanted();
     const auto seen = surroundings_.observations(key_);
     const TimePoint now = Clock::now();
+    const auto detected = [&](TimePoint since) { return now - since >= policy().detection_time(); };
+    // One may answer and never stream: the WAL that it lacks is on no other server any more.
+    const auto chosen = seen.find(record_->master);
+    const bool streams_are_seen = chosen != seen.end() && chosen->second.silence == Silence::None &&
+                                  chosen->second.facts && !chosen->second.facts->in_recovery;
+    if (streams_are_seen) {
+        note_missing_streams(seen);
+    } else {
+        miss_no_streams();
+    }
     Configuration left = wanted;
     std::erase_if(left.slaves, [&](const Member& member) {
         const auto observation = seen.find(member.address);
-        return observation != seen.end() && observation->second.silence != Silence::None &&
-               observation->second.silent_since &&
-               now - *observation->second.silent_since >= policy().detection_time();
+        const bool silent = observation != seen.end() && observation->second.silence != Silence::None &&
+                            observation->second.silent_since && detected(*observation->second.silent_since);
+        const auto missing = missing_since_.find(member.address);
+        return silent || (missing != missing_since_.end() && detected(missing->second));
     });
     if (left.slaves.size() == wanted.slaves.size()) co_return Status{};
     left.k = std::min(left.k, static_cast<int>(left.slaves.size()));
     log_warning(key_.to_string() + ": " + std::to_string(wanted.slaves.size() - left.slaves.size()) +
-                " of the slaves that the new master begins with have died: they do not count");
+                " of the slaves that the new master begins with have died or do not stream from it: they do "
+                "not count");
     Record next = *record_;
     ++next.generation;
     next.configurations.push_back(std::move(left));
@@ -316,7 +328,7 @@ asio::awaitable<Status> NodeGroup::put_names_in_force(LockSession& chosen, Confi
 }
 
 std::shared_ptr<NodeGroup::Promoting> NodeGroup::promoting(Configuration wanted, bool with_names) {
-    auto promoting = std::make_shared<Promoting>();
+    auto promoting = std::make_shared<Promoting>(executor_);
     for (std::size_t slave = 0; slave < wanted.slaves.size(); ++slave)
         promoting->slots_made.emplace_back(executor_);
     promoting->wanted = std::move(wanted);
@@ -370,21 +382,56 @@ asio::awaitable<Status> NodeGroup::name_and_promote(std::shared_ptr<Promoting> p
     co_return promoted;
 }
 
-asio::awaitable<void> NodeGroup::promote_and_tell(std::shared_ptr<Promoting> promoting) {
+asio::awaitable<Status> NodeGroup::open_promoted(std::shared_ptr<Promoting> promoting) {
+    auto server = co_await session(record_->master);
+    if (!server.ok()) co_return server.error();
+    // Who points a follower at the same time may have read that it is over: then this is another's record.
+    if (Status mine = claim_as_read(); !mine.ok()) co_return mine;
+    GateExpectation expected = gate_expectation(promoting->wanted);
+    expected.above_timeline = record_->pending->old_timeline;
+    auto proven =
+        co_await prove_gate(**server, expected, policy().probe_timeout, std::move(promoting->committer));
+    if (!proven.ok()) co_return proven.error();
+    environment_.crash_point("gate proven");
+    if (Status mine = claim_as_read(); !mine.ok()) co_return mine;
+    proven_timeline_ = *proven;
+    promoted_ = record_->epoch;
+    promoted_at_ = Clock::now();
+    gate_ = Gate::Open;
+    why_.clear();
+    surroundings_.view_changed();
+    log_info(key_.to_string() + ": " + record_->master.to_string() + " is the master of epoch " +
+             std::to_string(record_->epoch.value()) + "; open for transactions");
+    co_return Status{};
+}
+
+asio::awaitable<void> NodeGroup::promote_and_open(std::shared_ptr<Promoting> promoting) {
     std::exception_ptr thrown;
     try {
         promoting->outcome = co_await name_and_promote(promoting);
+        if (promoting->outcome.ok()) {
+            co_await promoting->enough_pointed.wait();
+            promoting->outcome = co_await open_promoted(promoting);
+        }
     } catch (...) {
         thrown = std::current_exception();
     }
-    // Where it failed before there were slots, nobody waits for them any longer.
+    // Where it failed before that, nobody waits any longer.
     for (net::Event& made : promoting->slots_made) made.happen();
+    promoting->spares_wanted.happen();
     if (thrown) std::rethrow_exception(thrown);
 }
 
 asio::awaitable<void> NodeGroup::point_and_tell(std::shared_ptr<Promoting> promoting) {
-    co_await point_followers(promoting);
-    environment_.crash_point("followers pointed");
+    std::exception_ptr thrown;
+    try {
+        co_await point_followers(promoting);
+        environment_.crash_point("followers pointed");
+    } catch (...) {
+        thrown = std::current_exception();
+    }
+    promoting->enough_pointed.happen();
+    if (thrown) std::rethrow_exception(thrown);
 }
 
 asio::awaitable<Status> NodeGroup::promote_and_point(std::shared_ptr<Promoting> promoting) {
@@ -392,12 +439,16 @@ asio::awaitable<Status> NodeGroup::promote_and_point(std::shared_ptr<Promoting> 
     if (!chosen.ok()) co_return chosen.error();
     if (reads_stream_at_start(**chosen)) {
         // A restart of each, told in the record and by the chosen's session: not while that is promoted.
+        promoting->spares_wanted.happen();
         co_await make_slots(promoting, **chosen);
         co_await point_and_tell(promoting);
-        co_return co_await name_and_promote(promoting);
+        Status promoted = co_await name_and_promote(promoting);
+        if (!promoted.ok()) co_return promoted;
+        co_return co_await open_promoted(promoting);
     }
+    net::spawn(executor_, [promoting] { return want_spares_later(promoting); });
     std::vector<net::Task> tasks;
-    tasks.emplace_back([self = shared_from_this(), promoting] { return self->promote_and_tell(promoting); });
+    tasks.emplace_back([self = shared_from_this(), promoting] { return self->promote_and_open(promoting); });
     tasks.emplace_back([self = shared_from_this(), promoting] { return self->point_and_tell(promoting); });
     co_await net::side_by_side(std::move(tasks));
     co_return promoting->outcome;
@@ -406,6 +457,7 @@ asio::awaitable<Status> NodeGroup::promote_and_point(std::shared_ptr<Promoting> 
 asio::awaitable<Status> NodeGroup::promote_recorded() {
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return mine;
     if (Status way = co_await make_way(); !way.ok()) co_return way;
+    if (Status mine = claim_as_read(); !mine.ok()) co_return mine;
     const Configuration wanted = record_->wanted();
     HostPort at = record_->pending->listens_at;
     auto server = co_await session(at);
@@ -429,7 +481,6 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
     if (recovery->text(1) != std::to_string(record_->system_identifier))
         co_return Error{sqlstate::object_not_in_prerequisite_state,
                         "the server at " + at.to_string() + " belongs to another cluster"};
-    std::unique_ptr<NodeConnection> committer;
     if (recovery->text(0) == "t") {
         const bool restart =
             record_->pending->by_restart && at == record_->pending->listens_at && !restarted_;
@@ -458,38 +509,21 @@ asio::awaitable<Status> NodeGroup::promote_recorded() {
                 restart_error_ = restarted.error();
             }
         }
-        const auto promoted = promoting(wanted, !restart);
-        Status out = co_await promote_and_point(promoted);
+        Status out = co_await promote_and_point(promoting(wanted, !restart));
         if (!out.ok()) co_return out;
-        // One that points a follower may have read that it is over while the other promoted.
-        if (Status mine = claim_as_read(); !mine.ok()) co_return mine;
-        committer = std::move(promoted->committer);
-    } else {
-        // Promoted before this attempt: who was missed then, or has died since, would be missed for ever.
-        if (recovery->text(2) != names_in_force(wanted)) {
-            Status named = co_await put_names_in_force(**server, wanted);
-            if (!named.ok()) co_return named;
-        }
-        const auto promoted = promoting(wanted, false);
-        co_await make_slots(promoted, **server);
-        co_await point_followers(promoted);
-        if (Status mine = claim_as_read(); !mine.ok()) co_return mine;
+        // Who points the last follower may have read that it is over after the gate was opened.
+        co_return claim_as_read();
     }
-    server = co_await session(record_->master);
-    if (!server.ok()) co_return server.error();
-    GateExpectation expected = gate_expectation(wanted);
-    expected.above_timeline = record_->pending->old_timeline;
-    auto proven = co_await prove_gate(**server, expected, policy().probe_timeout, std::move(committer));
-    if (!proven.ok()) co_return proven.error();
-    environment_.crash_point("gate proven");
-    proven_timeline_ = *proven;
-    promoted_ = record_->epoch;
-    gate_ = Gate::Open;
-    why_.clear();
-    surroundings_.view_changed();
-    log_info(key_.to_string() + ": " + record_->master.to_string() + " is the master of epoch " +
-             std::to_string(record_->epoch.value()) + "; open for transactions");
-    co_return Status{};
+    // Promoted before this attempt: who was missed then, or has died since, would be missed for ever.
+    if (recovery->text(2) != names_in_force(wanted)) {
+        Status named = co_await put_names_in_force(**server, wanted);
+        if (!named.ok()) co_return named;
+    }
+    const auto promoted = promoting(wanted, false);
+    promoted->spares_wanted.happen();
+    co_await make_slots(promoted, **server);
+    co_await point_followers(promoted);
+    co_return co_await open_promoted(promoted);
 }
 
 asio::awaitable<Status> NodeGroup::finish_promotion() {
@@ -497,7 +531,6 @@ asio::awaitable<Status> NodeGroup::finish_promotion() {
     const Timing timing = timing_.value_or(Timing{began, began, began, began});
     if (gate_ != Gate::Open || promoted_ != record_->epoch) {
         if (Status brought = co_await promote_recorded(); !brought.ok()) co_return brought;
-        promoted_at_ = Clock::now();
     }
     const TimePoint promoted = promoted_at_;
     const Configuration wanted = record_->wanted();

@@ -1,5 +1,9 @@
 #include <algorithm>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
+#include <utility>
 
 #include "base/log.h"
 #include "net/side_by_side.h"
@@ -16,6 +20,12 @@ namespace {
 
 /// Those that are not needed have as long again as the others took, and at least this long.
 constexpr Millis grace{150};
+/// Those that the gate doesn't need are pointed when it is open; no later than this, in case it waits for one
+/// of the others.
+constexpr Millis spares_wait{100};
+/// What a slave may take for writing down whom it follows, however short the detection is: its disk may be
+/// slow.
+constexpr Millis least_patience{1'000};
 /// Settings that could not be given back are tried again after this.
 constexpr Millis give_back_retry{5'000};
 
@@ -25,7 +35,7 @@ Millis longer_than(TimePoint began) {
 
 }  // namespace
 
-NodeGroup::Patience NodeGroup::patience_for(std::optional<HostPort> chosen) {
+NodeGroup::Patience NodeGroup::patience_for(const std::optional<HostPort>& chosen) {
     return [this, chosen](const std::vector<FencedPosition>& those) -> std::optional<Millis> {
         switch (enough_to_go_on(*record_, those, chosen, surroundings_.topology(), policy())) {
             case Enough::No:
@@ -60,7 +70,12 @@ asio::awaitable<void> NodeGroup::run_side_by_side(std::shared_ptr<SideBySide> sl
     for (std::size_t which = 0; which < slaves->all.size(); ++which) {
         SideBySide::Each& one = slaves->all[which];
         if (one.ended) {
-            if (one.by_restart) co_await (this->*deed)(slaves, which);
+            if (one.by_restart) {
+                // A session that is held may go on answering while its server hangs: only a new one tells
+                // before a restart's time-outs do.
+                sessions_.erase(one.member.address);
+                co_await (this->*deed)(slaves, which);
+            }
             continue;
         }
         sessions_.erase(one.member.address);
@@ -72,6 +87,7 @@ asio::awaitable<void> NodeGroup::run_side_by_side(std::shared_ptr<SideBySide> sl
 
 std::vector<FencedPosition> NodeGroup::positions_of(const std::vector<Candidate>& fenced) const {
     std::vector<FencedPosition> positions;
+    positions.reserve(fenced.size());
     for (const Candidate& candidate : fenced)
         positions.push_back({candidate.member.address, record_->line_of(candidate.member.address),
                              candidate.result.end.position});
@@ -80,6 +96,7 @@ std::vector<FencedPosition> NodeGroup::positions_of(const std::vector<Candidate>
 
 std::vector<FencedPosition> NodeGroup::positions_expected_of(const std::vector<Member>& members) const {
     std::vector<FencedPosition> expected;
+    expected.reserve(members.size());
     for (const Member& member : members)
         expected.push_back({member.address, record_->line_of(member.address), Lsn{}});
     return expected;
@@ -122,7 +139,13 @@ asio::awaitable<void> NodeGroup::fence_one(std::shared_ptr<SideBySide> slaves, s
     SideBySide::Each& one = slaves->all[which];
     const Member member = one.member;
     auto slave = co_await session(member.address);
-    if (slave.ok() && !one.ended && reads_stream_at_start(**slave)) {
+    if (!slave.ok()) {
+        one.ended = true;
+        one.trouble = "can't fence " + member.address.to_string() + ": " + slave.error().message;
+        log_warning(key_.to_string() + ": " + one.trouble);
+        co_return;
+    }
+    if (!one.ended && reads_stream_at_start(**slave)) {
         one.by_restart = true;
         one.ended = true;
         co_return;
@@ -177,25 +200,46 @@ asio::awaitable<NodeGroup::Fences> NodeGroup::fence_members(std::vector<Member> 
     co_return fences;
 }
 
-void NodeGroup::note_changed(Record& next, const Fences& fences, const std::optional<HostPort>& but) {
-    for (const auto* those : {&fences.proven, &fences.begun})
-        for (const Candidate& candidate : *those) {
-            if (candidate.member.address == but || candidate.result.changed.empty()) continue;
-            // What is there already was so before an earlier fence.
-            next.to_give_back[candidate.member.address.to_string()].insert(candidate.result.changed.begin(),
-                                                                           candidate.result.changed.end());
-        }
+asio::awaitable<Status> NodeGroup::keep_before_cut(HostPort slave, FenceResult found,
+                                                   std::function<void(const FenceResult&)> on_cut) {
+    if (!found.conninfo.empty()) {
+        Status stored = environment_.store_conninfo(slave, found.conninfo);
+        environment_.crash_point("conninfo stored");
+        if (!stored.ok()) co_return stored;
+    }
+    // Of those that are fenced side by side one changes the record at a time.
+    while (const auto other = keeping_) co_await other->wait();
+    Record next = *record_;
+    ++next.generation;
+    // What is there already was so before an earlier fence.
+    if (!found.changed.empty())
+        next.to_give_back[slave.to_string()].insert(found.changed.begin(), found.changed.end());
+    if (next.to_give_back != record_->to_give_back) {
+        keeping_ = std::make_shared<net::Event>(executor_);
+        const std::shared_ptr<void> end(nullptr,
+                                        [this](void*) { std::exchange(keeping_, nullptr)->happen(); });
+        Status kept = co_await replace_record(std::move(next));
+        if (!kept.ok()) co_return kept;
+    }
+    if (on_cut) on_cut(found);
+    co_return Status{};
+}
+
+std::map<std::string, std::string> NodeGroup::changed_on(const HostPort& slave) const {
+    std::map<std::string, std::string> settings;
+    const auto changed = record_->to_give_back.find(slave.to_string());
+    if (changed != record_->to_give_back.end())
+        for (const auto& [name, value] : changed->second)
+            if (value) settings[name] = *value;
+    return settings;
 }
 
 asio::awaitable<void> NodeGroup::undo_fences(const Fences& fences, Epoch epoch) {
     // Under the same claim, and only towards the record's master (rule 10): if a decision was recorded
     // meanwhile, these fences may be what it stands on.
     if (Status mine = co_await still_claimed(); !mine.ok()) co_return;
-    if (record_->pending || record_->epoch != epoch) {
-        co_await keep_changed(fences);
-        co_return;
-    }
-    Fences left;
+    if (record_->pending || record_->epoch != epoch) co_return;
+    std::vector<HostPort> given_back;
     std::vector<Candidate> cut = fences.proven;
     cut.insert(cut.end(), fences.begun.begin(), fences.begun.end());
     for (const Candidate& candidate : cut) {
@@ -206,30 +250,22 @@ asio::awaitable<void> NodeGroup::undo_fences(const Fences& fences, Epoch epoch) 
         }
         // It may have pointed at an older master when it was fenced.
         auto target = conninfo_with(conninfo, conninfo_of(record_->master));
-        if (!target.ok() || conninfo.empty()) {
-            left.begun.push_back(candidate);
-            continue;
-        }
-        Status undone = co_await undo_cut(candidate.member.address, *target, candidate.result.changed);
-        if (!undone.ok()) {
-            left.begun.push_back(candidate);
+        if (!target.ok() || conninfo.empty()) continue;
+        std::map<std::string, std::string> changed = changed_on(candidate.member.address);
+        Status undone = co_await undo_cut(candidate.member.address, *target, std::move(changed));
+        if (undone.ok())
+            given_back.push_back(candidate.member.address);
+        else
             log_warning(key_.to_string() + ": " + candidate.member.address.to_string() +
                         " stays fenced: " + undone.error().message);
-        }
         environment_.crash_point("one unfenced");
     }
-    co_await keep_changed(left);
-}
-
-asio::awaitable<void> NodeGroup::keep_changed(const Fences& fences) {
     Record next = *record_;
     ++next.generation;
-    note_changed(next, fences, {});
+    for (const HostPort& slave : given_back) next.to_give_back.erase(slave.to_string());
     if (next.to_give_back == record_->to_give_back) co_return;
-    Status kept = co_await replace_record(std::move(next));
-    if (!kept.ok())
-        log_warning(key_.to_string() +
-                    ": settings that fences have changed stay so: " + kept.error().message);
+    // Else it is given back once more.
+    (void)co_await replace_record(std::move(next));
 }
 
 asio::awaitable<void> NodeGroup::give_back() {
@@ -275,44 +311,52 @@ StreamPlan NodeGroup::plan_for(const Member& member) {
 
 asio::awaitable<void> NodeGroup::point_one(std::shared_ptr<SideBySide> slaves, std::size_t which) {
     SideBySide::Each& one = slaves->all[which];
+    Promoting& promoting = *slaves->promoting;
+    if (which >= promoting.needed()) co_await promoting.spares_wanted.wait();
     const StreamPlan plan = plan_for(one.member);
     auto slave = co_await session(one.member.address);
     Status follows;
     if (!slave.ok()) {
         follows = slave.error();
     } else if (!reads_stream_at_start(**slave)) {
-        follows = co_await write_stream(**slave, plan);
-        co_await slaves->promoting->slots_made[which].wait();
-        if (follows.ok()) follows = co_await reload(**slave);
+        // One that is silent for so long counts as dead, and the new master is not to wait longer for it.
+        const Millis patience = std::clamp(policy().detection_time(), least_patience, effect_timeout);
+        follows = co_await write_stream(**slave, plan, patience);
+        co_await promoting.slots_made[which].wait();
+        if (follows.ok()) follows = co_await reload(**slave, patience);
     } else if (!one.ended) {
         one.by_restart = true;
         one.ended = true;
         co_return;
     } else {
         // Some of what a fence has changed is read at the start only.
-        std::map<std::string, std::string> settings;
-        const auto changed = record_->to_give_back.find(one.member.address.to_string());
-        if (changed != record_->to_give_back.end())
-            for (const auto& [name, value] : changed->second)
-                if (value) settings[name] = *value;
+        std::map<std::string, std::string> settings = changed_on(one.member.address);
         follows = co_await give_stream(one.member.address, plan.master, plan, settings, Millis(0));
     }
     one.ended = true;
     one.done = follows.ok();
-    if (!follows.ok()) log_warning(key_.to_string() + ": " + follows.error().message);
+    if (!follows.ok()) {
+        log_warning(key_.to_string() + ": " + follows.error().message);
+        promoting.spares_wanted.happen();
+    }
+    if (slaves->done() >= promoting.needed()) promoting.enough_pointed.happen();
 }
 
 asio::awaitable<void> NodeGroup::point_followers(std::shared_ptr<Promoting> promoting) {
     const auto slaves = side_by_side(promoting->wanted.slaves);
     slaves->promoting = promoting;
-    std::function<std::optional<Millis>()> enough = [slaves,
-                                                     k = promoting->wanted.k]() -> std::optional<Millis> {
-        const auto pointed = std::count_if(slaves->all.begin(), slaves->all.end(),
-                                           [](const SideBySide::Each& one) { return one.done; });
-        if (pointed < k) return std::nullopt;
-        return Millis(0);
+    std::function<std::optional<Millis>()> enough = [slaves]() -> std::optional<Millis> {
+        if (slaves->done() < slaves->promoting->needed()) return std::nullopt;
+        return spares_wait + grace;
     };
     co_await run_side_by_side(slaves, &NodeGroup::point_one, std::move(enough));
+}
+
+asio::awaitable<void> NodeGroup::want_spares_later(std::shared_ptr<Promoting> promoting) {
+    asio::steady_timer timer(co_await asio::this_coro::executor, spares_wait);
+    std::error_code woken;
+    co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, woken));
+    promoting->spares_wanted.happen();
 }
 
 }  // namespace pgxc

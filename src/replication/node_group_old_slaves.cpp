@@ -17,7 +17,7 @@ constexpr Millis restart_retry{5'000};
 
 }  // namespace
 
-SlaveHands NodeGroup::hands_on(HostPort address) {
+SlaveHands NodeGroup::hands_on(const HostPort& address) {
     SlaveHands hands;
     hands.address = address;
     hands.session = [this, address] { return session(address); };
@@ -90,26 +90,19 @@ asio::awaitable<Result<FenceResult>> NodeGroup::cut_stream(HostPort slave, std::
     auto on_slave = co_await session(slave);
     if (!on_slave.ok()) co_return on_slave.error();
     // Not written into the call: GCC 12 destroys a temporary that a co_await's argument was made of twice.
-    std::function<Status(const std::string&)> save = [this, slave, on_cut](const std::string& conninfo) {
-        Status kept = environment_.store_conninfo(slave, conninfo);
-        environment_.crash_point("conninfo stored");
-        if (kept.ok() && on_cut) {
-            FenceResult begun;
-            begun.conninfo = conninfo;
-            on_cut(begun);
-        }
-        return kept;
+    BeforeChange keep = [this, slave, on_cut](const FenceResult& found) {
+        return keep_before_cut(slave, found, on_cut);
     };
     std::function<void(const FenceResult&)> cut = [this, on_cut](const FenceResult& so_far) {
         if (on_cut) on_cut(so_far);
         environment_.crash_point("stream cut");
     };
     if (!reads_stream_at_start(**on_slave))
-        co_return co_await fence(**on_slave, std::move(names), record_->system_identifier, std::move(save),
+        co_return co_await fence(**on_slave, std::move(names), record_->system_identifier, std::move(keep),
                                  timeout, std::move(cut));
     SlaveHands hands = hands_on(slave);
     co_return co_await fence_by_restart(std::move(hands), std::move(names), record_->system_identifier,
-                                        std::move(save), restart_timeout, std::move(cut));
+                                        std::move(keep), restart_timeout, std::move(cut));
 }
 
 asio::awaitable<Status> NodeGroup::undo_cut(HostPort slave, std::string conninfo,

@@ -157,7 +157,8 @@ asio::awaitable<void> NodeGroup::take_back() {
     if (gate_ != Gate::Open || record_->pending || record_->timeline == 0) co_return;
     const std::vector<FormerMaster> formers = record_->formers;
     for (auto back = returning_.begin(); back != returning_.end();) {
-        const auto& [address, entry] = *back;
+        const HostPort& address = back->first;
+        const Returning& entry = back->second;
         const bool listed = std::any_of(formers.begin(), formers.end(), [&](const FormerMaster& former) {
             return former.address == address;
         });

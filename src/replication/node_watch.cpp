@@ -1,12 +1,13 @@
 #include "replication/node_watch.h"
 
 #include <algorithm>
-#include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 #include <utility>
+
+#include "base/log.h"
+#include "net/spawn.h"
 
 namespace pgxc {
 namespace {
@@ -35,7 +36,7 @@ struct NodeWatch::Sleep {
     asio::steady_timer timer;
 };
 
-NodeWatch::NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timing timing,
+NodeWatch::NodeWatch(const asio::any_io_executor& executor, ConnectTarget target, Timing timing,
                      std::function<void()> on_change)
     : executor_(executor),
       target_(std::move(target)),
@@ -46,8 +47,7 @@ NodeWatch::NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timin
 NodeWatch::~NodeWatch() = default;
 
 void NodeWatch::start() {
-    asio::co_spawn(
-        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    net::spawn(executor_, [self = shared_from_this()] { return self->run(); });
 }
 
 void NodeWatch::stop() {
@@ -64,7 +64,15 @@ void NodeWatch::kick() {
 
 void NodeWatch::notify() {
     // A copy: whoever is told may stop this watch, which drops the function that is running.
-    if (const auto tell = on_change_) tell();
+    const auto tell = on_change_;
+    if (!tell) return;
+    try {
+        tell();
+    } catch (const std::exception& problem) {
+        // Trouble of whoever is told: it is none of the node's, and must not make it look silent.
+        log_warning("node at " + target_.address.to_string() +
+                    ": what was seen can't be told: " + problem.what());
+    }
 }
 
 asio::awaitable<void> NodeWatch::pause(Millis time) {
@@ -75,8 +83,9 @@ asio::awaitable<void> NodeWatch::pause(Millis time) {
     kicked_ = false;
 }
 
-void NodeWatch::answered(ServerFacts facts) {
+void NodeWatch::answered(ServerFacts facts, TimePoint began) {
     const auto now = Clock::now();
+    seen_.attempted_at = began;
     if (!seen_.answers_since || seen_.silence != Silence::None) seen_.answers_since = now;
     const Lsn before = seen_.facts ? seen_.facts->received : Lsn{};
     seen_.previous_answer_at = seen_.silence == Silence::None ? seen_.answered_at : std::nullopt;
@@ -99,6 +108,9 @@ void NodeWatch::answered(ServerFacts facts) {
 
 void NodeWatch::failed(const NodeError& error, TimePoint began) {
     const auto now = Clock::now();
+    // A lost connection is followed by an attempt at once, which is the one that counts.
+    const bool attempt = error.silence != Silence::Lost;
+    if (attempt) seen_.attempted_at = began;
     seen_.error = error.error.message;
     seen_.silence = error.silence;
     seen_.starting = error.silence == Silence::None && says_going_down(error.server_sqlstate);
@@ -120,8 +132,7 @@ void NodeWatch::failed(const NodeError& error, TimePoint began) {
         return;
     }
     if (!seen_.silent_since) seen_.silent_since = began;
-    // A lost connection is followed by an attempt at once, which is the one that counts.
-    if (error.silence != Silence::Lost) ++seen_.failed_attempts;
+    if (attempt) ++seen_.failed_attempts;
 }
 
 void NodeWatch::lose_connection() {
@@ -185,11 +196,11 @@ asio::awaitable<void> NodeWatch::watch() {
         if (rows.ok()) {
             auto facts = facts_from(*rows, connection_->server_version());
             if (facts.ok())
-                answered(std::move(*facts));
+                answered(std::move(*facts), began);
             else
                 failed({facts.error(), Silence::None, facts.error().sqlstate}, began);
         } else {
-            NodeError error = rows.error();
+            const NodeError& error = rows.error();
             if (connection_->broken() && says_going_down(connection_->last_unasked()) &&
                 !seen_.going_down_since)
                 seen_.going_down_since = Clock::now();

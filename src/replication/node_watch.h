@@ -18,7 +18,7 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
         Millis probe_timeout{1'000};
     };
     /// `on_change` is called from the loop after each attempt and at each sign of trouble.
-    NodeWatch(asio::any_io_executor executor, ConnectTarget target, Timing timing,
+    NodeWatch(const asio::any_io_executor& executor, ConnectTarget target, Timing timing,
               std::function<void()> on_change);
     ~NodeWatch();
 
@@ -37,7 +37,7 @@ class NodeWatch : public std::enable_shared_from_this<NodeWatch> {
     /// Looks until it is stopped.
     asio::awaitable<void> watch();
     asio::awaitable<void> pause(Millis time);
-    void answered(ServerFacts facts);
+    void answered(ServerFacts facts, TimePoint began);
     void failed(const NodeError& error, TimePoint began);
     void lose_connection();
     void notify();

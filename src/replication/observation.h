@@ -82,6 +82,8 @@ struct Observation {
     /// The first of its answers in a row: it has been heard without a break since then.
     std::optional<TimePoint> answers_since;
 
+    /// When the newest of the attempts that have ended began.
+    std::optional<TimePoint> attempted_at;
     Silence silence = Silence::None;        // None: the newest attempt met a living server
     std::optional<TimePoint> silent_since;  // the first of the failed attempts in a row
     int failed_attempts = 0;                // in a row

@@ -180,8 +180,7 @@ asio::awaitable<Status> can_cut_stream(LockSession& slave) {
 asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
                                                       std::vector<std::string> expected_names,
                                                       std::uint64_t system_identifier,
-                                                      std::function<Status(const std::string&)> save_conninfo,
-                                                      Millis timeout,
+                                                      BeforeChange before_change, Millis timeout,
                                                       std::function<void(const FenceResult&)> on_cut) {
     const TimePoint deadline = Clock::now() + timeout;
     auto session = co_await slave.session();
@@ -194,9 +193,7 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
     FenceResult result;
     result.conninfo = before->get("primary_conninfo");
     std::vector<StreamSetting> settings = settings_of_fence(*before, result.changed);
-    if (!result.conninfo.empty()) {
-        if (Status saved = save_conninfo(result.conninfo); !saved.ok()) co_return saved.error();
-    }
+    if (Status kept = co_await before_change(result); !kept.ok()) co_return kept.error();
     if (!all_in_force(*before, settings, (*session)->server_version()) || before->has_receiver) {
         Status restarted = co_await slave.restart(std::move(settings));
         if (!restarted.ok()) co_return restarted.error();
@@ -217,7 +214,7 @@ asio::awaitable<Result<FenceResult>> fence_by_restart(SlaveHands slave,
     auto witness = co_await (*session)->second_session(timeout);
     if (!witness.ok()) co_return witness.error();
     co_return co_await prove_cut(**session, std::move(*witness), std::move(result), deadline,
-                                 std::move(on_cut));
+                                 std::move(before_change), std::move(on_cut));
 }
 
 asio::awaitable<Status> unfence_by_restart(SlaveHands slave, std::string conninfo,

@@ -40,8 +40,7 @@ struct SlaveHands {
 /// proves that it has replayed all it has and waits.
 [[nodiscard]] asio::awaitable<Result<FenceResult>> fence_by_restart(
     SlaveHands slave, std::vector<std::string> expected_names, std::uint64_t system_identifier,
-    std::function<Status(const std::string&)> save_conninfo, Millis timeout,
-    std::function<void(const FenceResult&)> on_cut = {});
+    BeforeChange before_change, Millis timeout, std::function<void(const FenceResult&)> on_cut = {});
 
 /// Undoes fence_by_restart().
 [[nodiscard]] asio::awaitable<Status> unfence_by_restart(SlaveHands slave, std::string conninfo,

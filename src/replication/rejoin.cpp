@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cstdio>
 #include <filesystem>
@@ -12,6 +10,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "net/spawn.h"
 #include "replication/conninfo.h"
 #include "replication/durable_file.h"
 #include "replication/library_call.h"
@@ -92,8 +91,7 @@ Rejoin::Rejoin(asio::any_io_executor executor, Order order,
       files_(real_path_of(order_.former.place.data_directory)) {}
 
 void Rejoin::start() {
-    asio::co_spawn(
-        executor_, [self = shared_from_this()] { return self->run(); }, asio::detached);
+    net::spawn(executor_, [self = shared_from_this()] { return self->run(); });
 }
 
 void Rejoin::stop() {

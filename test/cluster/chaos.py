@@ -103,9 +103,19 @@ class Chaos(Faults, Proof):
         nodes = self.nodes()
         if nodes is None:
             return list(self.members)
-        whole = {row["node_port"] for row in nodes if row["state"] == "up"
-                 and (not row["why"] or master_may_miss_slaves and row["gate"] == "open")}
+        whole = self._whole(nodes, master_may_miss_slaves)
         return [member for member in self.members if member.held == "fault" or member.server.port not in whole]
+
+    @staticmethod
+    def _whole(nodes, master_may_miss_slaves=False):
+        """The ports of those that are what they should be."""
+        return {row["node_port"] for row in nodes if row["state"] == "up"
+                and (not row["why"] or master_may_miss_slaves and row["gate"] == "open")}
+
+    def master_is_replaceable(self):
+        """Must a failover follow if the master is lost now: is every server up, and does every slave count?"""
+        nodes = self.nodes() or []
+        return {member.server.port for member in self.members} <= self._whole(nodes)
 
     # Witnesses
 

@@ -139,7 +139,7 @@ class Faults:
         with self.master_held(fault) as server:
             member = self.member_at(server.port)
             epoch = self.epoch()
-            whole = len(self.broken()) <= 1  # the master itself, because it is held
+            whole = self.master_is_replaceable()
             before = self.witness(member).connect()
             self._freeze(server)
             began = time.monotonic()
@@ -251,7 +251,7 @@ class Faults:
         with self.master_held(fault) as server:
             member = self.member_at(server.port)
             epoch = self.epoch()
-            whole = len(self.broken()) <= 1
+            whole = self.master_is_replaceable()
             long = self._random.random() < 0.65
             before = self.witness(member).connect().start()
             with self._links(fault):

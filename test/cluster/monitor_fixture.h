@@ -42,6 +42,15 @@ inline Node slave_node(int id, const RealServer& server, Replication replication
     return {datanode(id), server.address(), group.id, replication, Epoch{0}};
 }
 
+/// Runs a loop a little further. What was unwound as if it had died there goes no further.
+inline void turn(asio::io_context& context) {
+    try {
+        context.run_one_for(step_time);
+    } catch (const WorldStopped&) {
+        return;
+    }
+}
+
 /// A coordinator's process: it can die at any moment, and its successor knows only what is in the store.
 class Coordinator {
   public:
@@ -66,7 +75,7 @@ class Coordinator {
         while (!dead()) {
             if (holds()) return true;
             if (Clock::now() >= deadline) return false;
-            context.run_one_for(step_time);
+            turn(context);
         }
         return false;
     }
@@ -177,6 +186,15 @@ class MonitorTest : public ::testing::Test {
         wait_counting({&slave}, 1);
         return slave;
     }
+    /// A master, its synchronous slaves from 2 on (`slaves`), and a coordinator for which all of them count.
+    void start_with_slaves(int count, int k) {
+        settings.policy.sync_slaves = k;
+        make_master();
+        std::vector<const RealServer*> all;
+        for (int id = 2; id < 2 + count; ++id) all.push_back(&make_slave(id, Replication::Synchronous));
+        start_coordinator();
+        wait_counting(all, k);
+    }
     void wait_history(std::size_t rows) {
         wait_until("the history row", [&] { return store.history.size() >= rows && gate() == Gate::Open; });
         ASSERT_EQ(store.history.size(), rows);
@@ -224,7 +242,7 @@ class MonitorTest : public ::testing::Test {
         auto answer = std::make_shared<Reply>();
         asio::co_spawn(context, statement(port, std::move(text), limit, answer), asio::detached);
         const TimePoint deadline = Clock::now() + limit + Millis(1'000);
-        while (!answer->there && Clock::now() < deadline) context.run_one_for(step_time);
+        while (!answer->there && Clock::now() < deadline) turn(context);
         return answer->rows;
     }
 
@@ -272,6 +290,27 @@ class MonitorTest : public ::testing::Test {
 
     std::string values(const RealServer& server) {
         return sql(server, "SELECT coalesce(string_agg(x::text, ',' ORDER BY x), '') FROM t");
+    }
+
+    /// A master and its slave 2, of which a reader holds up replay without limit: its snapshot is in the way
+    /// of a vacuum's clean-up at the master. Gives what the reader will hear.
+    std::shared_ptr<Reply> start_with_replay_held_up() {
+        make_master("max_standby_streaming_delay = -1\n");
+        RealServer& slave = make_slave(2, Replication::Synchronous, "max_standby_streaming_delay = -1\n");
+        auto reader = std::make_shared<Reply>();
+        start_coordinator();
+        wait_counting({&slave}, 1);
+        EXPECT_TRUE(commits(master.port, 1));
+        wait_until("the row on the slave", [&] { return values(slave) == "1"; });
+        asio::co_spawn(coordinator->context,
+                       statement(slave.port, "SELECT pg_sleep(300), count(*) FROM t", deadline_time, reader),
+                       asio::detached);
+        wait_until("the reader", [&] {
+            return sql(slave, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1";
+        });
+        (void)sql(master, "DELETE FROM t");
+        (void)sql(master, "VACUUM t");
+        return reader;
     }
 
     /// Is it the master of timeline `timeline`, with just these names in force?

@@ -1,10 +1,13 @@
 // A coordinator that dies at any moment, and the successor that goes on; monitor_fixture.h. ctest -L cluster
+#include <stdexcept>
+
 #include "monitor_fixture.h"
 
 namespace pgxc::test {
 namespace {
 
 using Successor = MonitorTest;
+using Trouble = MonitorTest;
 
 /// Lets a coordinator die at its n-th call into its environment after `begin`, then has a successor go on.
 /// Returns false when the coordinator finished before.
@@ -180,6 +183,45 @@ TEST_F(Interrupted, WhatAFenceHasChangedComesBackAfterTheDecidersDeath) {
     EXPECT_EQ(sql(heir, "SHOW primary_slot_name"), "");
 }
 
+TEST_F(Interrupted, WhatAFenceHasChangedIsKnownToWhoeverGoesOnFromTheCut) {
+    settings.policy.restart_grace = Millis(500);
+    make_master();
+    second = &make_slave(2, synchronous, "recovery_min_apply_delay = 20ms\n");
+    third = &make_slave(3, synchronous, "restore_command = 'false'\n");
+    start_coordinator();
+    wait_counting({second, third}, 1);
+    int cut = 0;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "stream cut") return;
+        ++cut;
+        throw WorldStopped{};
+    };
+    master.kill9();
+    wait_until("the death", [&] { return cut == 2; });
+    EXPECT_EQ(sql(*second, "SHOW recovery_min_apply_delay"), "0");
+    EXPECT_EQ(sql(*third, "SHOW restore_command"), "");
+    start_coordinator();
+    wait_history(1);
+    wait_until("all to be given back", [&] { return record().to_give_back.empty(); });
+    EXPECT_EQ(sql(*second, "SHOW recovery_min_apply_delay"), "20ms");
+    EXPECT_EQ(sql(*third, "SHOW restore_command"), "false");
+}
+
+TEST_F(Interrupted, WhatHeldUpReplayIsKnownToWhoeverGoesOn) {
+    settings.policy.restart_grace = Millis(500);
+    (void)start_with_replay_held_up();
+    RealServer& slave = *slaves[0];
+    if (HasFailure()) return;
+    master.kill9();
+    wait_until("the easing", [&] { return sql(slave, "SHOW max_standby_streaming_delay") == "0"; });
+    const bool recorded = record().pending.has_value() || !store.history.empty();
+    start_coordinator();
+    wait_history(1);
+    wait_until("all to be given back", [&] { return record().to_give_back.empty(); });
+    EXPECT_EQ(sql(slave, "SHOW max_standby_streaming_delay"), "-1");
+    if (recorded) GTEST_SKIP() << "the failover was quicker than the test";
+}
+
 TEST_F(Interrupted, AnAsynchronousSlaveThatWasCutOffStreamsAgain) {
     make_master();
     RealServer& slave = make_slave(2, asynchronous);
@@ -247,6 +289,42 @@ TEST_F(Successor, AMasterThatDiedWhileNoCoordinatorRan) {
     master.kill9();
     start_coordinator();
     wait_history(1);
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+TEST_F(Trouble, AClusterWithoutNodesIsToldToo) {
+    // Logins wait for it.
+    start_coordinator();
+    wait_until("the view", [&] { return coordinator->environment.views_published > 0; });
+    EXPECT_TRUE(coordinator->environment.view.nodes.empty());
+}
+
+TEST_F(Trouble, WhatIsThrownWhileADecisionIsWrittenDownEndsNoGroup) {
+    RealServer& slave = start_with_a_slave();
+    ASSERT_TRUE(commits(master.port, 1));
+    int calls = 0;
+    coordinator->environment.on_evidence = [&] {
+        if (++calls <= 2) throw std::runtime_error("nothing can be written down");
+    };
+    master.kill9();
+    wait_history(1);
+    EXPECT_GT(calls, 0);
+    expect_master(slave, 2, "");
+    EXPECT_EQ(values(slave), "1");
+}
+
+TEST_F(Trouble, WhatIsThrownWhileTheViewIsToldEndsNobodysWatch) {
+    RealServer& slave = start_with_a_slave();
+    ASSERT_TRUE(commits(master.port, 1));
+    int calls = 0;
+    coordinator->environment.on_publish = [&](const ClusterView& view) {
+        if (view.find(group)->state != NodeState::Up && ++calls <= 4)
+            throw std::runtime_error("nobody can be told");
+    };
+    master.kill9();
+    wait_history(1);
+    EXPECT_GT(calls, 0);
     expect_master(slave, 2, "");
     EXPECT_EQ(values(slave), "1");
 }

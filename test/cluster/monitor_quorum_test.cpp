@@ -15,20 +15,16 @@ constexpr std::uint64_t mega = 1024ULL * 1024;
 class Quorum : public MonitorTest {
   protected:
     void make_cluster(int count, int k) {
-        settings.policy.sync_slaves = k;
         // A slave that dies with its master is still listed when the failover begins.
         settings.policy.probe_timeout = Millis(2'000);
-        make_master();
-        std::vector<const RealServer*> all;
-        for (int id = 2; id < 2 + count; ++id) all.push_back(&make_slave(id, synchronous));
-        start_coordinator();
-        wait_counting(all, k);
+        start_with_slaves(count, k);
     }
-    RealServer& heir() {
+    RealServer& slave_at(const HostPort& address) {
         for (auto& slave : slaves)
-            if (slave->address() == record().master) return *slave;
-        throw std::logic_error("the master is no slave of before");
+            if (slave->address() == address) return *slave;
+        throw std::logic_error("no slave of before is at " + address.to_string());
     }
+    RealServer& heir() { return slave_at(record().master); }
     /// Commits a row, kills the master, and at that point its heir. Gives the heir's address once there is
     /// another one.
     HostPort lose_the_first_heir_at(const std::string& crash_point) {
@@ -163,6 +159,77 @@ TEST_F(Quorum, ASlaveThatDiesBeforeTheCatalogFollowsLeavesTheRecordOnlyAfterTheN
     wait_history(1);
     wait_until("the end", [&] { return settled; });
     EXPECT_TRUE(commits(heir().port, 2));
+}
+
+TEST_F(Quorum, AFollowerThatHangsBeforeItIsPointedCostsNoMoreThanItsDetection) {
+    settings.policy.probe_timeout = Millis(500);
+    start_with_slaves(2, 1);
+    if (HasFatalFailure()) return;
+    RealServer& second = *slaves[0];
+    RealServer& third = *slaves[1];
+    ASSERT_TRUE(commits(master.port, 1));
+    RealServer* hangs = nullptr;
+    TimePoint since;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "promotion recorded" || hangs != nullptr) return;
+        hangs = record().master == second.address() ? &third : &second;
+        hangs->freeze();
+        since = Clock::now();
+    };
+    master.kill9();
+    wait_history(1);
+    const auto took = std::chrono::duration_cast<Millis>(Clock::now() - since);
+    ASSERT_NE(hangs, nullptr);
+    EXPECT_LT(took, effect_timeout) << "nothing it is needed for may wait for a whole statement's time";
+    EXPECT_TRUE(commits(heir().port, 2));
+    hangs->thaw();
+    wait_counting({hangs}, 1);
+    wait_until("the rows in the one that hung", [&] { return values(*hangs) == "1,2"; });
+}
+
+TEST_F(Quorum, WhereTheFollowerThatIsPointedFirstHangsAnotherTakesItsPlace) {
+    // What it would cost if the gate waited for it.
+    settings.policy.probe_timeout = deadline_time / 2;
+    start_with_slaves(3, 1);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    RealServer* hangs = nullptr;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "promotion recorded" || hangs != nullptr) return;
+        hangs = &slave_at(record().wanted().slaves.front().address);
+        hangs->freeze();
+    };
+    master.kill9();
+    wait_history(1);
+    ASSERT_NE(hangs, nullptr);
+    EXPECT_LT(store.history[0].outage_ms, static_cast<double>(effect_timeout.count()));
+    EXPECT_TRUE(commits(heir().port, 2));
+    hangs->thaw();
+    wait_until("the rows in the one that hung", [&] { return values(*hangs) == "1,2"; });
+}
+
+TEST_F(Quorum, AFollowerThatAnswersAndNeverStreamsHoldsUpNoPromotion) {
+    make_cluster(3, 2);
+    if (HasFatalFailure()) return;
+    ASSERT_TRUE(commits(master.port, 1));
+    RealServer* stuck = nullptr;
+    coordinator->environment.on_crash_point = [&](const std::string& point) {
+        if (point != "promotion recorded" || stuck != nullptr) return;
+        stuck = slaves[record().master == slaves[0]->address() ? 1 : 0].get();
+        stuck->freeze_startup();
+    };
+    master.kill9();
+    wait_history(1);
+    ASSERT_NE(stuck, nullptr);
+    EXPECT_EQ(record().wanted().k, 1);
+    EXPECT_EQ(record().wanted().find(stuck->address()), nullptr);
+    EXPECT_TRUE(commits(heir().port, 2));
+    stuck->thaw();
+    wait_until("all that are left to count", [&] {
+        return gate() == Gate::Open && record().configurations.size() == 1 &&
+               record().wanted().slaves.size() == 2 && record().wanted().k == 2;
+    });
+    wait_until("the rows", [&] { return values(*stuck) == "1,2"; });
 }
 
 TEST_F(Quorum, ASlaveThatHangsInTheMiddleOfItsFenceIsTakenUpLater) {

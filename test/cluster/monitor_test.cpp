@@ -199,22 +199,9 @@ TEST_F(Failover, ReplayThatIsHeldUpDoesNotHoldUpTheFence) {
 }
 
 TEST_F(Failover, AReaderThatHoldsUpReplayIsEnded) {
-    make_master("max_standby_streaming_delay = -1\n");
-    RealServer& slave = make_slave(2, synchronous, "max_standby_streaming_delay = -1\n");
-    start_coordinator();
-    wait_counting({&slave}, 1);
-    ASSERT_TRUE(commits(master.port, 1));
-    wait_until("the row on the slave", [&] { return values(slave) == "1"; });
-    // A snapshot there that is in the way of a vacuum's clean-up here: replay waits for it without limit.
-    auto reader = std::make_shared<Reply>();
-    asio::co_spawn(coordinator->context,
-                   statement(slave.port, "SELECT pg_sleep(300), count(*) FROM t", deadline_time, reader),
-                   asio::detached);
-    wait_until("the reader", [&] {
-        return sql(slave, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1";
-    });
-    (void)sql(master, "DELETE FROM t");
-    (void)sql(master, "VACUUM t");
+    const auto reader = start_with_replay_held_up();
+    RealServer& slave = *slaves[0];
+    if (HasFailure()) return;
     ASSERT_TRUE(commits(master.port, 2));
     EXPECT_EQ(values(slave), "") << "the deletion is replayed, what follows it waits";
     master.kill9();
@@ -383,11 +370,10 @@ TEST_F(NoFailover, TooManyConnections) {
 // --------------------------------------------------------------------------------------------
 
 TEST_F(Sync, ADroppedSlaveIsNotKeptLocked) {
-    make_master();
-    RealServer& second = make_slave(2, synchronous);
-    RealServer& third = make_slave(3, synchronous);
-    start_coordinator();
-    wait_counting({&second, &third}, 1);
+    start_with_slaves(2, 1);
+    if (HasFatalFailure()) return;
+    RealServer& second = *slaves[0];
+    RealServer& third = *slaves[1];
     std::vector<Node> nodes = store.topology.nodes();
     std::erase_if(nodes, [](const Node& node) { return node.key == datanode(3); });
     store.topology = Topology(std::move(nodes));
@@ -414,11 +400,10 @@ TEST_F(ByHand, WhatIsThrownIsAnAnswerToo) {
 }
 
 TEST_F(ByHand, WithALiveMaster) {
-    make_master();
-    RealServer& second = make_slave(2, synchronous);
-    RealServer& third = make_slave(3, synchronous);
-    start_coordinator();
-    wait_counting({&second, &third}, 1);
+    start_with_slaves(2, 1);
+    if (HasFatalFailure()) return;
+    RealServer& second = *slaves[0];
+    RealServer& third = *slaves[1];
     ASSERT_TRUE(commits(master.port, 1));
     const Answer answer = promote(3);
     ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
@@ -448,11 +433,10 @@ TEST_F(ByHand, WithRestart) {
 }
 
 TEST_F(ByHand, TakesOverThePortOfALiveMaster) {
-    make_master();
-    RealServer& second = make_slave(2, synchronous);
-    RealServer& third = make_slave(3, synchronous);
-    start_coordinator();
-    wait_counting({&second, &third}, 1);
+    start_with_slaves(2, 1);
+    if (HasFatalFailure()) return;
+    RealServer& second = *slaves[0];
+    RealServer& third = *slaves[1];
     ASSERT_TRUE(commits(master.port, 1));
     const Answer answer = promote(2, ":" + std::to_string(master.port));
     ASSERT_TRUE(answer.status.ok()) << answer.status.error().message;
@@ -541,11 +525,10 @@ TEST_F(ByHand, ForceOfALaggingSlaveKeepsTheFurtherOneFromAcknowledging) {
 
 TEST_F(ByHand, RefusalsLeaveAllAsItWas) {
     settings.policy.probe_timeout = Millis(5'000);  // long enough that a dead slave still counts
-    make_master();
-    RealServer& second = make_slave(2, synchronous);
-    RealServer& third = make_slave(3, synchronous);
-    start_coordinator();
-    wait_counting({&second, &third}, 1);
+    start_with_slaves(2, 1);
+    if (HasFatalFailure()) return;
+    RealServer& second = *slaves[0];
+    RealServer& third = *slaves[1];
 
     expect_refused(promote(9), sqlstate::undefined_object);
     expect_refused(promote(1), sqlstate::undefined_object);

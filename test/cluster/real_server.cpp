@@ -131,20 +131,21 @@ Workspace::~Workspace() {
     fs::remove_all(path_, ignored);
 }
 
-std::uint16_t free_port() {
-    const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+ReservedPort::ReservedPort() : holder_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const int on = 1;
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t length = sizeof address;
     auto* raw = reinterpret_cast<sockaddr*>(&address);
-    if (::bind(fd.get(), raw, length) != 0 || ::getsockname(fd.get(), raw, &length) != 0)
+    if (::setsockopt(holder_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+        ::bind(holder_.get(), raw, length) != 0 || ::getsockname(holder_.get(), raw, &length) != 0)
         throw std::runtime_error("no free port");
-    return ntohs(address.sin_port);
+    number_ = ntohs(address.sin_port);
 }
 
 RealServer::RealServer(const Workspace& workspace, std::string name)
-    : port(free_port()), data_(workspace.path() / name), log_(workspace.path() / (name + ".log")) {}
+    : port(reserved_.number()), data_(workspace.path() / name), log_(workspace.path() / (name + ".log")) {}
 
 RealServer::~RealServer() {
     try {
@@ -252,6 +253,16 @@ void RealServer::freeze() {
 void RealServer::freeze_postmaster() {
     ::kill(postmaster(), SIGSTOP);
     frozen_ = true;
+}
+
+void RealServer::freeze_startup() {
+    for (const pid_t child : children(postmaster())) {
+        const std::string title = read_file("/proc/" + std::to_string(child) + "/cmdline");
+        if (title.find("startup") == std::string::npos) continue;
+        ::kill(child, SIGSTOP);
+        frozen_ = true;
+    }
+    if (!frozen_) throw std::logic_error("there is no startup process");
 }
 
 void RealServer::keep_copy() const {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/unique_fd.h"
 #include "catalog/node.h"
 
 /// PostgreSQL servers for tests: on loopback, on free ports, in a directory of their own that goes with them.
@@ -30,7 +31,18 @@ class Workspace {
     std::filesystem::path path_;
 };
 
-[[nodiscard]] std::uint16_t free_port();
+/// A port of loopback that is ours as long as this lives: its socket is bound and doesn't listen, so that a
+/// server (which sets SO_REUSEADDR) can take the port, and neither another test nor an outgoing connection
+/// gets it.
+class ReservedPort {
+  public:
+    ReservedPort();
+    [[nodiscard]] std::uint16_t number() const { return number_; }
+
+  private:
+    UniqueFd holder_;
+    std::uint16_t number_ = 0;
+};
 
 class RealServer {
   public:
@@ -57,6 +69,8 @@ class RealServer {
     void freeze();
     /// The postmaster alone: who is connected goes on, nobody else is let in.
     void freeze_postmaster();
+    /// Of a slave: it answers, and neither streams nor replays.
+    void freeze_startup();
     void thaw();
     /// Copies the data directory of a stopped server, and puts that copy in its place again.
     void keep_copy() const;
@@ -67,6 +81,10 @@ class RealServer {
     /// The text of a file in its data directory; empty where there is none.
     [[nodiscard]] std::string file(const std::string& name) const;
 
+  private:
+    ReservedPort reserved_;
+
+  public:
     std::uint16_t port;
 
   private:

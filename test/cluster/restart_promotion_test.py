@@ -33,10 +33,13 @@ def run(*command, check=True, env=None):
     return result
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def reserved_port():
+    """A bound socket that doesn't listen, and its port: a server (which sets SO_REUSEADDR) can take the port, while
+    neither another test nor an outgoing connection gets it."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder, holder.getsockname()[1]
 
 
 def listens(port):
@@ -58,14 +61,16 @@ class Server:
         self.data = root / name
         self.log = root / f"{name}.log"
         self.sockets = root
-        self.port = free_port()
+        self.holder, self.port = reserved_port()
 
     def program(self, name):
         return pathlib.Path(ARGS.bindir) / name
 
     def start(self, *options):
         # Its log is a file of its own, as pg_ctl -l and Debian's pg_ctlcluster do it.
-        run(self.program("pg_ctl"), "start", "-D", self.data, "-l", self.log, "-w", *options)
+        started = run(self.program("pg_ctl"), "start", "-D", self.data, "-l", self.log, "-w", *options, check=False)
+        if started.returncode != 0:
+            raise AssertionError(f"{self.data.name} does not start:\n{started.stdout}\n{self.log.read_text()}")
 
     def stop(self, mode="immediate"):
         run(self.program("pg_ctl"), "stop", "-D", self.data, "-m", mode, "-w", check=False)
@@ -104,8 +109,9 @@ class RestartPromotionTest(unittest.TestCase):
                            f"unix_socket_directories = '{self.root}'\nlisten_addresses = '127.0.0.1'\n"
                            "wal_retrieve_retry_interval = 100ms\n")
         os.environ["PGUSER"] = "postgres"
-        self.addCleanup(self.master.stop)
-        self.addCleanup(self.slave.stop)
+        for server in (self.master, self.slave):
+            self.addCleanup(server.holder.close)
+            self.addCleanup(server.stop)
         self.master.start()
         self.clone(self.slave)
 
@@ -232,7 +238,14 @@ class RestartPromotionTest(unittest.TestCase):
                        or driver.poll() is not None)
         driver.kill()
         driver.wait()
-        self.driver("undo", self.slave.data)
+        # A child that it was just making, or the program that it ran, may hold its lock a little longer.
+        undone = []
+
+        def unlocked():
+            undone[:] = [self.driver("undo", self.slave.data, check=False)]
+            return "ERROR 55P03" not in undone[0].stdout
+        wait_until("nobody works on it", unlocked)
+        self.assertEqual(undone[0].returncode, 0, undone[0].stdout)
         running = (self.slave.data / "postmaster.pid").exists()
         if running and self.slave.files() == before:
             self.assertEqual(self.driver("unfinished", self.slave.data).stdout.strip(), "(none)")

@@ -106,6 +106,7 @@ def test_steps_of_degrading(cluster):
         cluster.slaves[3].kill9()
         wait_fired(cluster, point)
         wait_for(lambda: counting(cluster) == 1, f"the degrading that was at '{point}' to be finished")
+        cluster.wait_status(1, state="up", gate="open")
         cluster.pooler_sql(f"INSERT INTO load VALUES (-3, {number})")
         cluster.slaves[3].wait_gone()
         cluster.slaves[3].start()

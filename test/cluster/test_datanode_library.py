@@ -245,6 +245,40 @@ def test_interrupted_return_goes_on(make_cluster):
     assert old.data.with_name(old.data.name + ".pgxc_old").exists()
 
 
+@pytest.fixture
+def own_tree(workspace, monkeypatch):
+    """Servers run from files that no other worker's tests run from: they may be changed."""
+    bin_of_tree = next((workspace.path / "tree").glob("**/bin/postgres"), None)
+    monkeypatch.setattr(workspace, "bin", bin_of_tree.parent if bin_of_tree else workspace._make_tree())
+
+
+def test_rewind_from_a_master_that_was_replaced_is_given_up(own_tree, make_cluster, workspace):
+    """It may hang for hours: by then another one is to be followed."""
+    cluster = make_cluster(slaves=2)
+    cluster.wait_status(3, state="up", role_seen="slave", why="")
+    old, _ = fail_over(cluster)
+    diverge(old)
+    program = workspace.bin / "pg_rewind"
+    aside, begun = program.with_name("pg_rewind.aside"), old.data.with_name("begun")
+    program.rename(aside)
+    try:
+        program.write_text(f"#!/bin/sh\necho > {begun}\nexec sleep 600\n")
+        program.chmod(0o755)
+        start_refused(old)
+        wait_for(begun.exists, f"pg_rewind: {agent_log(old)}")
+    finally:
+        aside.rename(program)
+    left, = (node_id for kind, node_id, _, _, master, _ in cluster.nodes() if (kind, master) == ("D", 1))
+    promote(cluster, node_id=left)
+    newest = cluster.slaves[left]
+    wait_for(lambda: ("D", 5 - left, HOST, old.port, 1, "s") in cluster.nodes(),
+             f"the old master's return: {agent_log(old)}")
+    row = -time.monotonic_ns()
+    cluster.pooler_sql("INSERT INTO load VALUES (-5, %s)", (row,))
+    wait_for(lambda: old.value("SELECT count(*) FROM load WHERE seq = %s", (row,)) == 1, "a new row at the old master")
+    assert newest.value("SELECT count(*) FROM load WHERE client = -6") == 0
+
+
 def test_two_starts_at_once(make_cluster):
     """Whoever starts it repeatedly, as systemd would, disturbs nothing."""
     cluster = make_cluster()
@@ -326,7 +360,7 @@ def test_no_coordinator_keeps_a_datanode_from_starting(make_cluster):
     size = len(master.log_text())
     master.restart()
     assert "no coordinator tells" not in master.log_text()[size:]
-    cluster.wait_status(1, state="up", gate="open")
+    cluster.wait_ready()
     cluster.pooler_sql("INSERT INTO load VALUES (-2, 0)")
 
 
@@ -434,11 +468,8 @@ def test_failed_restart_is_undone(make_cluster, workspace):
     cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")
 
 
-def test_missing_program_is_named(make_cluster, workspace, monkeypatch):
+def test_missing_program_is_named(own_tree, make_cluster, workspace):
     """A module that was copied without its program says so, to the coordinator and at a start, and changes nothing."""
-    if not (workspace.path / "tree").exists():
-        # The given tree is other tests', too.
-        monkeypatch.setattr(workspace, "bin", workspace._make_tree())
     cluster = make_cluster(failover="off")
     master, slave, before = cluster.masters[1], cluster.slaves[2], cluster.nodes()
     program, = workspace.path.glob("tree/**/pgxc_ha_node")

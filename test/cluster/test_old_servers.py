@@ -2,8 +2,11 @@
 those and on the coordinator's own release."""
 
 import contextlib
+import os
 import re
 import shutil
+import signal
+import time
 
 import psycopg2
 import pytest
@@ -264,6 +267,27 @@ def test_files_out_of_reach(clusters, major):
     # Reachable again, it is done.
     wait_for(lambda: not slave.value("SELECT pg_is_in_recovery()"), "the failover")
     wait_for(lambda: cluster.pooler_sql("SELECT count(*) FROM load WHERE client = -1") == [(1,)], "the row")
+
+
+@pytest.mark.parametrize("major", [11])
+def test_one_that_hangs_holds_up_nobody(clusters, major):
+    """Its sessions go on answering, but nobody can restart it; the others are enough."""
+    cluster = begin(clusters(major), slaves=3, sync_slaves=2)
+    cluster.wait_status(1, state="up", gate="open", why="")
+    cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
+    hanging = cluster.slaves[2]
+    postmaster = int((hanging.data / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        cluster.masters[1].kill9()
+        wait_for(lambda: cluster.coordinator.value("SELECT count(*) FROM pgxc.failover_history"), "the failover")
+        took = time.monotonic() - began
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    assert took < 12
+    cluster.wait_status(1, state="up", role_seen="master", gate="open")
+    assert cluster.pooler_sql("SELECT seq FROM load WHERE client = -1") == [(0,)]
 
 
 @pytest.mark.parametrize("major", [11])

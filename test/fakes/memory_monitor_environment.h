@@ -115,7 +115,11 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     const MonitorSettings& settings() override { return current_settings; }
     Result<Topology> topology() override { return store_.topology; }
     Arbiter& arbiter() override { return memory_arbiter; }
-    void publish_view(const ClusterView& published) override { view = published; }
+    void publish_view(const ClusterView& published) override {
+        if (on_publish) on_publish(published);
+        view = published;
+        ++views_published;
+    }
 
     bool view_taken() override { return true; }
 
@@ -151,6 +155,7 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     }
 
     void keep_evidence(const std::vector<Evidence>& kept) override {
+        if (on_evidence) on_evidence();
         evidence.insert(evidence.end(), kept.begin(), kept.end());
     }
 
@@ -174,6 +179,9 @@ class MemoryMonitorEnvironment : public MonitorEnvironment {
     std::vector<Evidence> evidence;
     std::set<std::string> crash_points;  // that were passed
     std::function<void(const std::string&)> on_crash_point;
+    std::function<void(const ClusterView&)> on_publish;
+    int views_published = 0;
+    std::function<void()> on_evidence;
 
   private:
     MemoryStore& store_;

@@ -4,13 +4,6 @@
 #include "sim/model.h"
 
 namespace pgxc::sim {
-namespace {
-
-std::uint8_t byte(int value) {
-    return static_cast<std::uint8_t>(value);
-}
-
-}  // namespace
 
 bool Model::claim(World& world, int decider) const {
     Decider& who = world.deciders[static_cast<unsigned>(decider)];

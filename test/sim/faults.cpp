@@ -4,13 +4,6 @@
 #include "sim/model.h"
 
 namespace pgxc::sim {
-namespace {
-
-std::uint8_t byte(int value) {
-    return static_cast<std::uint8_t>(value);
-}
-
-}  // namespace
 
 void Model::crash_server(World& world, int node) const {
     Server& server = world.servers[static_cast<unsigned>(node)];

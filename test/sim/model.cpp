@@ -3,13 +3,6 @@
 #include <algorithm>
 
 namespace pgxc::sim {
-namespace {
-
-std::uint8_t byte(int value) {
-    return static_cast<std::uint8_t>(value);
-}
-
-}  // namespace
 
 Model::Model(Options options) : options_(options), decisions_(options.nodes, options.mutation) {
     // Rule 8: a slave that somebody else promotes acknowledges nothing.

@@ -10,6 +10,11 @@
 /// can be copied, compared and hashed as bytes. What happens in it is in model.h, who decides in decisions.h.
 namespace pgxc::sim {
 
+/// Whatever is counted in a state is small.
+[[nodiscard]] constexpr std::uint8_t byte(int value) {
+    return static_cast<std::uint8_t>(value);
+}
+
 /// Which part of the rules of FAILOVER_PROTOCOL is left out.
 enum class Mutation : std::uint8_t {
     None,

@@ -13,6 +13,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "net/spawn.h"
+
 namespace pgxc::net {
 namespace {
 
@@ -119,6 +121,15 @@ TEST_F(SideBySide, ATornDownLoopLeavesNothing) {
         EXPECT_GT(used.use_count(), 1);
     }
     EXPECT_EQ(used.use_count(), 1);
+}
+
+TEST(Spawn, WhatIsThrownComesOutOfTheLoop) {
+    asio::io_context context;
+    spawn(context.get_executor(), []() -> asio::awaitable<void> {
+        throw std::runtime_error("broken off");
+        co_return;
+    });
+    EXPECT_THROW(context.run(), std::runtime_error);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "fakes/run_until.h"
 #include "net/listener.h"
 #include "net/poller.h"
 #include "net/resolver.h"
@@ -20,13 +21,7 @@
 namespace pgxc::net {
 namespace {
 
-constexpr Millis deadline{5'000};
-
-bool run_until(Loop& loop, const std::function<bool()>& condition) {
-    const TimePoint end = Clock::now() + deadline;
-    while (!condition() && Clock::now() < end) (void)loop.run_for(Millis{2});
-    return condition();
-}
+using fakes::run_until;
 
 class Recorder final : public StreamEvents {
   public:

@@ -12,18 +12,13 @@
 #include <thread>
 
 #include "fakes/certificates.h"
+#include "fakes/run_until.h"
 #include "net/stream.h"
 
 namespace pgxc::net {
 namespace {
 
-constexpr Millis deadline{20'000};
-
-bool run_until(Loop& loop, const std::function<bool()>& condition) {
-    const TimePoint end = Clock::now() + deadline;
-    while (!condition() && Clock::now() < end) (void)loop.run_for(Millis{2});
-    return condition();
-}
+using fakes::run_until;
 
 /// A stream that reads all it can and writes what it is given, as the pooler's connections do.
 class End final : public StreamEvents {
