@@ -61,8 +61,9 @@ class Backend final : public Member, private net::StreamEvents {
     /// What it has prepared under names of ours, and what it has still to answer of that.
     ServerStatements statements;
     ExpectedAnswers expected;
-    /// Whose unnamed statement is there: a client, or nobody's that is known.
+    /// Whose unnamed statement is there: a client's; or there is none (0), or anybody's.
     std::uint64_t unnamed_of = 0;
+    static constexpr std::uint64_t unnamed_of_anybody = ~std::uint64_t{0};
     /// It has something under a client's name, or the like: no other client gets it.
     bool soiled = false;
     /// At a master: don't its commits wait for their WAL, unless a client sets that? As it said; nullopt: not
@@ -82,7 +83,7 @@ class Backend final : public Member, private net::StreamEvents {
 
     /// Runs a statement of the pooler's own, of at most one row, while nobody has the connection. The pool
     /// hears own_statement_done(), unless the connection breaks.
-    enum class Own : std::uint8_t { None, Question, Rollback };
+    enum class Own : std::uint8_t { None, Question, EmptyCommit, Rollback };
     void run_own(Own what, std::string_view sql);
     [[nodiscard]] Own own_statement() const { return own_; }
     using Row = std::vector<std::optional<std::string>>;

@@ -74,7 +74,7 @@ CausalBound look_at(const CausalRecord& record, Epoch epoch) {
     if (acked > record.resolved.load() ||
         record.epoch.load() != static_cast<std::uint64_t>(epoch.value()) + 1)
         return {CausalBound::State::Unknown, {}, {}};
-    return {CausalBound::State::Known, Lsn{record.position.load()}, epoch};
+    return {CausalBound::State::Known, record.progress(), epoch};
 }
 
 CausalBound CausalPosition::bound(Epoch epoch, Ticket seen) const {
@@ -96,33 +96,32 @@ bool CausalPosition::wanted(TimePoint now) const {
     return to_ms(now) < record_->wanted_until_ms.load();
 }
 
-void CausalPosition::answered(const Question& question, Lsn flushed, Lsn inserted) {
+void CausalPosition::answered(const Question& question, const Answer& answer) {
     const bool async = record_->acked_async.load() > record_->resolved.load();
-    const std::uint64_t position = async ? std::max(flushed, inserted).bytes() : flushed.bytes();
+    const std::uint64_t position =
+        async ? std::max(answer.flushed, answer.inserted).bytes() : answer.flushed.bytes();
     const std::uint64_t epoch = static_cast<std::uint64_t>(question.epoch.value()) + 1;
     const Writing lock(record_->writing);
     const std::uint64_t known = record_->epoch.load();
     if (known > epoch) return;
-    // The position before the epoch, and both before the count: whoever reads them the other way round never
-    // pairs a count with an older position.
+    // The progress before the epoch, and both before the count: whoever reads them the other way round never
+    // pairs a count with an older progress.
     if (known == epoch) {
         raise(record_->position, position);
+        raise(record_->xmax, answer.xmax);
     } else {
         record_->position.store(position);
+        record_->xmax.store(answer.xmax);
         record_->epoch.store(epoch);
     }
     raise(record_->resolved, question.acked);
 }
 
-void ReplayPosition::answered(std::uint64_t version, Lsn replayed) {
+void ReplayProgress::answered(std::uint64_t version, const Progress& progress) {
     asking_ = false;
     if (version != version_) return;
-    position_ = std::max(position_, replayed);
-    if (position_ >= wanted) {
-        pause_ = Millis{0};
-    } else {
-        pause_ = std::clamp(pause_ * 2, shortest_pause, longest_pause);
-    }
+    progress_.raise_to(progress);
+    pause_ = behind() ? std::clamp(pause_ * 2, shortest_pause, longest_pause) : Millis{0};
 }
 
 }  // namespace pgxc::pooler

@@ -14,25 +14,28 @@ namespace pgxc::pooler {
 
 /// What all pooler workers know together of the commits at one group's master. Zero is "nothing is known
 /// yet". Lies in shared memory: plain lock-free atomics, sequentially consistent; `writing` is held for a few
-/// stores only, by who raises epoch and position.
+/// stores only, by who raises epoch and progress.
 struct CausalRecord {
     std::atomic<std::uint64_t> begun;        // commits that were ever forwarded: the newest ticket
     std::atomic<std::uint64_t> acked;        // commits that were answered, or whose answer nobody will hear
     std::atomic<std::uint64_t> acked_async;  // the newest of these that may not have waited for its WAL
-    std::atomic<std::uint64_t> resolved;     // so many of `acked` are at or before `position`
-    std::atomic<std::uint64_t> epoch;        // of the position, plus 1; 0 = none is known
-    std::atomic<std::uint64_t> position;
+    std::atomic<std::uint64_t> resolved;     // so many of `acked` are covered by `position` and `xmax`
+    std::atomic<std::uint64_t> epoch;        // of these two, plus 1; 0 = none is known
+    std::atomic<std::uint64_t> position;     // Progress
+    std::atomic<std::uint64_t> xmax;
     std::atomic<std::int64_t> wanted_until_ms;  // on the steady clock, which all processes of a host share
     std::atomic<std::uint32_t> writing;
     std::atomic<std::uint64_t> oldest_running[limits::max_pooler_workers];  // ticket; 0 = none runs
+
+    [[nodiscard]] Progress progress() const { return {Lsn{position.load()}, xmax.load()}; }
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
               std::atomic<std::int64_t>::is_always_lock_free);
 
-/// Up to which position of a group's master a read must see. One worker's end of a CausalRecord.
+/// What of a group's master a read must see. One worker's end of a CausalRecord.
 ///
 /// A commit gets a ticket before it is forwarded, and is counted as answered before its client hears of it.
-/// The master's position is asked for after that; the answer covers every commit that had been answered when
+/// The master's progress is asked for after that; the answer covers every commit that had been answered when
 /// the question was sent. So as long as something answered isn't covered, the bound is unknown. A commit that
 /// still runs may be seen at the master already: whoever has looked there since it began must not look
 /// elsewhere until it is covered (`seen`).
@@ -70,9 +73,14 @@ class CausalPosition {
     };
     /// Call it before the question is sent to the master of that epoch.
     [[nodiscard]] Question ask(Epoch epoch) const { return {record_->acked.load(), epoch}; }
-    void answered(const Question& question, Lsn flushed, Lsn inserted);
+    struct Answer {
+        Lsn flushed;
+        Lsn inserted;
+        std::uint64_t xmax = 0;
+    };
+    void answered(const Question& question, const Answer& answer);
     /// The newest that is known, whether or not it covers everything.
-    [[nodiscard]] Lsn position() const { return Lsn{record_->position.load()}; }
+    [[nodiscard]] Progress progress() const { return record_->progress(); }
 
   private:
     CausalRecord own_{};
@@ -85,15 +93,14 @@ class CausalPosition {
 /// The bound as somebody sees it who has no part in it.
 [[nodiscard]] CausalBound look_at(const CausalRecord& record, Epoch epoch);
 
-/// How far a slave has replayed, as one worker was told by that slave itself over a connection that it still
-/// has.
-class ReplayPosition {
+/// How far a slave is, as one worker was told by that slave itself over a connection that it still has.
+class ReplayProgress {
   public:
-    [[nodiscard]] Lsn position() const { return position_; }
+    [[nodiscard]] const Progress& progress() const { return progress_; }
     /// A connection to the slave was made or lost, or it belongs to another epoch: it may be another server,
     /// or the same one behind where it was.
     void forget() {
-        position_ = Lsn{};
+        progress_ = {};
         ++version_;
     }
     [[nodiscard]] std::uint64_t ask(TimePoint now) {
@@ -101,20 +108,21 @@ class ReplayPosition {
         asked_at_ = now;
         return version_;
     }
-    void answered(std::uint64_t version, Lsn replayed);
+    void answered(std::uint64_t version, const Progress& progress);
     void not_answered() { asking_ = false; }
     [[nodiscard]] bool asking() const { return asking_; }
     /// The longer it is behind what was wanted, the less often it is asked.
     [[nodiscard]] Millis pause() const { return pause_; }
     [[nodiscard]] bool due(TimePoint now) const { return !asking_ && now >= asked_at_ + pause_; }
 
-    /// The position that reads wait for.
-    Lsn wanted;
+    /// What reads wait for.
+    Progress wanted;
+    [[nodiscard]] bool behind() const { return !progress_.covers(wanted); }
     /// Transactions under way at the slave, as this worker counts them.
     std::uint32_t outstanding = 0;
 
   private:
-    Lsn position_;
+    Progress progress_;
     std::uint64_t version_ = 0;
     bool asking_ = false;
     TimePoint asked_at_;

@@ -37,7 +37,7 @@ class Context {
     std::shared_ptr<const ClusterView> view;  // never null; renewed by the Pooler only
     CancelMap cancels;
     /// How far the slaves have replayed, and what they have to do. An entry stays where it is, and for good.
-    std::map<NodeKey, ReplayPosition> slaves;
+    std::map<NodeKey, ReplayProgress> slaves;
     ClassifierCache classes;
     std::uint32_t turn = 0;       // of the slaves, for reads
     std::vector<NodeLoad> loads;  // of the decision that is being made

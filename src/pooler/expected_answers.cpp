@@ -1,5 +1,6 @@
 #include "pooler/expected_answers.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace pgxc::pooler {
@@ -10,8 +11,10 @@ const ExpectedAnswers::Entry* ExpectedAnswers::answered(Entry::Kind kind) {
     return &entries_[head_++];
 }
 
-std::vector<ExpectedAnswers::Entry> ExpectedAnswers::failed() {
+std::vector<ExpectedAnswers::Entry> ExpectedAnswers::failed(std::size_t units) {
     std::vector<Entry> skipped;
+    units_done_ += units;
+    while (!own_units_.empty() && own_units_.front() <= units_done_) own_units_.erase(own_units_.begin());
     while (!empty() && entries_[head_].unit <= units_done_ + 1)
         skipped.push_back(std::move(entries_[head_++]));
     compact();
@@ -34,6 +37,28 @@ void ExpectedAnswers::settle() {
     units_sent_ = units_done_ = 0;
     own_units_.clear();
     compact();
+}
+
+bool ExpectedAnswers::earlier_name(std::string_view client_name) const {
+    return std::any_of(first(), entries_.end(), [&](const Entry& entry) {
+        return entry.unit <= units_sent_ && entry.for_client && entry.client_name == client_name;
+    });
+}
+
+bool ExpectedAnswers::earlier_statement(const Statement* statement) const {
+    return std::any_of(first(), entries_.end(), [&](const Entry& entry) {
+        return entry.unit <= units_sent_ && entry.statement.get() == statement;
+    });
+}
+
+bool ExpectedAnswers::earlier_unnamed() const {
+    const auto newest = std::find_if(entries_.rbegin(), std::make_reverse_iterator(first()),
+                                     [](const Entry& entry) { return entry.unnamed; });
+    return newest != std::make_reverse_iterator(first()) && newest->unit <= units_sent_;
+}
+
+bool ExpectedAnswers::any_unnamed() const {
+    return std::any_of(first(), entries_.end(), [](const Entry& entry) { return entry.unnamed; });
 }
 
 void ExpectedAnswers::compact() {

@@ -186,7 +186,7 @@ void NodePool::refresh() {
     context_.stats_changed = true;
     if (!target_.is_master && before.epoch != target_.epoch) {
         replayed_.forget();
-        replayed_.wanted = Lsn{};
+        replayed_.wanted = {};
     }
     const bool lending = target_.exists && !target_.held;
     if (!lending) core_.pause();

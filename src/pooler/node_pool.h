@@ -36,7 +36,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     /// Of the group whose master this node is; nobody asks for a slave's.
     [[nodiscard]] CausalPosition& position() { return position_; }
     /// Of the slave that this node is.
-    [[nodiscard]] ReplayPosition& replayed() { return replayed_; }
+    [[nodiscard]] ReplayProgress& replayed() { return replayed_; }
 
     /// What sessions of this pool begin with, as the server said of one that had set nothing itself.
     struct Defaults {
@@ -49,9 +49,11 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     /// The position of a commit, or what the sessions begin with, isn't known: the master is asked as soon as
     /// a connection is free.
     void ask_master();
-    /// Reads wait for this slave to have replayed that position of its group: it is asked until it says so,
-    /// as long as reads are wanted.
-    void ask_slave(NodeKey group, Lsn wanted);
+    /// A slave has replayed everything and doesn't show it (Progress): the end of a transaction at this
+    /// master shows it, and one is made if there is none for a second.
+    void end_a_transaction();
+    /// Reads wait for this slave to be that far: it is asked until it says so, as long as reads are wanted.
+    void ask_slave(NodeKey group, const Progress& wanted);
     [[nodiscard]] NodeKey asked_group() const { return group_; }
     /// Somebody would use this node, if it could be reached.
     void try_again();
@@ -111,6 +113,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void master_answered(Backend& backend, const Backend::Row& row);
     void learn_defaults(Backend& backend, const Backend::Row& row);
     void slave_answered(const Backend::Row& row);
+    void ask_on_while_behind();
     void question_lost();
 
     [[nodiscard]] std::vector<Backend*> lent();
@@ -129,12 +132,14 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     const PoolKey key_;
     const std::shared_ptr<PoolCounters> counters_;
     CausalPosition& position_;
-    ReplayPosition& replayed_;
+    ReplayProgress& replayed_;
     Defaults defaults_;
     Backend* asking_ = nullptr;  // the connection that carries this pool's question
     CausalPosition::Question question_;
     std::uint64_t question_version_ = 0;
     bool question_wanted_ = false;
+    bool empty_commit_wanted_ = false;
+    TimePoint empty_commit_at_;
     bool try_again_ = false;
     NodeKey group_;  // of a slave, once it was asked for
     net::Handle ask_again_;
@@ -163,7 +168,7 @@ class PoolSet {
     /// Tells how many transactions of a paused group still run.
     void report_in_use(NodeKey group);
     /// The bound of a group has moved: its slaves are asked whether they are there yet.
-    void ask_slaves(NodeKey group, Lsn wanted);
+    void ask_slaves(NodeKey group, const Progress& wanted);
     /// That pool has asked its slave last.
     void asked_by(const std::shared_ptr<NodePool>& pool) { askers_[pool->key().node] = pool; }
     void tick(TimePoint now);

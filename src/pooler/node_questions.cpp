@@ -1,23 +1,38 @@
 // What the pooler asks servers on its own account, on connections that nobody has: how far the master has
 // written, how far a slave has replayed, and what a session begins with.
 
+#include <charconv>
+#include <utility>
+
 #include "pooler/node_pool.h"
 
 namespace pgxc::pooler {
 namespace {
 
 /// One row, from PostgreSQL 10 on: in recovery; flushed, or replayed; inserted; synchronous_commit;
-/// default_transaction_isolation.
+/// default_transaction_isolation; the snapshot's xmax, which was taken before the positions were read.
 constexpr std::string_view question_sql =
     "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery() THEN "
     "pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END, CASE WHEN NOT "
     "pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END, "
     "pg_catalog.current_setting('synchronous_commit'), "
-    "pg_catalog.current_setting('default_transaction_isolation')";
-constexpr std::size_t question_columns = 5;
+    "pg_catalog.current_setting('default_transaction_isolation'), "
+    "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())";
+constexpr std::size_t question_columns = 6;
+/// Gets itself a transaction id and commits, waiting for nothing and nobody.
+constexpr std::string_view empty_commit_sql = "SELECT pg_catalog.txid_current()";
+constexpr Millis empty_commit_pause{1'000};
 
 std::optional<Lsn> lsn_of(const std::optional<std::string>& cell) {
     return cell ? Lsn::parse(*cell) : std::nullopt;
+}
+
+std::optional<std::uint64_t> txid_of(const std::optional<std::string>& cell) {
+    std::uint64_t number = 0;
+    if (!cell) return std::nullopt;
+    const char* const end = cell->data() + cell->size();
+    const auto read = std::from_chars(cell->data(), end, number);
+    return read.ec == std::errc{} && read.ptr == end ? std::optional(number) : std::nullopt;
 }
 
 }  // namespace
@@ -25,7 +40,7 @@ std::optional<Lsn> lsn_of(const std::optional<std::string>& cell) {
 bool NodePool::question_due() const {
     if (asking_ != nullptr || !target_.exists || core_.paused() || context_.shutting_down) return false;
     if (!target_.is_master) return question_wanted_ && replayed_.due(Clock::now());
-    if (question_wanted_ && !defaults_.known) return true;
+    if (question_wanted_ && (!defaults_.known || empty_commit_wanted_)) return true;
     return position_wanted() && position_.unresolved(target_.epoch);
 }
 
@@ -65,10 +80,18 @@ void NodePool::ask_master() {
     ask_now();
 }
 
-void NodePool::ask_slave(NodeKey group, Lsn wanted) {
+void NodePool::end_a_transaction() {
+    const TimePoint now = Clock::now();
+    if (now < empty_commit_at_ + empty_commit_pause) return;
+    empty_commit_at_ = now;
+    empty_commit_wanted_ = true;
+    ask_master();
+}
+
+void NodePool::ask_slave(NodeKey group, const Progress& wanted) {
     group_ = group;
-    replayed_.wanted = std::max(replayed_.wanted, wanted);
-    if (replayed_.position().known() && replayed_.position() >= wanted) return;
+    replayed_.wanted.raise_to(wanted);
+    if (replayed_.progress().position.known() && replayed_.progress().covers(wanted)) return;
     question_wanted_ = true;
     context_.pools->asked_by(shared_from_this());
     if (replayed_.asking()) return;
@@ -80,8 +103,7 @@ void NodePool::ask_slave(NodeKey group, Lsn wanted) {
     ask_again_pending_ = true;
     ask_again_ = context_.loop.call_after(replayed_.pause(), [this] {
         ask_again_pending_ = false;
-        if (replayed_.position() < replayed_.wanted && context_.position_of(group_).wanted(Clock::now()))
-            ask_slave(group_, replayed_.wanted);
+        ask_on_while_behind();
     });
 }
 
@@ -99,12 +121,21 @@ void NodePool::own_statement_done(Backend& backend, Backend::Own what, const Bac
         }
         return;
     }
+    if (what == Backend::Own::EmptyCommit) {
+        // However it went: reads at slaves don't depend on it.
+        give_back(backend);
+        return;
+    }
     asking_ = nullptr;
     const bool answered = row != nullptr && row->size() == question_columns && (*row)[0];
     if (!answered) {
         question_lost();
     } else if (target_.is_master) {
         master_answered(backend, *row);
+        if (std::exchange(empty_commit_wanted_, false)) {
+            backend.run_own(Backend::Own::EmptyCommit, empty_commit_sql);
+            return;
+        }
     } else {
         slave_answered(*row);
     }
@@ -119,10 +150,11 @@ void NodePool::question_lost() {
 void NodePool::master_answered(Backend& backend, const Backend::Row& row) {
     const auto flushed = lsn_of(row[1]);
     const auto inserted = lsn_of(row[2]);
-    if (*row[0] != "f" || !flushed || !inserted) return;
+    const auto xmax = txid_of(row[5]);
+    if (*row[0] != "f" || !flushed || !inserted || !xmax) return;
     learn_defaults(backend, row);
-    position_.answered(question_, *flushed, *inserted);
-    if (context_.settings().causal_reads) context_.pools->ask_slaves(key_.node, position_.position());
+    position_.answered(question_, {*flushed, *inserted, *xmax});
+    if (context_.settings().causal_reads) context_.pools->ask_slaves(key_.node, position_.progress());
 }
 
 void NodePool::learn_defaults(Backend& backend, const Backend::Row& row) {
@@ -147,12 +179,17 @@ void NodePool::learn_defaults(Backend& backend, const Backend::Row& row) {
 
 void NodePool::slave_answered(const Backend::Row& row) {
     const auto replayed = lsn_of(row[1]);
-    if (*row[0] != "t" || !replayed) {
+    const auto xmax = txid_of(row[5]);
+    if (*row[0] != "t" || !replayed || !xmax) {
         replayed_.not_answered();
         return;
     }
-    replayed_.answered(question_version_, *replayed);
-    if (replayed_.position() < replayed_.wanted && context_.position_of(group_).wanted(Clock::now()))
+    replayed_.answered(question_version_, {*replayed, *xmax});
+    ask_on_while_behind();
+}
+
+void NodePool::ask_on_while_behind() {
+    if (replayed_.behind() && context_.position_of(group_).wanted(Clock::now()))
         ask_slave(group_, replayed_.wanted);
 }
 
@@ -167,7 +204,7 @@ void NodePool::roll_back(Backend& backend) {
     backend.run_own(Backend::Own::Rollback, "ROLLBACK");
 }
 
-void PoolSet::ask_slaves(NodeKey group, Lsn wanted) {
+void PoolSet::ask_slaves(NodeKey group, const Progress& wanted) {
     for (const NodeView& node : context_.view->nodes) {
         if (node.node.is_master() || !node.may_read) continue;
         const auto asker = askers_.find(node.node.key);

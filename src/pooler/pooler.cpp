@@ -195,8 +195,14 @@ void Pooler::Impl::tick() {
 void Pooler::Impl::refresh() {
     context.begin_event();
     restart_statistics_if_asked();
+    const bool none_yet = context.view->generation == Generation{};
     context.view = context.environment.current();
     context.pools->refresh();
+    // Logins may have waited for the first one.
+    const bool first = none_yet && context.view->generation != Generation{};
+    for (std::size_t i = first ? sessions.size() : 0; i-- > 0;) {
+        if (i < sessions.size()) sessions[i]->view_came();
+    }
     // From here on nothing begins that this view forbids.
     context.environment.view_taken(context.view->generation);
 }

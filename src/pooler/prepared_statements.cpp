@@ -4,15 +4,30 @@
 
 namespace pgxc::pooler {
 
-StatementStore::StatementStore() : table_(std::make_shared<Table>()) {}
+namespace {
 
-StatementRef StatementStore::intern(wire::Bytes parse_tail, std::string_view search_path) {
+std::string key_of(wire::Bytes parse_tail, std::string_view search_path) {
     std::string key{parse_tail};
     key += search_path;
+    return key;
+}
+
+}  // namespace
+
+StatementStore::StatementStore() : table_(std::make_shared<Table>()) {}
+
+StatementRef StatementStore::find(wire::Bytes parse_tail, std::string_view search_path) const {
+    return find_key(key_of(parse_tail, search_path));
+}
+
+StatementRef StatementStore::find_key(const std::string& key) const {
     const auto known = table_->find(key);
-    if (known != table_->end()) {
-        if (auto statement = known->second.lock()) return statement;
-    }
+    return known == table_->end() ? nullptr : known->second.lock();
+}
+
+StatementRef StatementStore::intern(wire::Bytes parse_tail, std::string_view search_path) {
+    std::string key = key_of(parse_tail, search_path);
+    if (auto statement = find_key(key)) return statement;
     auto* made = new Statement;
     made->key = std::move(key);
     made->tail_bytes = parse_tail.size();

@@ -40,12 +40,16 @@ class StatementStore {
     StatementStore();
     /// The statement for what stands behind the name in a Parse message, of a session with that search_path.
     [[nodiscard]] StatementRef intern(wire::Bytes parse_tail, std::string_view search_path = {});
+    /// The same if it is there; nullptr.
+    [[nodiscard]] StatementRef find(wire::Bytes parse_tail, std::string_view search_path = {}) const;
     /// The texts mean something else now (a table has other columns): whoever prepares one from now on gets
     /// a statement of its own making. Those that are there stay what they are, as on a server.
     void outdate() { table_->clear(); }
     [[nodiscard]] std::size_t size() const { return table_->size(); }
 
   private:
+    [[nodiscard]] StatementRef find_key(const std::string& key) const;
+
     // Keys are views into the statements. Statements that outlive the store keep the table.
     using Table = std::unordered_map<std::string_view, std::weak_ptr<const Statement>>;
     std::shared_ptr<Table> table_;

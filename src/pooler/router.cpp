@@ -108,7 +108,8 @@ bool may_serve(const RouteFacts& facts, const NodeView& slave, const NodeLoad* l
         case CausalBound::State::Known:
             // Only what the slave said over a connection that is still there: a server that crashed may come
             // back behind what it told the monitor before.
-            return load != nullptr && load->replayed.known() && load->replayed >= facts.bound.position;
+            return load != nullptr && load->progress.position.known() &&
+                   load->progress.covers(facts.bound.progress);
     }
     return false;
 }
@@ -227,6 +228,10 @@ std::optional<SessionEffect> read_setting_statement(std::string_view sql) {
 
 }  // namespace
 
+bool chooses_own_coordinator(std::optional<std::string_view> choice) {
+    return choice && (*choice == "C" || *choice == "c");
+}
+
 Result<NodeKey> choose_group(std::optional<std::string_view> choice, const ClusterView& view,
                              NodeId own_coordinator) {
     const NodeKey own{NodeType::Coordinator, own_coordinator};
@@ -234,7 +239,7 @@ Result<NodeKey> choose_group(std::optional<std::string_view> choice, const Clust
         const auto groups = datanode_groups(view);
         return groups.size() == 1 ? NodeKey{NodeType::Datanode, groups.front()} : own;
     }
-    if (*choice == "C" || *choice == "c") return own;
+    if (chooses_own_coordinator(choice)) return own;
     NodeId::rep number = 0;
     const auto [end, error] = std::from_chars(choice->data(), choice->data() + choice->size(), number);
     if (error != std::errc{} || end != choice->data() + choice->size() || number < 1)
@@ -314,7 +319,7 @@ Decision decide_route(const RouteFacts& facts) {
         return {slave->node.key, false, true,
                 declared ? std::string_view{"declared read only"} : facts.statement->reason};
     }
-    return go(facts.group, has_live_slave(facts) ? "no slave has replayed every commit before it"
+    return go(facts.group, has_live_slave(facts) ? "no slave shows every commit before it"
                                                  : "no slave may serve this read");
 }
 

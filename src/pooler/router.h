@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -19,27 +20,47 @@ namespace pgxc::pooler {
 /// such group.
 [[nodiscard]] Result<NodeKey> choose_group(std::optional<std::string_view> choice, const ClusterView& view,
                                            NodeId own_coordinator);
+/// Is it "C", whatever nodes there are?
+[[nodiscard]] bool chooses_own_coordinator(std::optional<std::string_view> choice);
 
 /// Reads a pgxc.read_routing value as a client writes it in its options; error 22023.
 [[nodiscard]] Result<ReadRouting> parse_read_routing(std::string_view text);
 
-/// What is known of the position up to which a client must see commits (pgxc.causal_reads).
+/// How far a server is: what it has written or replayed, and which transactions it may show. A standby shows
+/// none from its snapshots' xmax on, replayed or not: one that was made from a base backup, or started, while
+/// commits waited for their standbys doesn't show those before a later transaction ends
+/// (ProcArrayApplyRecoveryInfo(), GetSnapshotData()).
+struct Progress {
+    Lsn position;
+    std::uint64_t xmax = 0;  // txid_snapshot_xmax(), with its epoch
+
+    /// Shows everything that a server had shown that was that far.
+    [[nodiscard]] bool covers(const Progress& other) const {
+        return position >= other.position && xmax >= other.xmax;
+    }
+    /// Of answers in any order the most of both.
+    void raise_to(const Progress& other) {
+        position = std::max(position, other.position);
+        xmax = std::max(xmax, other.xmax);
+    }
+};
+
+/// What is known of the commits that a client must see (pgxc.causal_reads).
 struct CausalBound {
     enum class State : std::uint8_t {
         None,     // nothing was committed through this pooler, or causal reads are off
-        Known,    // position is the bound
+        Known,    // progress is the bound
         Unknown,  // a commit is running or its position isn't known yet: only the master will do
     } state = State::None;
-    Lsn position;
-    Epoch epoch;  // the master's when the position was read: positions of another epoch can't be compared
-                  // (rule 13)
+    Progress progress;
+    Epoch epoch;  // the master's when that was read: positions of another epoch can't be compared (rule 13)
 };
 
 /// A slave, as this pooler worker knows it.
 struct NodeLoad {
     NodeKey node;
     std::uint32_t outstanding = 0;  // transactions under way there
-    Lsn replayed;                   // as it said itself over a connection that is still there; 0 = not known
+    Progress progress;              // as it said itself over a connection that is still there; 0 = not known
     bool troubled = false;          // it can't be reached now
 };
 

@@ -129,7 +129,8 @@ void Session::keep(wire::Bytes rest) {
 }
 
 void Session::leave() {
-    if (state_ == State::Applying || (state_ == State::Settling && !kept_.empty())) {
+    const bool waits = state_ == State::Settling || (state_ == State::Linked && paused_ && owes_answers());
+    if (state_ == State::Applying || (waits && !kept_.empty())) {
         // What it sent is about to be passed on; resume() reads on, and meets the end of its input again.
         client_.stream().want_readable(false);
         return;
@@ -220,7 +221,7 @@ bool Session::tick(TimePoint now) {
 }
 
 bool Session::in_no_transaction() const {
-    if (state_ == State::Idle) return !failed_block_.active();
+    if (state_ == State::Idle) return !failed_block_.active() && deferred_begin_.empty();
     return state_ == State::Linked && pinned() && !paused_ && backend_->tracker().clean_and_idle();
 }
 
@@ -331,8 +332,7 @@ void Session::cancel() {
             auto& tracker = backend_->tracker();
             if (tracker.quiet()) return;
             // A cancelled COMMIT would be one whose durability nobody knows (FAILOVER_PROTOCOL, rule 12).
-            const bool committing =
-                tracker.status() != wire::TransactionStatus::Idle && tracker.commit_may_be_running();
+            const bool committing = told_ != wire::TransactionStatus::Idle && tracker.commit_may_be_running();
             if (!committing) backend_->cancel();
             return;
         }

@@ -65,6 +65,8 @@ class Session final : public Waiter, private net::StreamEvents {
     void end_when_idle(const Error& error);
     /// Login has taken too long, or the like: true if the session was ended.
     bool tick(TimePoint now);
+    /// The first view of the cluster has come: a login that waited for it goes on.
+    void view_came();
 
     [[nodiscard]] ClientRow row() const;
     [[nodiscard]] ClientId id() const { return id_; }
@@ -125,6 +127,7 @@ class Session final : public Waiter, private net::StreamEvents {
     void login_input(wire::Bytes input);
     void login_step(ClientLogin::Step step);
     void start_client_tls();
+    void pause_login(bool paused);
     void begin_login_work();
     /// Who it is has been proven, and what remains is whether there is room.
     void authorized();
@@ -138,6 +141,9 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool takes_commands() const {
         return (state_ == State::Idle || state_ == State::Linked) && !paused_;
     }
+    /// Puts `run` and context_.front into what is collected for the server, if anything is to go in front of
+    /// `message` or in place of its beginning. Where the bytes begin that follow.
+    [[nodiscard]] const char* put_front(wire::Bytes run, wire::Bytes message);
     /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is
     /// made of.
     [[nodiscard]] bool forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest);
@@ -150,7 +156,7 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] Admit prepare_to_send(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_text(std::string_view text, bool whole);
     void note_use(SessionUse use);
-    void keep_sequence_values(SessionUse use);
+    void keep_sequence_values(SessionUse use, bool drew_before);
     void remember_sent(wire::Bytes run);
     void note_access(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_commit();
@@ -181,7 +187,18 @@ class Session final : public Waiter, private net::StreamEvents {
     void close_other_clients();
     [[nodiscard]] bool expects_only_own() const;
     [[nodiscard]] bool answer_deallocate(std::string_view sql);
+    /// The server has skipped Queries.
+    void units_skipped();
+    /// The same of a Parse (or own Close) of the unnamed statement, or it has failed.
+    void unnamed_skipped(bool own);
     void undo(std::vector<ExpectedAnswers::Entry> entries);
+    /// Was something sent of which it isn't known where the server reads on should it fail?
+    [[nodiscard]] bool may_be_skipped() const;
+    /// What an earlier unit has to tell of that message's statement, or of where the server reads on if
+    /// something failed, must be known before the message can be looked at.
+    [[nodiscard]] bool must_wait_for_answers(wire::FrontendMessage type, wire::Bytes body, bool whole) const;
+    [[nodiscard]] bool depends_on_answers(wire::FrontendMessage type, wire::Bytes body, bool whole) const;
+    [[nodiscard]] std::string_view search_path() const;
 
     // session_settle.cpp
     void settle();
@@ -209,7 +226,14 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] Unit look_ahead() const;
     [[nodiscard]] Classification classify(std::string_view sql) const;
     /// nullopt: nothing special about it, it is routed by what `unit` says.
-    [[nodiscard]] std::optional<Admit> begin_auto(wire::FrontendMessage type, Unit& unit);
+    [[nodiscard]] std::optional<Admit> begin_auto(wire::FrontendMessage type,
+                                                  std::optional<std::string_view> text, Unit& unit);
+    /// Answers a BEGIN before it is known which server will get it.
+    void answer_begin(std::string_view text);
+    /// Puts it in front of what comes next, which the server skips should it fail.
+    void put_deferred_begin();
+    /// Is what comes now BEGIN's, and of no unit of the pooler's own in front of it?
+    [[nodiscard]] bool begin_answers() const;
     [[nodiscard]] std::optional<Admit> stay_at_slave(wire::FrontendMessage type);
     [[nodiscard]] Admit restart_block(Decision decision);
     void begin_movable_block(std::string_view begin_text);
@@ -242,6 +266,8 @@ class Session final : public Waiter, private net::StreamEvents {
     void all_answered();
     /// Is that error not for the client, but the end of this server connection (or of this slave's part)?
     [[nodiscard]] bool gives_up_server(wire::Bytes body);
+    /// `body`: of the error for which it is given up.
+    void give_up_server(wire::Bytes body);
     void settings_refused();
     void answer_ready(wire::TransactionStatus status);
     void statement_done(std::string_view tag);
@@ -252,7 +278,8 @@ class Session final : public Waiter, private net::StreamEvents {
     // session_loss.cpp
     [[nodiscard]] bool may_repeat() const;
     void repeat_elsewhere();
-    void lose_transaction(const std::string& cause);
+    /// `refusal`: what the server said to the BEGIN that went along with what is lost.
+    void lose_transaction(const std::string& cause, const std::optional<Error>& refusal = std::nullopt);
     [[nodiscard]] Error loss_error(const std::string& cause, bool outcome_unknown) const;
 
     Context& context_;
@@ -268,6 +295,7 @@ class Session final : public Waiter, private net::StreamEvents {
     net::Handle login_wait_;             // for work in another thread, or until a refusal is told
     bool login_paused_ = false;          // meanwhile nothing is taken from the client
     bool login_delayed_ = false;         // counted by the throttle
+    bool login_wants_view_ = false;      // proven, but nobody has told yet which groups there are
     std::shared_ptr<PassKey> pass_key_;  // kept alive for the server connections of this user
     std::string database_;
     std::string user_;
@@ -329,6 +357,7 @@ class Session final : public Waiter, private net::StreamEvents {
     ClientStatements prepared_;
     std::string unnamed_;  // as Statement::parse_tail; empty though there is one: too large
     bool has_unnamed_ = false;
+    bool had_unnamed_ = false;      // before the newest Query or FunctionCall
     bool unnamed_unbound_ = false;  // too large to be remembered, and not bound yet: keep the connection
     bool unnamed_here_ = false;     // it is on the server connection that the session has
     std::size_t replaced_ = 0;      // bytes of the message that is looked at for which context_.front stands
@@ -338,18 +367,24 @@ class Session final : public Waiter, private net::StreamEvents {
     bool repeatable_ = false;
     bool begins_with_begin_ = false;
     std::string sent_;
+    wire::TransactionStatus told_ = wire::TransactionStatus::Idle;  // in the client's last ReadyForQuery
+    unsigned repeats_ = 0;                                          // of this transaction
     unsigned units_answered_ = 0;  // ReadyForQuery given to the client in this transaction
     bool unit_answered_ = false;   // something of the unit that runs now was given to the client
-    unsigned swallow_next_ = 0;    // swallow_units_ of the connection that repeats
-    unsigned swallow_units_ = 0;   // units of a repeated transaction whose answers the client has already
 
     // Routing by what statements are.
-    wire::Bytes upcoming_;        // while commands are taken: from the message in question on
-    std::string deferred_begin_;  // a BEGIN that was answered here, and goes where the next statement goes
-    std::string begin_message_;   // of the block that runs, which can be begun anew at the master
-    bool movable_ = false;        // it runs at a slave, and moves to the master at its first write
+    wire::Bytes upcoming_;  // while commands are taken: from the message in question on
+    // A BEGIN whose answer the client has, and which goes in front of what comes next.
+    std::string deferred_begin_;
+    bool begin_sent_ = false;      // it was sent, and the unit that follows isn't answered
+    bool begin_owed_ = false;      // it was sent, and isn't answered itself
+    bool begin_last_ = false;      // nothing was put behind it yet
+    bool begin_declared_ = false;  // it is repeated, and was routed by its own words
+    std::uint64_t begin_unit_ = 0;
+    std::size_t begin_skipped_ = 0;    // answers owed to the client that won't come, as it has failed
+    std::string begin_message_;        // of the block that runs, which can be begun anew at the master
+    bool movable_ = false;             // it runs at a slave, and moves to the master at its first write
     std::optional<Decision> planned_;  // for the BEGIN that is sent now
-    bool first_unit_ = false;          // what follows that BEGIN goes along with it
     bool only_reads_ = false;          // the statement that runs at the master was one for a slave
     bool pause_held_ = false;          // pinned, and its next transaction waits for the end of a pause
     bool strict_default_ = false;      // transactions may begin with a strict isolation level

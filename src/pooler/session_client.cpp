@@ -82,29 +82,28 @@ void Session::take_commands(wire::Bytes input) {
             upcoming_ = rest;
             switch (admit(header.type, rest.substr(wire::header_bytes, here - wire::header_bytes), whole)) {
                 case Admit::Forward:
-                    if (!context_.front.empty()) {
-                        wire::Buffer& out = backend_->connection().out();
-                        out.append(since(run));
-                        out.append(context_.front);
-                        context_.front.clear();
-                        run = rest.data() + std::exchange(replaced_, 0U);
-                    }
+                    run = put_front(since(run), rest);
                     rest.remove_prefix(here);
                     client_pass_ = header.total_bytes() - here;
                     client_pass_dropped_ = false;
                     client_pass_owes_ = header.type == wire::FrontendMessage::Query ||
                                         header.type == wire::FrontendMessage::FunctionCall ||
+                                        header.type == wire::FrontendMessage::Sync ||
                                         header.type == wire::FrontendMessage::CopyFail;
                     break;
                 case Admit::Drop:
-                    if (!forward(since(run), since(original), rest)) {
+                    // What was put there is for this server, though the message is answered here.
+                    run = put_front(since(run), rest);
+                    client_pass_ = header.total_bytes() - here;
+                    client_pass_dropped_ = true;
+                    client_pass_owes_ = false;
+                    // It has been answered: whoever does the rest isn't sent it again.
+                    if (!forward(since(run), since(original), rest.substr(here))) {
                         rest = {};
                         run = nullptr;
                         break;
                     }
                     rest.remove_prefix(here);
-                    client_pass_ = header.total_bytes() - here;
-                    client_pass_dropped_ = true;
                     run = original = rest.data();
                     break;
                 case Admit::Pause:
@@ -120,7 +119,10 @@ void Session::take_commands(wire::Bytes input) {
             }
         }
         taking_ = false;
-        if (state_ == State::Ended) return;
+        if (state_ == State::Ended) {
+            context_.front.clear();
+            return;
+        }
         const bool passed = run != nullptr && forward(since(run), since(original), rest);
         if (passed) keep(rest);
         if (over && passed) {
@@ -137,6 +139,15 @@ void Session::take_commands(wire::Bytes input) {
             input = again_input;
         }
     } while (again_);
+}
+
+const char* Session::put_front(wire::Bytes run, wire::Bytes message) {
+    if (context_.front.empty()) return run.data();
+    wire::Buffer& out = backend_->connection().out();
+    out.append(run);
+    out.append(context_.front);
+    context_.front.clear();
+    return message.data() + std::exchange(replaced_, 0U);
 }
 
 bool Session::forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest) {
@@ -157,6 +168,8 @@ bool Session::forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest) {
         return false;
     }
     // It was dead before it got the first byte: nothing can have happened, so another one does it.
+    pins_.bits &= static_cast<std::uint16_t>(~PinReasons::Sequences);
+    pin_text_ = pins_.text();
     std::string all{original};
     all += rest;
     kept_ = std::move(all);
@@ -205,9 +218,7 @@ Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes b
         return Admit::Drop;
     switch (type) {
         case wire::FrontendMessage::Sync:
-            wire::put_ready_for_query(client_.out(), deferred_begin_.empty()
-                                                         ? wire::TransactionStatus::Idle
-                                                         : wire::TransactionStatus::InBlock);
+            wire::put_ready_for_query(client_.out(), told_);
             return Admit::Drop;
         case wire::FrontendMessage::Flush:
         case wire::FrontendMessage::CopyData:
@@ -233,15 +244,17 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
     auto text = text_of(type, body);
     RouteFacts facts = route_facts();
     if (whole) facts.first_statement = text;
-    if (facts.routing == ReadRouting::Auto && !planned_) {
+    if (!deferred_begin_.empty() && !planned_ && (facts.routing != ReadRouting::Auto || begin_declared_)) {
+        facts.first_statement = text = deferred_begin_;
+    } else if (facts.routing == ReadRouting::Auto && !planned_) {
         Unit unit = look_ahead();
-        if (const auto handled = begin_auto(type, unit)) return *handled;
-        // Whatever it begins with, all of it has been read.
-        if (!text) facts.first_statement = text = "";
+        if (const auto handled = begin_auto(type, text, unit)) return *handled;
         facts.statement = unit.what;
         facts.in_block = unit.begins;
         if (unit.begins) begin_message_ = unit.begin_text;
     }
+    // Whatever it begins with, all of it has been read.
+    if (facts.routing == ReadRouting::Auto && !text) facts.first_statement = text = "";
     Decision decision = planned_ ? *planned_ : decide(facts);
     if (decision.to_slave && facts.routing != ReadRouting::Auto && text) {
         // What a session keeps must be kept at the master, where everything else can be done too.
@@ -250,7 +263,6 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
             decision = decide_route(facts);
         }
     }
-    first_unit_ = planned_.has_value();
     planned_.reset();
     to_slave_ = decision.to_slave;
     outstanding_ = to_slave_ ? Outstanding{context_.slaves[decision.target].outstanding} : Outstanding{};
@@ -291,11 +303,12 @@ void Session::lend(Backend& backend) {
     backend.lend_to(this);
     sent_any_ = false;
     admitted_ = false;
+    begin_sent_ = begin_owed_ = begin_last_ = false;
+    begin_skipped_ = 0;
     left_ = {};
     own_failed_ = false;
     asked_while_quiet_ = false;
     unnamed_here_ = has_unnamed_ && backend.unnamed_of == id_.value();
-    swallow_units_ = std::exchange(swallow_next_, 0U);
     const bool login = state_ == State::LoginWaiting;
     if (backend.applied != wanted_) {
         if (!login && !to_slave_ && !tell_settings_ && change_is_safe(*backend.applied, *wanted_)) {
@@ -333,18 +346,12 @@ void Session::lend_failed(const Error& error) {
 
 void Session::refuse_pending(const Error& error) {
     waits_for_.reset();
+    const bool in_block = told_ != wire::TransactionStatus::Idle;
     forget_block();
     outstanding_.end();
     set_state(State::Idle);
     const auto header = wire::read_frontend_header(kept_, wire::FrontendPhase::Normal);
-    if (std::exchange(swallow_next_, 0U) > 0) {
-        // A read-only block that was to be repeated: its BEGIN was answered long ago, what follows fails in
-        // it.
-        kept_.erase(0, std::min(header.total_bytes(), kept_.size()));
-        failed_block_.fail_block(error);
-        resume();
-        return;
-    }
+    if (in_block) failed_block_.fail_block(std::nullopt);
     wire::put_error_response(client_.out(), wire::Severity::Error, error);
     if (header.complete() &&
         (header.type == wire::FrontendMessage::Query || header.type == wire::FrontendMessage::FunctionCall)) {
@@ -352,7 +359,7 @@ void Session::refuse_pending(const Error& error) {
         kept_.erase(0, here);
         client_pass_ = header.total_bytes() - here;
         client_pass_dropped_ = true;
-        wire::put_ready_for_query(client_.out(), wire::TransactionStatus::Idle);
+        wire::put_ready_for_query(client_.out(), failed_block_.status());
     } else {
         failed_block_.skip_until_sync();
     }
@@ -361,11 +368,8 @@ void Session::refuse_pending(const Error& error) {
 
 Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     auto& tracker = backend_->tracker();
-    if (first_unit_ && to_slave_ && tracker.ready_for_query_owed() > 0) {
-        // The first statement goes along with its BEGIN, which the client believes to be answered.
-        first_unit_ = false;
-    } else if (to_slave_ && !pinned() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
-               type != wire::FrontendMessage::Sync) {
+    if (to_slave_ && !pinned() && tracker.ready_for_query_owed() > 0 && !tracker.pipeline_open() &&
+        type != wire::FrontendMessage::Sync) {
         // Pipelined: whether this belongs to the transaction at the slave is known when that has answered.
         paused_ = true;
         return Admit::Pause;
@@ -373,8 +377,19 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
         if (const auto moved = stay_at_slave(type)) return *moved;
     }
     if ((pinned() || unnamed_unbound_) && held_by_pause()) return Admit::Pause;
+    // To a server that skips all up to Sync nothing else need be said, and it means nothing.
+    if (tracker.skipping_until_sync() && type != wire::FrontendMessage::Sync) return Admit::Drop;
+    if ((may_be_skipped() || backend_->expected.any_of_earlier_units()) &&
+        must_wait_for_answers(type, body, whole)) {
+        paused_ = true;
+        return Admit::Pause;
+    }
     replaced_ = 0;
+    // In front of a Query the pooler may have to do something of its own, in a unit of its own.
+    const bool begins = !deferred_begin_.empty() && !begin_sent_;
+    if (begins && type != wire::FrontendMessage::Query) put_deferred_begin();
     const Admit admitted = prepare_to_send(type, body, whole);
+    begin_last_ = false;
     if (admitted != Admit::Forward) return admitted;
     admitted_ = true;
     if (access_ != Access::Open) note_access(type, body, whole);
@@ -405,9 +420,13 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
                 note_text(*text, whole);
                 if (use_now_.has(SessionUse::NamesStatements)) bring_named_in_sql(*text, true);
             }
+            if (!deferred_begin_.empty() && !begin_sent_) put_deferred_begin();
             query_sent();
             break;
         case wire::FrontendMessage::FunctionCall:
+            had_unnamed_ = has_unnamed_;
+            backend_->expected.sent_unit_end();
+            break;
         case wire::FrontendMessage::Sync:
             backend_->expected.sent_unit_end();
             break;
@@ -437,21 +456,25 @@ void Session::note_text(std::string_view text, bool whole) {
 void Session::note_use(SessionUse use) {
     use_now_ = use;
     if (!use.any()) return;
+    const bool drew_before = use_.has(SessionUse::MovesSequence);
     use_.add(use);
     left_.add(left_when_sent(use));
     if (use.has(SessionUse::Unreadable)) pin(PinReasons::Unreadable);
     if (use.has(SessionUse::Seeds)) pin(PinReasons::Seeded);
-    if (use.has(SessionUse::ReadsSequence | SessionUse::MovesSequence)) keep_sequence_values(use);
+    if (use.has(SessionUse::ReadsSequence | SessionUse::MovesSequence))
+        keep_sequence_values(use, drew_before);
     if (use.has(SessionUse::SetsUnknown) || custom_settings_.size() > limits::max_custom_settings)
         pin(PinReasons::SetUnknown);
 }
 
-void Session::keep_sequence_values(SessionUse use) {
+void Session::keep_sequence_values(SessionUse use, bool drew_before) {
     NodePool& pool = backend_->pool();
     if (use.has(SessionUse::ReadsSequence)) pool.sequence_values_asked();
     if (!pool.tells_sequence_values() || to_slave_ || pins_.has(PinReasons::Sequences)) return;
     const auto& tracker = backend_->tracker();
-    if (!same_member_again() && !tracker.pipeline_open() &&
+    const bool first = !tracker.pipeline_open() || begin_last_;
+    // Its own of this transaction, drawn before anybody had asked, stay.
+    if (!drew_before && !same_member_again() && first &&
         tracker.status() != wire::TransactionStatus::Failed) {
         // Values that others have drawn there must not be taken for this client's: then there is none yet.
         wire::put_query(context_.front, "DISCARD SEQUENCES");

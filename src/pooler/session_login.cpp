@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "pooler/router.h"
 #include "pooler/session.h"
 #include "wire/messages.h"
 
@@ -64,9 +65,13 @@ void Session::start_client_tls() {
     }
 }
 
+void Session::pause_login(bool paused) {
+    login_paused_ = paused;
+    client_.stream().want_readable(!paused);
+}
+
 void Session::begin_login_work() {
-    login_paused_ = true;
-    client_.stream().want_readable(false);
+    pause_login(true);
     // A name server may keep us waiting; a hash doesn't.
     net::Resolver& thread = login_->job_may_hang() ? context_.name_lookups : context_.login_work;
     login_wait_ = thread.run(login_->take_job(), [this] {
@@ -95,6 +100,18 @@ void Session::authorized() {
                  (application ? " application_name=" + std::string{*application} : "") + " " + login_->how());
     }
     if (const auto& keys = login_->pass_through()) pass_key_ = context_.pass_keys.remember(user, *keys);
+    if (context_.view->generation == Generation{} && !chooses_own_coordinator(login_->startup().node())) {
+        // The server has only just started. The time for a login bounds this, too.
+        login_wants_view_ = true;
+        pause_login(true);
+        return;
+    }
+    proven();
+}
+
+void Session::view_came() {
+    if (!std::exchange(login_wants_view_, false)) return;
+    pause_login(false);
     proven();
 }
 
@@ -104,8 +121,7 @@ void Session::refuse_login_later() {
     const Millis delay = context_.throttle.failed(address, login_->startup().user, Clock::now());
     context_.throttle.waits(address);
     login_delayed_ = true;
-    login_paused_ = true;
-    client_.stream().want_readable(false);
+    pause_login(true);
     login_wait_ = context_.loop.call_after(delay, [this] { end(login_->error()); });
 }
 

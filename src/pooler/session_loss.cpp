@@ -4,23 +4,36 @@
 #include "wire/messages.h"
 
 namespace pgxc::pooler {
+namespace {
+
+/// A transaction whose own statement ends its server is not to end one after the other.
+constexpr unsigned max_repeats = 3;
+
+}  // namespace
 
 bool Session::may_repeat() const {
-    return repeatable_ && !unit_answered_ && swallow_units_ == 0 && client_pass_ == 0;
+    return repeatable_ && !unit_answered_ && client_pass_ == 0 && repeats_ < max_repeats;
 }
 
 void Session::repeat_elsewhere() {
-    // What was sent goes in front of what wasn't, and the first unit's answer isn't given twice.
     const bool was_slave = to_slave_;
     let_go(false);
     forget_sent_names();
     std::string all = std::exchange(sent_, {});
+    ++repeats_;
+    begin_declared_ = !movable_;
+    if (told_ != wire::TransactionStatus::Idle && deferred_begin_.empty()) {
+        // Its BEGIN has been answered.
+        const std::size_t bytes = wire::read_frontend_header(all, wire::FrontendPhase::Normal).total_bytes();
+        deferred_begin_ = all.c_str() + wire::header_bytes;
+        all.erase(0, bytes);
+    }
+    // What was sent goes in front of what wasn't.
     all += kept_;
     kept_ = std::move(all);
     repeatable_ = false;
     movable_ = false;
     force_master_ = force_master_ || was_slave;
-    swallow_next_ = units_answered_;
     set_state(State::Idle);
     resume();
 }
@@ -66,23 +79,31 @@ Error Session::loss_error(const std::string& cause, bool outcome_unknown) const 
             "The transaction was rolled back: repeat it.", cause};
 }
 
-void Session::lose_transaction(const std::string& cause) {
+void Session::lose_transaction(const std::string& cause, const std::optional<Error>& refusal) {
     auto& tracker = backend_->tracker();
-    const bool in_block = tracker.status() != wire::TransactionStatus::Idle;
+    const bool in_block = told_ != wire::TransactionStatus::Idle;
     const bool read_only = repeatable_ || to_slave_ || state_ == State::Settling;
     const bool unknown = !read_only && tracker.commit_may_be_running();
-    const std::size_t owed = tracker.ready_for_query_owed() - backend_->expected.own_units();
+    const std::size_t owed = tracker.ready_for_query_owed() - backend_->expected.own_units() + begin_skipped_;
     // A COPY that has eaten its Sync owes nothing, and yet its client must hear that it is over.
-    const bool pipeline = tracker.pipeline_open() ||
+    // The Query behind a refused BEGIN was skipped, and is answered here: no Sync will come for it.
+    const bool skips_own = begin_skipped_ > 0 && tracker.skipping_until_sync();
+    const bool pipeline = (tracker.pipeline_open() && !skips_own) ||
                           (owed == 0 && tracker.copy_mode() != wire::TransactionTracker::CopyMode::None);
     const bool busy = owed > 0 || pipeline;
-    const Error error = loss_error(cause, busy && (unknown || (!in_block && !read_only)));
+    const Error error =
+        refusal ? *refusal : loss_error(cause, busy && (unknown || (!in_block && !read_only)));
     backend_->meter.error_sent();
     log_info("pooler: client " + from_.to_string() + " lost its server: " + error.message + ": " + cause);
     // A message that was cut off in the middle can't be ended, and a pinned session is lost with its server.
     if (server_pass_ > 0 && !server_pass_dropped_) {
         close();
         return;
+    }
+    if (begin_owed_) {
+        // Nothing was drawn.
+        pins_.bits &= static_cast<std::uint16_t>(~PinReasons::Sequences);
+        pin_text_ = pins_.text();
     }
     if (pinned() || unnamed_unbound_ || state_ == State::Settling) {
         Error fatal = error;
@@ -94,14 +115,10 @@ void Session::lose_transaction(const std::string& cause) {
         end(fatal);
         return;
     }
-    const bool block_survives = in_block && !(busy && tracker.commit_may_be_running());
+    const bool block_survives = in_block && (refusal || !(busy && tracker.commit_may_be_running()));
     transaction_seen();
     forget_block();
     if (block_survives) failed_block_.fail_block(busy ? std::nullopt : std::optional{error});
-    units_answered_ = 0;
-    repeatable_ = false;
-    sent_.clear();
-    force_master_ = false;
     let_go(false);
     set_state(State::Idle);
     if (busy) {

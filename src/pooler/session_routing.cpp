@@ -96,11 +96,12 @@ void Session::know_slaves(RouteFacts& facts) {
     for (const NodeView& node : facts.view->nodes) {
         if (node.node.is_master() || node.node.key.type != group_.type || !node.may_read) continue;
         const auto& pool = slave_pool(node.node.key);
-        const ReplayPosition& replayed = pool->replayed();
+        const ReplayProgress& replayed = pool->replayed();
         if (pool->in_trouble()) pool->try_again();
-        loads.push_back({node.node.key, replayed.outstanding, replayed.position(), pool->in_trouble()});
-        if (causal && replayed.position() < facts.bound.position)
-            pool->ask_slave(group_, facts.bound.position);
+        loads.push_back({node.node.key, replayed.outstanding, replayed.progress(), pool->in_trouble()});
+        if (!causal || replayed.progress().covers(facts.bound.progress)) continue;
+        pool->ask_slave(group_, facts.bound.progress);
+        if (replayed.progress().position >= facts.bound.progress.position) group_pool_->end_a_transaction();
     }
     facts.load = loads;
 }
@@ -148,7 +149,8 @@ Session::Unit Session::look_ahead() const {
         rest.remove_prefix(header.total_bytes());
         switch (header.type) {
             case wire::FrontendMessage::Query:
-                if (any) return unknown("a simple query behind a pipeline");
+                if (message.data() != upcoming_.data() + wire::header_bytes)
+                    return unknown("a simple query behind a pipeline");
                 unit.what = classify(body.cstring());
                 unit.ends = unit.what.kind == StatementClass::End;
                 unit.complete = true;
@@ -236,7 +238,8 @@ Session::Unit Session::look_ahead() const {
     }
 }
 
-std::optional<Session::Admit> Session::begin_auto(wire::FrontendMessage type, Unit& unit) {
+std::optional<Session::Admit> Session::begin_auto(wire::FrontendMessage type,
+                                                  std::optional<std::string_view> text, Unit& unit) {
     if (!unit.complete) return Admit::Pause;
     if (!deferred_begin_.empty()) {
         RouteFacts facts = route_facts();
@@ -259,22 +262,49 @@ std::optional<Session::Admit> Session::begin_auto(wire::FrontendMessage type, Un
         unit.begins = false;
         return std::nullopt;
     }
-    if (unit.begins || type != wire::FrontendMessage::Query) return std::nullopt;
+    if (unit.begins || type != wire::FrontendMessage::Query || !text) return std::nullopt;
     // Nothing needs a server yet: the next statement says which one.
-    const auto header = wire::read_frontend_header(upcoming_, wire::FrontendPhase::Normal);
-    deferred_begin_ = upcoming_.substr(0, header.total_bytes());
-    has_unnamed_ = unnamed_unbound_ = false;  // as by every Query
-    wire::put_command_complete(client_.out(), "BEGIN");
-    wire::put_ready_for_query(client_.out(), wire::TransactionStatus::InBlock);
+    answer_begin(*text);
     return Admit::Drop;
 }
 
+void Session::answer_begin(std::string_view text) {
+    deferred_begin_ = text;
+    has_unnamed_ = unnamed_unbound_ = false;  // as by every Query
+    told_ = wire::TransactionStatus::InBlock;
+    const bool starts = wire::SqlScanner{text}.next().is("start");
+    wire::put_command_complete(client_.out(), starts ? "START TRANSACTION" : "BEGIN");
+    wire::put_ready_for_query(client_.out(), wire::TransactionStatus::InBlock);
+}
+
+void Session::put_deferred_begin() {
+    auto& tracker = backend_->tracker();
+    std::string tail = deferred_begin_;
+    tail.append(3, '\0');  // its end, and no types of parameters
+    put_own_parse({}, tail, nullptr);
+    wire::put_bind(context_.front, {}, {}, {});
+    tracker.bound_known({}, wire::TransactionControl::Begin);
+    wire::put_execute(context_.front, {});
+    tracker.client_sent(wire::FrontendMessage::Execute, wire::Bytes{"\0\0\0\0\0", 5});
+    unnamed_here_ = false;
+    backend_->unnamed_of = Backend::unnamed_of_anybody;
+    begin_sent_ = begin_owed_ = begin_last_ = true;
+    begin_unit_ = backend_->expected.unit_sent();
+}
+
+bool Session::begin_answers() const {
+    return begin_owed_ && backend_->expected.unit_answered() == begin_unit_;
+}
+
 Session::Admit Session::restart_block(Decision decision) {
-    if (!deferred_begin_.empty()) begin_message_ = std::exchange(deferred_begin_, {});
-    kept_ = begin_message_;
-    kept_ += upcoming_;
+    if (deferred_begin_.empty()) {
+        deferred_begin_ = begin_message_.c_str() + wire::header_bytes;
+    } else {
+        begin_message_.clear();
+        wire::put_query(begin_message_, deferred_begin_);
+    }
+    kept_ = upcoming_;
     planned_ = decision;
-    swallow_next_ = 1;
     units_answered_ = 1;
     return Admit::Restart;
 }
@@ -356,9 +386,14 @@ bool Session::held_by_pause() {
 void Session::forget_block() {
     begin_message_.clear();
     deferred_begin_.clear();
+    begin_declared_ = false;
+    told_ = wire::TransactionStatus::Idle;
+    units_answered_ = repeats_ = 0;
+    repeatable_ = false;
+    sent_.clear();
+    force_master_ = false;
     movable_ = false;
     planned_.reset();
-    first_unit_ = false;
     only_reads_ = false;
 }
 

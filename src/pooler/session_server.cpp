@@ -150,23 +150,32 @@ void Session::relay(wire::Bytes& input) {
             server_pass_ = header.total_bytes() - here;
             server_pass_dropped_ = true;
             run = rest.data();
+            const std::size_t owed = tracker.ready_for_query_owed();
             tracker.server_sent(header.type, body, whole);
-            if (tracker.fatal()) {
+            const bool refuses = header.type == wire::BackendMessage::ErrorResponse;
+            if (tracker.fatal() || (begin_answers() && refuses)) {
                 input = {};
-                server_lost(std::string{wire::parse_error_fields(body)->message});
+                if (!tracker.fatal()) begin_skipped_ = owed - tracker.ready_for_query_owed();
+                give_up_server(body);
                 return;
             }
+            if (begin_answers() && header.type == wire::BackendMessage::CommandComplete) begin_owed_ = false;
             own_answer(header.type, body);
             continue;
         }
-        bool drop = swallow_units_ > 0 || drop_until_ready_;
+        bool drop = drop_until_ready_;
         bool answers = true;
         bool more_needed = false;
         switch (header.type) {
             case wire::BackendMessage::DataRow:
             case wire::BackendMessage::CopyData:
                 break;
+            case wire::BackendMessage::BindComplete:
+                tracker.server_sent(header.type, body, whole);
+                drop = drop || begin_owed_;
+                break;
             case wire::BackendMessage::CommandComplete: {
+                drop = drop || std::exchange(begin_owed_, false);
                 if (!drop && tracker.ready_for_query_owed() > 0) {
                     const Tail tail = rest.size() > max_seen ? Tail::Durable : read_tail(rest.substr(here));
                     if (tail == Tail::NotYetKnown) {
@@ -201,6 +210,7 @@ void Session::relay(wire::Bytes& input) {
                 break;
             case wire::BackendMessage::ParseComplete:
             case wire::BackendMessage::CloseComplete: {
+                tracker.server_sent(header.type, body, whole);
                 const auto kind = header.type == wire::BackendMessage::ParseComplete
                                       ? ExpectedAnswers::Entry::Kind::Parse
                                       : ExpectedAnswers::Entry::Kind::Close;
@@ -208,27 +218,27 @@ void Session::relay(wire::Bytes& input) {
                 drop = drop || (entry != nullptr && entry->own);
                 break;
             }
-            case wire::BackendMessage::ErrorResponse:
+            case wire::BackendMessage::ErrorResponse: {
+                const std::size_t owed = tracker.ready_for_query_owed();
                 tracker.server_sent(header.type, body, whole);
-                if (whole && gives_up_server(body)) {
+                const std::size_t skipped = owed - tracker.ready_for_query_owed();
+                if (begin_owed_) begin_skipped_ = skipped;
+                if ((whole && gives_up_server(body)) || begin_owed_) {
                     collect();
                     input = {};
-                    const auto fields = wire::parse_error_fields(body);
-                    server_lost(fields ? std::string{fields->message} : fields.error().message);
+                    give_up_server(body);
                     return;
                 }
                 if (!drop) backend.meter.error_sent();
-                if (!backend.expected.empty()) undo(backend.expected.failed());
+                if (skipped > 0) units_skipped();
+                if (skipped > 0 || !backend.expected.empty()) undo(backend.expected.failed(skipped));
                 break;
+            }
             case wire::BackendMessage::ReadyForQuery: {
                 const auto status = wire::parse_ready_for_query(body);
                 tracker.server_sent(header.type, body, whole);
                 backend.expected.ready();
                 answers = false;
-                if (swallow_units_ > 0) {
-                    --swallow_units_;
-                    break;
-                }
                 if (std::exchange(drop_until_ready_, false)) {
                     collect();
                     wire::put_error_response(client_.out(), wire::Severity::Error,
@@ -276,7 +286,13 @@ void Session::relay(wire::Bytes& input) {
         close();
         return;
     }
-    if (!tracker.quiet() || server_pass_ > 0) return;
+    if (server_pass_ > 0) return;
+    if (!tracker.quiet()) {
+        // In the middle of a pipeline: what waited for the units before it is looked at again.
+        const bool known = tracker.ready_for_query_owed() == 0 || tracker.in_doubt();
+        if (known && !leaving_ && std::exchange(paused_, false)) resume();
+        return;
+    }
     if (client_pass_ > 0 && !client_pass_dropped_) {
         // Data of a COPY that has failed: the server reads on to the end of that message, and so nobody else
         // may have it.
@@ -329,6 +345,17 @@ bool Session::gives_up_server(wire::Bytes body) {
     const bool gives_up = to_slave_ && may_repeat() && is_slaves_own_error(fields->sqlstate);
     if (gives_up && fields->sqlstate == "25006") learn_write();
     return gives_up;
+}
+
+void Session::give_up_server(wire::Bytes body) {
+    const auto fields = wire::parse_error_fields(body);
+    const std::string cause = fields ? std::string{fields->message} : fields.error().message;
+    if (begin_owed_ && fields && !fields->fatal() && !to_slave_) {
+        // Another one would refuse that BEGIN as well.
+        lose_transaction(cause, fields->to_error());
+    } else {
+        server_lost(cause);
+    }
 }
 
 /// False: the client is not to hear of it.
@@ -392,6 +419,8 @@ void Session::forget_statements() {
 void Session::answer_ready(wire::TransactionStatus status) {
     ++units_answered_;
     unit_answered_ = false;
+    told_ = status;
+    if (std::exchange(begin_sent_, false)) deferred_begin_.clear();
     if (status == wire::TransactionStatus::Idle) {
         ++transactions_;
         quiet_.transaction_ended(!rolled_back_);
@@ -409,10 +438,6 @@ void Session::answer_ready(wire::TransactionStatus status) {
 void Session::transaction_over() {
     transaction_seen();
     forget_block();
-    units_answered_ = 0;
-    repeatable_ = false;
-    sent_.clear();
-    force_master_ = false;
     if (end_when_idle_) {
         const Error error = *end_when_idle_;
         end(error);
@@ -454,10 +479,8 @@ void Session::let_go(bool reusable) {
     client_pass_dropped_ = true;  // the rest of a message is for nobody
     over_at_end_of_message_ = false;
     drop_until_ready_ = false;
-    swallow_units_ = 0;
     unit_answered_ = false;
     paused_ = false;
-    first_unit_ = false;
     outstanding_.end();
     held_back_.clear();
     if (reusable && !backend.soiled) {

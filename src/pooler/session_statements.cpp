@@ -76,6 +76,7 @@ std::optional<std::string_view> Session::text_of(wire::FrontendMessage type, wir
 }
 
 void Session::put_own_parse(std::string_view name, wire::Bytes tail, StatementRef statement) {
+    begin_last_ = false;
     wire::Buffer& out = context_.front;
     put_header(out, wire::FrontendMessage::Parse, name.size() + 1 + tail.size());
     wire::put_cstring(out, name);
@@ -83,16 +84,19 @@ void Session::put_own_parse(std::string_view name, wire::Bytes tail, StatementRe
     backend_->tracker().extended_sent();
     Entry entry;
     entry.own = true;
+    entry.unnamed = name.empty();
     entry.statement = std::move(statement);
     backend_->expected.sent(std::move(entry));
 }
 
 void Session::put_own_close(std::string_view name, StatementRef statement) {
+    begin_last_ = false;
     wire::put_close_statement(context_.front, name);
     backend_->tracker().extended_sent();
     Entry entry;
     entry.kind = Entry::Kind::Close;
     entry.own = true;
+    entry.unnamed = name.empty();
     entry.statement = std::move(statement);
     backend_->expected.sent(std::move(entry));
 }
@@ -125,6 +129,73 @@ void Session::bring_unnamed() {
     }
 }
 
+bool Session::may_be_skipped() const {
+    const auto& tracker = backend_->tracker();
+    // Behind its Sync more would be done even if the BEGIN in front has failed.
+    const bool behind_begin = begin_owed_ && !tracker.pipeline_open() &&
+                              tracker.ready_for_query_owed() > backend_->expected.own_units();
+    return tracker.mixed_query_owed() || behind_begin;
+}
+
+bool Session::must_wait_for_answers(wire::FrontendMessage type, wire::Bytes body, bool whole) const {
+    const auto& tracker = backend_->tracker();
+    if (tracker.in_doubt()) return false;
+    switch (type) {
+        case wire::FrontendMessage::Bind:
+        case wire::FrontendMessage::Close:
+        case wire::FrontendMessage::Describe:
+        case wire::FrontendMessage::Parse:
+        case wire::FrontendMessage::Query:
+            break;
+        case wire::FrontendMessage::Execute:
+        case wire::FrontendMessage::FunctionCall:
+            return may_be_skipped();
+        case wire::FrontendMessage::CopyData:
+        case wire::FrontendMessage::CopyDone:
+        case wire::FrontendMessage::CopyFail:
+        case wire::FrontendMessage::Flush:
+        case wire::FrontendMessage::Password:
+        case wire::FrontendMessage::Sync:
+        case wire::FrontendMessage::Terminate:
+            return false;
+    }
+    return may_be_skipped() || depends_on_answers(type, body, whole);
+}
+
+bool Session::depends_on_answers(wire::FrontendMessage type, wire::Bytes body, bool whole) const {
+    const ExpectedAnswers& expected = backend_->expected;
+    wire::BodyReader reader{body};
+    switch (type) {
+        case wire::FrontendMessage::Query:
+            return read_session_use(reader.cstring(), whole).has(SessionUse::NamesStatements);
+        case wire::FrontendMessage::Parse: {
+            const std::string_view name = reader.cstring();
+            const wire::Bytes tail = reader.rest();
+            if (read_session_use(tail.substr(0, tail.find('\0')), whole).has(SessionUse::NamesStatements))
+                return true;
+            if (name.empty()) return false;
+            const StatementRef known = context_.statements.find(tail, search_path());
+            return expected.earlier_name(name) || (known && expected.earlier_statement(known.get()));
+        }
+        case wire::FrontendMessage::Bind:
+            (void)reader.cstring();
+            break;
+        default:
+            if (reader.u8() != static_cast<std::uint8_t>(wire::ObjectKind::Statement)) return false;
+            break;
+    }
+    const std::string_view name = reader.cstring();
+    if (!reader.ok()) return false;
+    if (name.empty()) return expected.earlier_unnamed();
+    const Statement* statement = prepared_.find(name);
+    return expected.earlier_name(name) || (statement != nullptr && expected.earlier_statement(statement));
+}
+
+std::string_view Session::search_path() const {
+    const std::string* path = wanted_->find("search_path");
+    return path == nullptr ? std::string_view{} : *path;
+}
+
 Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     Backend& backend = *backend_;
     auto& tracker = backend.tracker();
@@ -133,7 +204,9 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     const wire::Bytes tail = reader.rest();
     const std::string_view sql = tail.substr(0, tail.find('\0'));
     const auto pass = [&] {
-        backend.expected.sent({});
+        Entry entry;
+        entry.unnamed = reader.ok() && name.empty();
+        backend.expected.sent(std::move(entry));
         tracker.client_sent(wire::FrontendMessage::Parse, body, whole);
         return Admit::Forward;
     };
@@ -165,9 +238,7 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         return pass();
     }
 
-    const std::string* search_path = wanted_->find("search_path");
-    StatementRef statement =
-        context_.statements.intern(tail, search_path == nullptr ? std::string_view{} : *search_path);
+    StatementRef statement = context_.statements.intern(tail, search_path());
     if (backend.statements.use(statement.get())) {
         const bool nothing_before = tracker.quiet() || (!admitted_ && expects_only_own());
         if (nothing_before && !repeatable_ && tracker.status() != wire::TransactionStatus::Failed) {
@@ -273,10 +344,9 @@ void Session::close_sent(wire::Bytes body) {
 }
 
 void Session::query_sent() {
-    // The server drops the unnamed statement (exec_simple_query). What is sent again says nothing new of it.
-    const bool again =
-        swallow_units_ > backend_->tracker().ready_for_query_owed() - backend_->expected.own_units();
-    if (!again) has_unnamed_ = unnamed_unbound_ = false;
+    // The server drops the unnamed statement (exec_simple_query).
+    had_unnamed_ = has_unnamed_;
+    has_unnamed_ = unnamed_unbound_ = false;
     unnamed_here_ = false;
     backend_->unnamed_of = 0;
     backend_->expected.sent_unit_end();
@@ -299,9 +369,7 @@ bool Session::answer_deallocate(std::string_view sql) {
     }
     has_unnamed_ = unnamed_here_ = unnamed_unbound_ = false;
     wire::put_command_complete(client_.out(), what.all ? "DEALLOCATE ALL" : "DEALLOCATE");
-    wire::put_ready_for_query(client_.out(), backend_ != nullptr       ? backend_->tracker().status()
-                                             : deferred_begin_.empty() ? wire::TransactionStatus::Idle
-                                                                       : wire::TransactionStatus::InBlock);
+    wire::put_ready_for_query(client_.out(), told_);
     return true;
 }
 
@@ -348,16 +416,28 @@ void Session::end_own_unit() {
     backend_->expected.sent_unit_end(true);
 }
 
+void Session::units_skipped() {
+    // A Query among them has dropped no unnamed statement.
+    has_unnamed_ = had_unnamed_;
+    unnamed_here_ = false;
+    backend_->unnamed_of = Backend::unnamed_of_anybody;
+}
+
+void Session::unnamed_skipped(bool own) {
+    if (backend_->expected.any_unnamed()) return;  // it was to be replaced by one that is read
+    unnamed_here_ = false;
+    backend_->unnamed_of = Backend::unnamed_of_anybody;
+    // What failed itself has taken the one before it away; of what was skipped that text isn't kept.
+    if (!own) has_unnamed_ = had_unnamed_ = unnamed_unbound_ = false;
+}
+
 void Session::undo(std::vector<ExpectedAnswers::Entry> entries) {
     // Backwards: one of them may have made room for another.
     for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+        if (entry->unnamed) unnamed_skipped(entry->own);
         switch (entry->kind) {
             case Entry::Kind::Parse:
-                if (entry->statement) {
-                    backend_->statements.remove(entry->statement.get());
-                } else {
-                    unnamed_here_ = false;
-                }
+                if (entry->statement) backend_->statements.remove(entry->statement.get());
                 if (entry->for_client && prepared_.find(entry->client_name) == entry->for_client.get())
                     (void)prepared_.take(entry->client_name);
                 break;

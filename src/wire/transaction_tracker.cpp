@@ -60,19 +60,21 @@ void TransactionTracker::client_sent(FrontendMessage type, Bytes body, bool whol
             sent_function_call();
             break;
         case FrontendMessage::Parse:
-            pipeline_open_ = true;
+            extended_sent();
             sent_parse(body, whole);
             break;
         case FrontendMessage::Bind:
-            pipeline_open_ = true;
+            extended_sent();
             sent_bind(body);
             break;
         case FrontendMessage::Execute:
-            pipeline_open_ = true;
+            extended_sent();
             sent_execute(body);
             break;
         case FrontendMessage::Close:
         case FrontendMessage::Describe:
+            extended_sent();
+            break;
         case FrontendMessage::Flush:
             pipeline_open_ = true;
             break;
@@ -92,6 +94,8 @@ void TransactionTracker::client_sent(FrontendMessage type, Bytes body, bool whol
 
 void TransactionTracker::owe(Sent kind) {
     sent_.push_back(kind);
+    if (kind == Sent::MixedQuery) mixed_.push_back(messages_);
+    messages_ = 0;
     ++owed_;
     ++units_sent_;
 }
@@ -150,7 +154,7 @@ void TransactionTracker::sent_bind(Bytes body) {
 }
 
 void TransactionTracker::bound_known(std::string_view portal, TransactionControl control) {
-    pipeline_open_ = true;
+    extended_sent();
     if (portal.empty()) {
         unnamed_portal_ = control;
     } else if (control != TransactionControl::None) {
@@ -234,23 +238,27 @@ void TransactionTracker::server_sent(BackendMessage type, Bytes body, bool whole
         case BackendMessage::NoticeResponse:
             got_notice(body);
             break;
-        case BackendMessage::Authentication:
-        case BackendMessage::BackendKeyData:
+        // Parse, Bind, Close, Describe and Execute have each exactly one of these (a Describe of a statement
+        // the ParameterDescription in front of it), if they don't fail.
         case BackendMessage::BindComplete:
         case BackendMessage::CloseComplete:
         case BackendMessage::CommandComplete:
-        case BackendMessage::CopyData:
-        case BackendMessage::DataRow:
         case BackendMessage::EmptyQueryResponse:
-        case BackendMessage::FunctionCallResponse:
-        case BackendMessage::NegotiateProtocolVersion:
         case BackendMessage::NoData:
-        case BackendMessage::NotificationResponse:
-        case BackendMessage::ParameterDescription:
-        case BackendMessage::ParameterStatus:
         case BackendMessage::ParseComplete:
         case BackendMessage::PortalSuspended:
         case BackendMessage::RowDescription:
+            ++answers_;
+            break;
+        case BackendMessage::Authentication:
+        case BackendMessage::BackendKeyData:
+        case BackendMessage::CopyData:
+        case BackendMessage::DataRow:
+        case BackendMessage::FunctionCallResponse:
+        case BackendMessage::NegotiateProtocolVersion:
+        case BackendMessage::NotificationResponse:
+        case BackendMessage::ParameterDescription:
+        case BackendMessage::ParameterStatus:
             break;
     }
 }
@@ -258,6 +266,7 @@ void TransactionTracker::server_sent(BackendMessage type, Bytes body, bool whole
 void TransactionTracker::got_ready(Bytes body) {
     copy_ = CopyMode::None;
     copy_ate_sync_ = false;
+    answers_ = 0;
     last_sync_wait_canceled_ = sync_wait_canceled_;
     sync_wait_canceled_ = false;
     const auto status = parse_ready_for_query(body);
@@ -273,6 +282,7 @@ void TransactionTracker::got_ready(Bytes body) {
         }
     };
     drop_while(is_copy_end);
+    if (sent_.front() == Sent::MixedQuery) mixed_.erase(mixed_.begin());
     sent_.pop_front();
     --owed_;
     drop_while([](Sent sent) { return sent == Sent::LateCopyEnd; });
@@ -291,7 +301,8 @@ void TransactionTracker::got_copy_in() {
     // The COPY is in the oldest unit. Every Sync that was sent behind it and before the end of the copy data
     // is ignored by the server. Behind a simple COPY no other message but a Sync is legal.
     auto at = sent_.begin();
-    const bool simple = at != sent_.end() && (*at == Sent::Query || *at == Sent::MixedQuery);
+    const bool simple =
+        at != sent_.end() && (*at == Sent::Query || (*at == Sent::MixedQuery && at_mixed_query()));
     if (simple) ++at;
     while (at != sent_.end() && *at == Sent::Sync) {
         at = sent_.erase(at);
@@ -321,9 +332,23 @@ void TransactionTracker::got_error(Bytes body) {
     const auto unit = std::find_if(sent_.begin(), sent_.end(), [](Sent sent) { return !is_copy_end(sent); });
     if (unit == sent_.end()) {
         skipping_until_sync_ = pipeline_open_;
-    } else if (*unit == Sent::MixedQuery) {
-        in_doubt_ = true;
+    } else if (*unit == Sent::MixedQuery && !at_mixed_query()) {
+        skip_to_sync();
     }
+}
+
+void TransactionTracker::skip_to_sync() {
+    while (!sent_.empty() && sent_.front() != Sent::Sync) {
+        if (is_copy_end(sent_.front())) {
+            --copy_ends_;
+        } else {
+            if (sent_.front() == Sent::MixedQuery) mixed_.erase(mixed_.begin());
+            --owed_;
+            ++units_done_;
+        }
+        sent_.pop_front();
+    }
+    if (sent_.empty()) skipping_until_sync_ = pipeline_open_ = true;
 }
 
 void TransactionTracker::got_notice(Bytes body) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "wire/bytes.h"
 #include "wire/framing.h"
@@ -30,7 +31,10 @@ class TransactionTracker {
     void server_sent(BackendMessage type, Bytes body, bool whole = true);
     /// A Parse of a statement that bound_known() will tell of, or another extended message of the pooler's
     /// own whose name is of no interest.
-    void extended_sent() { pipeline_open_ = true; }
+    void extended_sent() {
+        pipeline_open_ = true;
+        ++messages_;
+    }
     /// A Bind of a statement whose text the caller knows, under whatever name it has on the server.
     void bound_known(std::string_view portal, TransactionControl control);
     /// A Query or Sync of the pooler's own, which commits nothing of the client's.
@@ -56,6 +60,9 @@ class TransactionTracker {
     [[nodiscard]] bool pipeline_open() const { return pipeline_open_; }
     /// The server waits for Sync: it has reported an error in a pipeline that isn't synced yet.
     [[nodiscard]] bool skipping_until_sync() const { return skipping_until_sync_; }
+    /// A Query or FunctionCall is owed that was sent behind extended messages without Sync: should one of
+    /// those fail, the server reads on only behind the next Sync.
+    [[nodiscard]] bool mixed_query_owed() const { return !mixed_.empty(); }
     /// The count can't be relied on any more (an error in a COPY whose Sync came early, an unexpected
     /// answer): keep the connection with its client, and close it after.
     [[nodiscard]] bool in_doubt() const { return in_doubt_; }
@@ -74,8 +81,7 @@ class TransactionTracker {
     /// What was sent and is not answered. Only Query, FunctionCall and Sync owe a ReadyForQuery.
     enum class Sent : std::uint8_t {
         Query,
-        MixedQuery,  // a Query or FunctionCall behind extended messages without Sync: an error may be of
-                     // either
+        MixedQuery,  // a Query or FunctionCall behind extended messages without Sync
         Sync,
         CopyEnd,      // CopyDone or CopyFail inside of a pipeline
         LateCopyEnd,  // the same behind a Query or Sync: of no use once that one is answered
@@ -98,6 +104,9 @@ class TransactionTracker {
     void got_ready(Bytes body);
     void got_copy_in();
     void got_error(Bytes body);
+    void skip_to_sync();
+    /// Was everything answered that went ahead of the MixedQuery in whose unit the server is?
+    [[nodiscard]] bool at_mixed_query() const { return answers_ >= mixed_.front(); }
     void got_notice(Bytes body);
 
     [[nodiscard]] TransactionControl control_of_statement(std::string_view name) const;
@@ -105,7 +114,10 @@ class TransactionTracker {
 
     std::deque<Sent> sent_;
     std::size_t owed_ = 0;
-    std::size_t copy_ends_ = 0;  // how many of sent_ are CopyEnd or LateCopyEnd
+    std::size_t copy_ends_ = 0;       // how many of sent_ are CopyEnd or LateCopyEnd
+    std::size_t messages_ = 0;        // of the open pipeline: extended ones that each have one last answer
+    std::size_t answers_ = 0;         // of those, that have come since the last ReadyForQuery
+    std::vector<std::size_t> mixed_;  // of each MixedQuery in sent_: the messages ahead of it
     TransactionStatus status_ = TransactionStatus::Idle;
     CopyMode copy_ = CopyMode::None;
     bool pipeline_open_ = false;

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """PostgreSQL's own regression suite, directly and through the pooler, compared test by test.
 
     pg_regress_through_pooler.py                     all of it, to a datanode

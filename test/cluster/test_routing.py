@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -205,6 +206,34 @@ def test_the_time_in_a_block_does_not_change(cluster):
         cursor.execute("ROLLBACK")
 
 
+def test_what_goes_along_with_the_begin_of_a_block(cluster):
+    """Its first statement reaches the server with it, and behind what the pooler itself has to do there first."""
+    with client(cluster) as one, client(cluster) as other:
+        one.execute("PREPARE mine AS SELECT inet_server_port()")
+        one.execute("BEGIN")
+        assert ask(one, "EXECUTE mine") == cluster.masters[1].port
+        one.execute("ROLLBACK")
+        one.execute("DEALLOCATE mine")
+
+        for cursor in (one, other):
+            cursor.execute("BEGIN")
+            drawn = ask(cursor, "SELECT nextval('numbers')")
+            assert ask(cursor, "SELECT currval('numbers')") == drawn
+            cursor.execute("COMMIT")
+        one.execute("BEGIN")
+        assert ask(one, "SELECT lastval()") == drawn - 1
+        one.execute("COMMIT")
+
+        one.execute("START TRANSACTION")
+        assert one.statusmessage == "START TRANSACTION"
+        with pytest.raises(psycopg2.errors.UndefinedTable):
+            one.execute("INSERT INTO nowhere VALUES (1)")
+        with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+            one.execute("INSERT INTO t VALUES (7000)")
+        one.execute("ROLLBACK")
+        assert ask(one, "SELECT count(*) FROM t WHERE a = 7000") == 0
+
+
 def test_a_default_of_strict_isolation_is_respected(cluster):
     cluster.masters[1].sql("CREATE ROLE strict LOGIN; ALTER ROLE strict SET default_transaction_isolation = 'repeatable read'")
     cluster.coordinator.sql("CREATE ROLE strict LOGIN")
@@ -388,3 +417,42 @@ def test_a_pause_outlives_the_monitor(cluster):
         cluster.coordinator.sql("CALL pgxc.resume('1')")
     cluster.wait_status(1, gate="open")
     assert cluster.pooler_sql("SELECT 1") == [(1,)]
+
+
+def test_a_slave_made_while_commits_wait_serves_once_it_shows_them(workspace):
+    """A standby that was made from a base backup while commits wait for standbys has them, but doesn't show them before
+    a later transaction ends."""
+    made = pgcluster.Cluster(workspace)
+    writers = 8
+    try:
+        made.make_datanode(1)
+        made.make_coordinator(failover="off", sync_degrade="off")
+        made.make_slave(2, 1)
+        made.register(2, 1, "SYNCHRONOUS")
+        made.wait_ready()
+        master = made.masters[1]
+        master.sql("CREATE TABLE waited (a int)")
+        made.slaves[2].stop("immediate")
+        threads = [threading.Thread(target=made.pooler_sql, args=("INSERT INTO waited VALUES (%s)", (i,)))
+                   for i in range(writers)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: master.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == writers,
+                 "the commits to wait")
+        slave = made.slaves[2]
+        shutil.rmtree(slave.data)
+        slave.init_from(master).start()
+        for thread in threads:
+            thread.join()
+        end = master.value("SELECT pg_current_wal_flush_lsn()")
+        wait_for(lambda: slave.value("SELECT pg_last_wal_replay_lsn() >= %s", (end,)), "everything to be replayed")
+        assert slave.value("SELECT count(*) FROM waited") == 0, "PostgreSQL shows them: nothing is tested"
+        with client(made) as cursor:
+            def at_slave():
+                cursor.execute("SELECT inet_server_port(), count(*) FROM waited")
+                port, count = cursor.fetchone()
+                assert count == writers
+                return port == slave.port
+            wait_for(at_slave, "reads at the slave")
+    finally:
+        made.destroy()

@@ -18,7 +18,7 @@ class FirstWord final : public StatementClassifier {
         if (sql.starts_with("select now")) return {StatementClass::ReadWithTime, "time"};
         if (sql.starts_with("select")) return {StatementClass::Read, "reads"};
         if (sql.starts_with("begin isolation")) return {StatementClass::MasterOnly, "strict"};
-        if (sql.starts_with("begin")) return {StatementClass::Begin, "begins"};
+        if (sql.starts_with("begin") || sql.starts_with("start")) return {StatementClass::Begin, "begins"};
         if (sql.starts_with("commit") || sql.starts_with("rollback")) return {StatementClass::End, "ends"};
         if (sql.starts_with("insert")) return {StatementClass::Write, "writes"};
         return {StatementClass::Unknown, "unknown"};

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "fakes/run_until.h"
 #include "net/listener.h"
 #include "net/loop.h"
 #include "net/stream.h"
@@ -18,18 +19,6 @@
 /// Clients and servers that speak as much of the protocol as a test tells them, on the loop of what they
 /// test.
 namespace pgxc::fakes {
-
-inline constexpr Millis deadline{10'000};
-
-/// Runs the loop until `condition` holds; false if it doesn't within the deadline.
-inline bool run_until(net::Loop& loop, const std::function<bool()>& condition) {
-    const TimePoint end = Clock::now() + deadline;
-    while (!condition()) {
-        if (Clock::now() > end) return false;
-        (void)loop.run_for(Millis{2});
-    }
-    return true;
-}
 
 struct Message {
     char type = 0;
@@ -52,6 +41,8 @@ inline std::vector<Message> take_messages(std::string& buffer) {
 class Peer : public net::StreamEvents {
   public:
     Peer(net::Loop& loop, UniqueFd fd) {
+        // What it says in pieces comes at once.
+        net::tune_tcp(fd.get(), net::KeepAlive{});
         auto adopted = net::Stream::adopt(loop, std::move(fd), *this);
         stream_ = std::move(adopted).value();
         stream_.want_readable(true);
@@ -183,7 +174,9 @@ class Backend : public Peer {
     bool started = false;
     bool was_cancel = false;
     std::vector<std::string> queries;
-    std::string types;  // of all messages after the startup
+    std::string types;      // of all messages after the startup
+    std::string prepared;   // its unnamed statement
+    bool skipping = false;  // up to Sync
 
     void complete(const std::string& tag, char then) {
         wire::Buffer out;
@@ -241,8 +234,10 @@ class Server {
     std::vector<std::unique_ptr<Backend>> backends;
     /// Called for each simple query; true = answered.
     std::function<bool(Backend&, const std::string&)> on_query;
-    /// Called for each other message.
+    /// Called for each other message; without it, it knows the unnamed statement.
     std::function<void(Backend&, const Message&)> on_message;
+    /// What it refuses, there, and skips all up to Sync.
+    std::string refused;
     /// Called instead of the usual welcome.
     std::function<void(Backend&)> on_startup;
     std::vector<wire::Setting> parameters{{"server_version", "15.0"}, {"TimeZone", "UTC"}};
@@ -253,14 +248,15 @@ class Server {
     std::string inserted = "0/3E8";
     std::string synchronous_commit = "on";
     std::string isolation = "read committed";
+    std::string xmax = "700";
     bool answers_questions = true;
     std::size_t questions = 0;
     void answer_question(Backend& backend) {
         ++questions;
         if (!answers_questions) return;
         wire::Buffer body;
-        const std::vector<std::string> cells{in_recovery ? "t" : "f", position, inserted, synchronous_commit,
-                                             isolation};
+        const std::vector<std::string> cells{in_recovery ? "t" : "f", position,  inserted,
+                                             synchronous_commit,      isolation, xmax};
         wire::put_u16(body, static_cast<std::uint16_t>(cells.size()));
         for (const auto& cell : cells) {
             wire::put_u32(body, static_cast<std::uint32_t>(cell.size()));
@@ -312,6 +308,31 @@ class Server {
                              backend.status);
         }
     }
+    void answer_extended(Backend& backend, const Message& message) const {
+        wire::Buffer out;
+        if (message.type == 'S') {
+            backend.skipping = false;
+            wire::put_ready_for_query(out, static_cast<wire::TransactionStatus>(backend.status));
+        } else if (backend.skipping) {
+            return;
+        } else if (message.type == 'P') {
+            backend.prepared = wire::parse_parse(message.body)->sql;
+            wire::put_parse_complete(out);
+        } else if (message.type == 'B') {
+            wire::put_bind_complete(out);
+        } else if (message.type == 'E') {
+            backend.queries.push_back(backend.prepared);
+            if (backend.prepared == refused) {
+                backend.skipping = true;
+                wire::put_error_response(out, wire::Severity::Error, {"57014", "scripted error"});
+            } else {
+                const bool begins = backend.prepared.starts_with("begin");
+                if (begins) backend.status = 'T';
+                wire::put_command_complete(out, begins ? "BEGIN" : "SELECT 1");
+            }
+        }
+        if (!out.empty()) backend.send(out);
+    }
 
   private:
     net::Loop& loop_;
@@ -337,6 +358,7 @@ inline void Backend::received() {
         types += message.type;
         if (message.type == 'Q') {
             const std::string sql = message.body.substr(0, message.body.size() - 1);
+            if (skipping) continue;
             if (sql.starts_with("SELECT pg_catalog.pg_is_in_recovery()")) {
                 server.answer_question(*this);
                 continue;
@@ -345,6 +367,8 @@ inline void Backend::received() {
             if (!server.on_query || !server.on_query(*this, sql)) Server::answer(*this, sql);
         } else if (server.on_message) {
             server.on_message(*this, message);
+        } else {
+            server.answer_extended(*this, message);
         }
     }
 }

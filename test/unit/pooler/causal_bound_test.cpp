@@ -16,8 +16,9 @@ class CausalPositionTest : public ::testing::Test {
         one.attach(*record, 0, 2);
         two.attach(*record, 1, 2);
     }
-    void resolve(std::uint64_t flushed, std::uint64_t inserted = 0, Epoch epoch = first) {
-        one.answered(one.ask(epoch), Lsn{flushed}, Lsn{inserted == 0 ? flushed : inserted});
+    void resolve(std::uint64_t flushed, std::uint64_t inserted = 0, Epoch epoch = first,
+                 std::uint64_t xmax = 0) {
+        one.answered(one.ask(epoch), {Lsn{flushed}, Lsn{inserted == 0 ? flushed : inserted}, xmax});
     }
     std::unique_ptr<CausalRecord> record = std::make_unique<CausalRecord>();
     CausalPosition one;
@@ -28,7 +29,7 @@ TEST_F(CausalPositionTest, IsUnknownUntilTheMasterWasAsked) {
     EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
     resolve(100);
     EXPECT_EQ(two.bound(first, 0).state, State::Known);
-    EXPECT_EQ(two.bound(first, 0).position, Lsn{100});
+    EXPECT_EQ(two.bound(first, 0).progress.position, Lsn{100});
     EXPECT_EQ(two.bound(first, 0).epoch, first);
 }
 
@@ -39,17 +40,17 @@ TEST_F(CausalPositionTest, AnAnsweredCommitMakesItUnknownForAllWorkersUntilItIsC
     EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
     EXPECT_EQ(two.bound(first, 0).state, State::Unknown);
     resolve(150);
-    EXPECT_EQ(two.bound(first, 0).position, Lsn{150});
+    EXPECT_EQ(two.bound(first, 0).progress.position, Lsn{150});
 }
 
 TEST_F(CausalPositionTest, AQuestionCoversOnlyWhatWasAnsweredBeforeItWasSent) {
     resolve(100);
     const auto question = one.ask(first);
     two.commit_ends(two.commit_begins(), false);
-    one.answered(question, Lsn{500}, Lsn{500});
+    one.answered(question, {Lsn{500}, Lsn{500}});
     EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
     resolve(600);
-    EXPECT_EQ(one.bound(first, 0).position, Lsn{600});
+    EXPECT_EQ(one.bound(first, 0).progress.position, Lsn{600});
 }
 
 TEST_F(CausalPositionTest, AnswersThatOvertakeEachOtherNeverLowerIt) {
@@ -57,9 +58,9 @@ TEST_F(CausalPositionTest, AnswersThatOvertakeEachOtherNeverLowerIt) {
     const auto early = one.ask(first);
     two.commit_ends(two.commit_begins(), false);
     const auto late = two.ask(first);
-    two.answered(late, Lsn{300}, Lsn{300});
-    one.answered(early, Lsn{200}, Lsn{200});
-    EXPECT_EQ(one.bound(first, 0).position, Lsn{300});
+    two.answered(late, {Lsn{300}, Lsn{300}});
+    one.answered(early, {Lsn{200}, Lsn{200}});
+    EXPECT_EQ(one.bound(first, 0).progress.position, Lsn{300});
 }
 
 TEST_F(CausalPositionTest, ARunningCommitConcernsWhoMayHaveSeenIt) {
@@ -94,13 +95,13 @@ TEST_F(CausalPositionTest, TheOldestRunningCommitCounts) {
 
 TEST_F(CausalPositionTest, WhatMayNotHaveBeenFlushedIsCoveredByWhatWasInserted) {
     resolve(100, 900);
-    EXPECT_EQ(one.bound(first, 0).position, Lsn{100});
+    EXPECT_EQ(one.bound(first, 0).progress.position, Lsn{100});
     one.commit_ends(one.commit_begins(), true);
     resolve(200, 901);
-    EXPECT_EQ(one.bound(first, 0).position, Lsn{901});
+    EXPECT_EQ(one.bound(first, 0).progress.position, Lsn{901});
     one.commit_ends(one.commit_begins(), false);
     resolve(1000, 2000);
-    EXPECT_EQ(one.bound(first, 0).position, Lsn{1000});
+    EXPECT_EQ(one.bound(first, 0).progress.position, Lsn{1000});
 }
 
 TEST_F(CausalPositionTest, AnotherEpochBeginsAnewAndAnswersOfTheOldOneAreIgnored) {
@@ -108,10 +109,19 @@ TEST_F(CausalPositionTest, AnotherEpochBeginsAnewAndAnswersOfTheOldOneAreIgnored
     EXPECT_EQ(one.bound(Epoch{1}, 0).state, State::Unknown);
     const auto old = one.ask(first);
     resolve(50, 50, Epoch{1});
-    EXPECT_EQ(one.bound(Epoch{1}, 0).position, Lsn{50});
-    one.answered(old, Lsn{700}, Lsn{700});
-    EXPECT_EQ(one.bound(Epoch{1}, 0).position, Lsn{50});
+    EXPECT_EQ(one.bound(Epoch{1}, 0).progress.position, Lsn{50});
+    one.answered(old, {Lsn{700}, Lsn{700}});
+    EXPECT_EQ(one.bound(Epoch{1}, 0).progress.position, Lsn{50});
     EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+}
+
+TEST_F(CausalPositionTest, WhatAMasterShowsBelongsToThePosition) {
+    resolve(500, 500, first, 70);
+    EXPECT_EQ(two.bound(first, 0).progress.xmax, 70U);
+    resolve(500, 500, first, 69);
+    EXPECT_EQ(two.bound(first, 0).progress.xmax, 70U) << "answers overtake each other";
+    resolve(50, 50, Epoch{1}, 60);
+    EXPECT_EQ(two.bound(Epoch{1}, 0).progress.xmax, 60U);
 }
 
 TEST_F(CausalPositionTest, AWorkerThatStartsAnewTakesBackWhatItsForerunnerLeft) {
@@ -126,7 +136,7 @@ TEST_F(CausalPositionTest, AWorkerThatStartsAnewTakesBackWhatItsForerunnerLeft) 
 
 TEST_F(CausalPositionTest, WhoIsNotAloneAndSharesNothingKnowsNothing) {
     CausalPosition lonely;
-    lonely.answered(lonely.ask(first), Lsn{1}, Lsn{1});
+    lonely.answered(lonely.ask(first), {Lsn{1}, Lsn{1}});
     EXPECT_EQ(lonely.bound(first, 0).state, State::Known);
     lonely.know_nothing();
     EXPECT_EQ(lonely.bound(first, 0).state, State::Unknown);
@@ -140,34 +150,37 @@ TEST_F(CausalPositionTest, IsWantedForASecond) {
     EXPECT_FALSE(one.wanted(now + Millis{1100}));
 }
 
-TEST(ReplayPosition, GrowsAndIsForgotten) {
-    ReplayPosition slave;
+TEST(ReplayProgress, GrowsAndIsForgotten) {
+    ReplayProgress slave;
     const TimePoint now = Clock::now();
     auto version = slave.ask(now);
     EXPECT_TRUE(slave.asking());
-    slave.answered(version, Lsn{100});
-    EXPECT_EQ(slave.position(), Lsn{100});
+    slave.answered(version, {Lsn{100}, 7});
+    EXPECT_EQ(slave.progress().position, Lsn{100});
     version = slave.ask(now);
     slave.forget();
-    slave.answered(version, Lsn{200});
-    EXPECT_FALSE(slave.position().known());
+    slave.answered(version, {Lsn{200}, 8});
+    EXPECT_FALSE(slave.progress().position.known());
 }
 
-TEST(ReplayPosition, IsAskedLessOftenTheLongerItIsBehind) {
-    ReplayPosition slave;
+TEST(ReplayProgress, IsAskedLessOftenTheLongerItIsBehind) {
+    ReplayProgress slave;
     const TimePoint now = Clock::now();
-    slave.wanted = Lsn{1000};
+    slave.wanted = {Lsn{1000}, 70};
     EXPECT_TRUE(slave.due(now));
     Millis last{0};
     for (int i = 0; i < 10; ++i) {
-        slave.answered(slave.ask(now), Lsn{10});
+        slave.answered(slave.ask(now), {Lsn{10}, 69});
         EXPECT_GE(slave.pause(), last);
         last = slave.pause();
         EXPECT_FALSE(slave.due(now));
         EXPECT_TRUE(slave.due(now + last));
     }
     EXPECT_EQ(last, Millis{100});
-    slave.answered(slave.ask(now), Lsn{1000});
+    slave.answered(slave.ask(now), {Lsn{1000}, 69});
+    EXPECT_TRUE(slave.behind());
+    EXPECT_EQ(slave.pause(), Millis{100});
+    slave.answered(slave.ask(now), {Lsn{1000}, 70});
     EXPECT_EQ(slave.pause(), Millis{0});
 }
 

@@ -1,6 +1,8 @@
 // Reads at slaves that must see all commits before them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "fakes/auto_routing_test.h"
 
 namespace pgxc::pooler {
@@ -37,6 +39,28 @@ TEST_F(CausalReadsTest, AReadGoesToASlaveOnceThatHasReplayedTheLastCommit) {
     EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
     // Reads at the master, and known as such, were no commits.
     EXPECT_TRUE(reads_at_slave(*reader));
+}
+
+TEST_F(CausalReadsTest, ASlaveThatDoesNotShowWhatItHasReplayedGetsNoReadAndATransactionThatEnds) {
+    start();
+    auto writer = login();
+    auto reader = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    forget();
+    master.xmax = "701";
+    run(*writer, "insert");
+    settle();
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
+    const std::string empty_commit = "SELECT pg_catalog.txid_current()";
+    const auto empty_commits = [&] {
+        const auto queries = master.queries();
+        return std::count(queries.begin(), queries.end(), empty_commit);
+    };
+    EXPECT_TRUE(until([&] { return empty_commits() == 1; }));
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
+    EXPECT_EQ(empty_commits(), 1) << "one in a second";
+    slave.xmax = "702";
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
 }
 
 TEST_F(CausalReadsTest, NothingIsReadAtASlaveWhileThePositionOfACommitIsNotKnown) {

@@ -104,10 +104,10 @@ TEST_F(RouterTest, OfEqualsEachOneHasItsTurn) {
 }
 
 TEST_F(RouterTest, ASlaveThatCannotBeReachedIsLeftOut) {
-    std::vector<NodeLoad> load = {{datanode(3), 0, Lsn{}, true}};
+    std::vector<NodeLoad> load = {{datanode(3), 0, {}, true}};
     facts.load = load;
     for (facts.turn = 0; facts.turn < 4; ++facts.turn) EXPECT_EQ(decide_route(facts).target, datanode(4));
-    load.push_back({datanode(4), 0, Lsn{}, true});
+    load.push_back({datanode(4), 0, {}, true});
     facts.load = load;
     EXPECT_EQ(decide_route(facts).target, datanode(1));
 }
@@ -202,19 +202,22 @@ TEST_F(RouterTest, CascadingSlavesServeTheirTopMaster) {
 }
 
 TEST_F(RouterTest, KeepsTheCausalBound) {
-    facts.bound = {CausalBound::State::Known, Lsn{1000}, Epoch{1}};
+    facts.bound = {CausalBound::State::Known, {Lsn{1000}, 70}, Epoch{1}};
     // What the monitor was told is no proof: the server may have crashed since.
     EXPECT_EQ(decide_route(facts).target, datanode(1));
-    EXPECT_EQ(decide_route(facts).reason, "no slave has replayed every commit before it");
-    std::vector<NodeLoad> load = {{datanode(3), 0, Lsn{1000}, false}, {datanode(4), 0, Lsn{999}, false}};
+    EXPECT_EQ(decide_route(facts).reason, "no slave shows every commit before it");
+    std::vector<NodeLoad> load = {{datanode(3), 0, {Lsn{1000}, 70}, false},
+                                  {datanode(4), 0, {Lsn{999}, 70}, false}};
     facts.load = load;
     EXPECT_EQ(decide_route(facts).target, datanode(3));
     EXPECT_TRUE(may_read_at(facts, datanode(3)));
     EXPECT_FALSE(may_read_at(facts, datanode(4)));
-    load[0].replayed = Lsn{999};
-    load[1].replayed = Lsn{};
+    load[0].progress.position = Lsn{999};
+    load[1].progress.position = Lsn{};
     EXPECT_EQ(decide_route(facts).target, datanode(1));
-    load[1].replayed = Lsn{1001};
+    load[1].progress = {Lsn{1001}, 69};
+    EXPECT_EQ(decide_route(facts).target, datanode(1)) << "replayed, but not shown";
+    load[1].progress.xmax = 70;
     EXPECT_EQ(decide_route(facts).target, datanode(4));
     facts.bound.epoch = Epoch{0};
     EXPECT_EQ(decide_route(facts).target, datanode(1));

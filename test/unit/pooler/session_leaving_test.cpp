@@ -115,6 +115,14 @@ TEST_F(LeavingTest, WithAPipelineThatHasNoSyncBehindAStatementThatRuns) {
     expect_gone();
 }
 
+TEST_F(LeavingTest, InTheMiddleOfASync) {
+    // Cut before its last byte, and then politely ended: a length of 88 bytes.
+    client->send(half_a_pipeline() + std::string("S\0\0\0X\0\0\0\4", 9));
+    settle();
+    client->hang_up();
+    expect_gone();
+}
+
 TEST_F(LeavingTest, WithAStatementThatTheServerHasPerhapsSkipped) {
     server->on_message = [this](fakes::Backend& backend, const fakes::Message& message) {
         if (message.type == 'P') waiting = &backend;

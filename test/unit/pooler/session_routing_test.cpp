@@ -1,6 +1,8 @@
 // Clients of a pooler that reads what they send, in front of a scripted master and slaves.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "fakes/auto_routing_test.h"
 
 namespace pgxc::pooler {
@@ -69,6 +71,191 @@ TEST_F(AutoRoutingTest, ABlockThatBeganWithReadsMovesToTheMasterAtItsFirstWrite)
     EXPECT_EQ(slave.queries().back(), "select 4");
 }
 
+TEST_F(AutoRoutingTest, WhatFollowsABeginThatFailsAtTheMasterIsNotDone) {
+    master.refused = "begin";
+    start();
+    auto client = login_known();
+    run(*client, "begin");
+    run(*client, "insert");
+    EXPECT_EQ(client->types(), "EZ");
+    EXPECT_EQ(client->sqlstate(), "57014");
+    EXPECT_EQ(client->status(), 'E');
+    run(*client, "insert more");
+    EXPECT_EQ(client->sqlstate(), "25P02");
+    run(*client, "rollback");
+    EXPECT_EQ(client->status(), 'I');
+    EXPECT_EQ(master.queries(), Queries{"begin"});
+}
+
+TEST_F(AutoRoutingTest, WhatIsPipelinedBehindABeginThatFailsIsNotDone) {
+    master.refused = "begin";
+    start();
+    auto client = login_known();
+    run(*client, "begin");
+    wire::Buffer out;
+    for (const char* sql : {"insert", "insert more"}) {
+        wire::put_parse(out, "", sql);
+        wire::put_bind(out, "", "");
+        wire::put_execute(out, "");
+        wire::put_sync(out);
+    }
+    client->messages.clear();
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 2; })) << client->types();
+    EXPECT_EQ(client->types(), "EZEZ");
+    EXPECT_EQ(client->sqlstate(), "25P02");
+    EXPECT_EQ(client->status(), 'E');
+    EXPECT_EQ(master.queries(), Queries{"begin"});
+}
+
+TEST_F(AutoRoutingTest, SettingsInFrontOfABeginAreNotItsAnswer) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto client = login({{"application_name", "x"}});
+    run(*client, "begin");
+    run(*client, "rollback");
+    ASSERT_TRUE(until([&] { return master.questions > 0; }));
+    settle();
+    forget();
+    auto other = login();
+    for (auto* one : {client.get(), other.get(), client.get()}) {
+        run(*one, "begin");
+        run(*one, "insert");
+        EXPECT_EQ(one->types(), "CZ");
+        run(*one, "commit");
+    }
+    const Queries queries = master.queries();
+    EXPECT_TRUE(std::any_of(queries.begin(), queries.end(), [](const std::string& sql) {
+        return sql.find("application_name") != std::string::npos;
+    }));
+    master.refused = "begin";
+    run(*other, "begin");
+    run(*other, "insert");
+    EXPECT_EQ(other->types(), "EZ");
+    EXPECT_EQ(other->sqlstate(), "57014");
+}
+
+TEST_F(AutoRoutingTest, ABlockThatGotNoServerLeavesNothingToTheNextTransaction) {
+    environment.settings_now.failover_hold = Millis{50};
+    start();
+    auto client = login_known();
+    PoolerTest::show({master_at(master, 1, Gate::Held), slave_at(slave)});
+    run(*client, "begin");
+    run(*client, "insert");
+    EXPECT_EQ(client->types(), "EZ");
+    EXPECT_EQ(client->status(), 'E');
+    run(*client, "rollback");
+    show();
+    slave.on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql == "select 1") backend.hang_up(true);
+        return sql == "select 1";
+    };
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(AutoRoutingTest, AReadThatEndsItsServerDoesNotEndOneAfterTheOther) {
+    int ended = 0;
+    for (Server* server : {&master, &slave})
+        server->on_query = [&ended](fakes::Backend& backend, const std::string& sql) {
+            if (sql != "select crash") return false;
+            ++ended;
+            backend.hang_up(true);
+            return true;
+        };
+    start();
+    auto client = login_known();
+    run(*client, "begin read only");
+    run(*client, "select crash");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_LE(ended, 4);
+}
+
+TEST_F(AutoRoutingTest, ABeginThatFailsAtASlaveIsTriedAtTheMaster) {
+    slave.refused = "begin";
+    start();
+    auto client = login_known();
+    run(*client, "begin");
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(client->status(), 'T');
+    run(*client, "commit");
+    EXPECT_EQ(client->status(), 'I');
+    EXPECT_EQ(slave.queries(), Queries{"begin"});
+    EXPECT_EQ(master.queries(), (Queries{"begin", "select 1", "commit"}));
+}
+
+TEST_F(AutoRoutingTest, AMasterLostInTheFirstStatementOfABlockIsToldOnce) {
+    master.on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql == "insert") backend.hang_up(true);
+        return sql == "insert";
+    };
+    start();
+    auto client = login_known();
+    run(*client, "begin");
+    run(*client, "insert");
+    settle();
+    EXPECT_EQ(client->types(), "EZ");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    EXPECT_EQ(client->status(), 'E');
+    run(*client, "rollback");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(client->status(), 'I');
+    // The next transaction is none of that block.
+    run(*client, "insert");
+    EXPECT_EQ(client->sqlstate(), "08007");
+    EXPECT_EQ(client->status(), 'I');
+}
+
+TEST_F(AutoRoutingTest, ASlaveLostBeforeItBeganABlockIsReplacedUnnoticed) {
+    slave.on_message = [](fakes::Backend& backend, const fakes::Message&) { backend.hang_up(true); };
+    start();
+    auto client = login_known();
+    run(*client, "begin");
+    run(*client, "select 1");
+    settle();
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(client->status(), 'T');
+    run(*client, "commit");
+    EXPECT_EQ(client->status(), 'I');
+    EXPECT_EQ(master.queries(), (Queries{"begin", "select 1", "commit"}));
+}
+
+TEST_F(AutoRoutingTest, ASlaveLostBeforeItHasTheSettingsOfABlockIsReplacedUnnoticed) {
+    int lost = 0;
+    slave.on_query = [&lost](fakes::Backend& backend, const std::string& sql) {
+        if (!sql.starts_with("SELECT set_config") && !sql.starts_with("SELECT pg_catalog.set_config"))
+            return false;
+        if (lost > 0) return false;
+        ++lost;
+        backend.hang_up(true);
+        return true;
+    };
+    start();
+    auto client = login({{"timezone", "Asia/Tokyo"}});
+    run(*client, "begin");
+    run(*client, "rollback");
+    ASSERT_TRUE(until([&] { return master.questions > 0; }));
+    settle();
+    for (const char* sql : {"begin", "select 1"}) {
+        run(*client, sql);
+        settle();
+        EXPECT_EQ(client->types(), "CZ") << sql;
+        EXPECT_EQ(client->status(), 'T');
+    }
+    EXPECT_EQ(lost, 1);
+}
+
+TEST_F(AutoRoutingTest, ABlockIsBegunByTheClientsWords) {
+    start();
+    auto client = login_known();
+    run(*client, "start transaction");
+    ASSERT_FALSE(client->messages.empty());
+    EXPECT_EQ(client->messages[0].body, std::string("START TRANSACTION") + '\0');
+    EXPECT_EQ(client->status(), 'T');
+}
+
 TEST_F(AutoRoutingTest, TheTimeOfATransactionDoesNotMove) {
     start();
     auto client = login_known();
@@ -125,6 +312,23 @@ TEST_F(AutoRoutingTest, APipelineGoesWhereAllOfItCanBeDone) {
     EXPECT_EQ(client->types(), "12C12CZ");
     EXPECT_FALSE(pipeline({"select 1", "insert"}));
     EXPECT_FALSE(pipeline({"insert", "select 1"}));
+}
+
+TEST_F(AutoRoutingTest, AQueryBehindMessagesWithoutSyncGoesToTheMaster) {
+    start();
+    auto client = login_known();
+    wire::Buffer close;
+    wire::put_close_statement(close, "s");
+    wire::Buffer parse;
+    wire::put_parse(parse, "", "commit");
+    for (wire::Buffer out : {close, parse}) {
+        wire::put_query(out, "select 1");
+        client->messages.clear();
+        client->send(out);
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    }
+    EXPECT_EQ(master.queries(), (Queries{"select 1", "select 1"}));
+    EXPECT_EQ(slave.queries(), Queries{});
 }
 
 TEST_F(AutoRoutingTest, AnErrorOfASlaveIsNoAnswer) {

@@ -1,105 +1,19 @@
 // Prepared statements of clients that share server connections, in front of servers that keep statements.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 
 #include "base/limits.h"
 #include "fakes/pooler_test.h"
+#include "fakes/statement_server.h"
 
 namespace pgxc::pooler {
 namespace {
 
 using fakes::Client;
-using fakes::Message;
-
-/// A server of which each connection has prepared statements as PostgreSQL has. Executing one gives a row
-/// with its text; a text that begins with "bad" can't be prepared, one that begins with "div" fails when it
-/// runs.
-class StatementServer {
-  public:
-    explicit StatementServer(net::Loop& loop) : server(loop) {
-        server.on_message = [this](fakes::Backend& backend, const Message& message) {
-            take(backend, message);
-        };
-        server.on_query = [this](fakes::Backend& backend, const std::string&) {
-            state_of(backend).statements.erase("");
-            return false;
-        };
-    }
-
-    struct State {
-        std::map<std::string, std::string> statements;
-        std::string bound;
-        bool skipping = false;
-        wire::Buffer out;  // until Sync
-        std::size_t parses = 0;
-    };
-    State& state_of(const fakes::Backend& backend) { return states[&backend]; }
-    State& only() {
-        EXPECT_EQ(server.backends.size(), 1U);
-        return state_of(*server.backends.front());
-    }
-
-    fakes::Server server;
-    std::map<const fakes::Backend*, State> states;
-
-  private:
-    void fail(fakes::Backend& backend, const char* sqlstate, const std::string& message) {
-        State& state = state_of(backend);
-        wire::put_error_response(state.out, wire::Severity::Error, {sqlstate, message});
-        state.skipping = true;
-    }
-
-    void take(fakes::Backend& backend, const Message& message) {
-        State& state = state_of(backend);
-        wire::Buffer& out = state.out;
-        if (message.type == 'S') {
-            state.skipping = false;
-            wire::put_ready_for_query(out, static_cast<wire::TransactionStatus>(backend.status));
-            backend.send(std::exchange(out, {}));
-            return;
-        }
-        if (state.skipping) return;
-        switch (message.type) {
-            case 'P': {
-                const auto parse = wire::parse_parse(message.body);
-                const std::string name{parse->statement};
-                ++state.parses;
-                if (!name.empty() && state.statements.contains(name))
-                    return fail(backend, "42P05", "prepared statement \"" + name + "\" already exists");
-                if (parse->sql.starts_with("bad")) return fail(backend, "42601", "syntax error");
-                state.statements[name] = parse->sql;
-                wire::put_parse_complete(out);
-                break;
-            }
-            case 'B': {
-                const std::string name{wire::parse_bind_names(message.body)->statement};
-                const auto at = state.statements.find(name);
-                if (at == state.statements.end())
-                    return fail(backend, "26000", "prepared statement \"" + name + "\" does not exist");
-                state.bound = at->second;
-                wire::put_bind_complete(out);
-                break;
-            }
-            case 'E':
-                if (state.bound.starts_with("div")) return fail(backend, "22012", "division by zero");
-                wire::put_u8(out, 'D');
-                wire::put_u32(out, static_cast<std::uint32_t>(4 + 2 + 4 + state.bound.size()));
-                wire::put_u16(out, 1);
-                wire::put_u32(out, static_cast<std::uint32_t>(state.bound.size()));
-                out += state.bound;
-                wire::put_command_complete(out, "SELECT 1");
-                break;
-            case 'C':
-                state.statements.erase(std::string{wire::parse_describe_or_close(message.body)->name});
-                wire::put_close_complete(out);
-                break;
-            default:
-                break;
-        }
-    }
-};
+using fakes::StatementServer;
 
 class SessionStatementsTest : public PoolerTest {
   protected:
@@ -286,6 +200,38 @@ TEST_F(SessionStatementsTest, RandomClientsSeeTheirOwnOnly) {
         for (auto& known : clients) known.client->hang_up();
     }
     EXPECT_GE(one.server.backends.size(), 1U);
+}
+
+TEST_F(SessionStatementsTest, WhatGoesInFrontOfAMessageThatIsAnsweredHereGoesToNoOtherServer) {
+    environment.settings_now.max_pool_size = 2;
+    auto holder = login();
+    auto asker = login();
+    auto late = login();
+    EXPECT_EQ(parse(*holder, "n", "select nextval('s')"), "1Z");
+    EXPECT_EQ(query(*holder, "begin"), "CZ");
+    // Whose values somebody asks for are told apart from now on, and this one is bound to the second server.
+    EXPECT_EQ(query(*asker, "select currval('s')"), "CZ");
+    EXPECT_EQ(query(*holder, "commit"), "CZ");
+    wire::Buffer out;
+    wire::put_parse(out, "m", "select nextval('s')");
+    late->send(out);
+    EXPECT_TRUE(until([&] { return late->count('1') == 1; }));
+    EXPECT_EQ(one.only().parses, 1U) << "it is there already";
+    EXPECT_TRUE(until([&] { return one.server.backends.front()->queries.back() == "DISCARD SEQUENCES"; }));
+    EXPECT_EQ(query(*asker, "select 1"), "CZ");
+    const auto& askers = one.server.backends.back()->queries;
+    EXPECT_EQ(std::count(askers.begin(), askers.end(), "DISCARD SEQUENCES"), 1);
+    EXPECT_EQ(run(*late, "m"), "select nextval('s')");
+}
+
+TEST_F(SessionStatementsTest, ValuesDrawnInATransactionStayWhereNobodyHasAskedForAnyBefore) {
+    environment.settings_now.max_pool_size = 1;
+    auto client = login();
+    auto other = login();
+    EXPECT_EQ(query(*other, "select 1"), "CZ");
+    for (const char* sql : {"begin", "select nextval('s')", "select currval('s')", "commit"})
+        EXPECT_EQ(query(*client, sql), "CZ");
+    for (const std::string& sql : one.server.queries()) EXPECT_NE(sql, "DISCARD SEQUENCES");
 }
 
 }  // namespace

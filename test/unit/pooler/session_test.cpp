@@ -78,6 +78,34 @@ TEST_F(SessionTest, SilenceAndHalfAMessageEndWithTheLoginTimeout) {
     EXPECT_EQ(client->types(), "CZ");
 }
 
+TEST_F(SessionTest, ALoginWaitsUntilItIsKnownWhichGroupsThereAre) {
+    environment.view = std::make_shared<ClusterView>();
+    start();
+    auto early = connect();
+    early->start({{"options", "-c pgxc.node=1"}});
+    auto missing = connect();
+    missing->start({{"options", "-c pgxc.node=7"}});
+    settle();
+    // Told for another reason (a reload): it is still not known.
+    pooler->view_changed();
+    settle();
+    EXPECT_TRUE(early->types().find('E') == std::string::npos && !missing->ended());
+    show_master(*server);
+    EXPECT_TRUE(until([&] { return early->count('Z') == 1 && missing->ended(); }));
+    EXPECT_EQ(missing->sqlstate(), "08000");
+    run(*early, "select 1");
+    EXPECT_EQ(early->types(), "CZ");
+}
+
+TEST_F(SessionTest, AndNoLongerThanALoginMayTake) {
+    environment.view = std::make_shared<ClusterView>();
+    start();
+    auto early = connect();
+    early->start({});
+    EXPECT_TRUE(until([&] { return early->ended(); }));
+    EXPECT_EQ(early->sqlstate(), "57014");
+}
+
 TEST_F(SessionTest, AMalformedMessageEndsOnlyItsConnection) {
     start();
     for (const std::string& bad :

@@ -35,8 +35,9 @@ class Talk {
     Talk& copy_fail() {
         return client([](Buffer& out) { put_copy_fail(out, "no"); });
     }
-    Talk& function_call() {
-        tracker.client_sent(FrontendMessage::FunctionCall, "\0\0\0\1"s);
+    Talk& function_call() { return client(FrontendMessage::FunctionCall, "\0\0\0\1"s); }
+    Talk& client(FrontendMessage type, std::string_view body) {
+        tracker.client_sent(type, body);
         return *this;
     }
 
@@ -148,13 +149,50 @@ TEST(Tracker, KnowsThatAServerSkipsUntilSync) {
     EXPECT_TRUE(talk.ready().clean());
 }
 
-TEST(Tracker, AnErrorBehindUnsyncedMessagesAndAQueryIsInDoubt) {
+TEST(Tracker, AnErrorAheadOfAQueryWithoutSyncSkipsTheQuery) {
     Talk talk;
-    talk.run("select 1").query("select 2");
-    EXPECT_FALSE(talk.tracker.in_doubt());
-    talk.error();
-    EXPECT_TRUE(talk.tracker.in_doubt());
+    talk.run("select 1").query("insert into t values (1)").error();
+    EXPECT_TRUE(talk.tracker.skipping_until_sync());
+    EXPECT_EQ(talk.tracker.ready_for_query_owed(), 0U);
+    EXPECT_FALSE(talk.clean());
+    EXPECT_TRUE(talk.sync().ready().clean());
+    // Sync and more were sent by then.
+    talk.run("select 1").bare(BackendMessage::ParseComplete);
+    talk.query("select 2").query("select 3").run("select 4").query("select 5").copy_done().sync();
+    EXPECT_EQ(talk.query("select 6").tracker.ready_for_query_owed(), 5U);
+    EXPECT_EQ(talk.error().tracker.ready_for_query_owed(), 2U);
+    EXPECT_FALSE(talk.tracker.skipping_until_sync());
     EXPECT_FALSE(talk.ready().clean());
+    EXPECT_TRUE(talk.commit());
+    EXPECT_TRUE(talk.ready().clean());
+    EXPECT_FALSE(talk.commit());
+    EXPECT_FALSE(talk.tracker.in_doubt());
+}
+
+TEST(Tracker, AnErrorOfAQueryBehindAnsweredMessagesIsItsOwn) {
+    Talk talk;
+    talk.run("select 1").query("select 2").bare(BackendMessage::ParseComplete);
+    talk.bare(BackendMessage::BindComplete).complete().error();
+    EXPECT_EQ(talk.tracker.ready_for_query_owed(), 1U);
+    EXPECT_TRUE(talk.ready().clean());
+    // What each message is answered with, and where there is nothing but a Flush.
+    talk.client(FrontendMessage::Describe, "Ss\0"s).client(FrontendMessage::Close, "Ss\0"s);
+    talk.bind("", "s").execute().flush().query("select 1").sync();
+    talk.bare(BackendMessage::ParameterDescription).bare(BackendMessage::RowDescription);
+    talk.bare(BackendMessage::CloseComplete).bare(BackendMessage::BindComplete);
+    talk.bare(BackendMessage::DataRow).bare(BackendMessage::PortalSuspended).error().ready();
+    EXPECT_FALSE(talk.clean());
+    EXPECT_TRUE(talk.ready().clean());
+    EXPECT_TRUE(talk.flush().function_call().error().ready().clean());
+}
+
+TEST(Tracker, ACopyAheadOfAQueryWithoutSyncFailsAtThatQuery) {
+    Talk talk;
+    talk.run("copy t from stdin").query("select 1").sync();
+    talk.bare(BackendMessage::ParseComplete).bare(BackendMessage::BindComplete).copy_in().error();
+    EXPECT_EQ(talk.tracker.ready_for_query_owed(), 1U);
+    EXPECT_TRUE(talk.ready().clean());
+    EXPECT_FALSE(talk.tracker.in_doubt());
 }
 
 TEST(Tracker, AnAnswerThatNobodyAskedForIsInDoubt) {
