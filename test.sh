@@ -17,14 +17,14 @@ usage: ./test.sh [--quick] [--only STAGE]... [--fuzz-seconds N]
                       asan     unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
                       fuzz     every fuzz target for a while
                       tidy     clang-tidy over all sources (slow, and not part of a run without --only)
-  --fuzz-seconds N  how long each fuzz target runs (60; a quarter of it for scram and record)
+  --fuzz-seconds N  how long each fuzz target runs (20; a quarter of it for scram and record)
 
 Installs the packages that it needs when run as root or where sudo asks for no password, else names them and exits 2.
 PG_CONFIG chooses the server. TMPDIR chooses where servers live (memory, where 6 GB of it are to be had). What failed is told with its log's end; the logs stay in the folder named then.
 END
 }
 
-stages=(unit checks regress cluster asan fuzz) only=() fuzz_seconds=60
+stages=(unit checks regress cluster asan fuzz) only=() fuzz_seconds=20
 while [ $# -gt 0 ]; do
     case $1 in
     --quick) stages=(unit checks regress cluster) ;;

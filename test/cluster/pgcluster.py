@@ -414,6 +414,7 @@ class Cluster:
         server.start()
         if extension:
             self.coordinator.sql("CREATE EXTENSION pgxc_ha")
+        self.wait_pooler()
         return server
 
     def make_slave(self, node_id, master_id):
@@ -461,8 +462,20 @@ class Cluster:
         except Timeout as error:
             raise Timeout(f"{error}; it is {self.status(node_id, node_type)}") from None
 
+    def wait_pooler(self):
+        """Waits until the pooler, a process of its own that starts after the server, takes connections."""
+        def listens():
+            with contextlib.suppress(OSError):
+                socket.create_connection((self.coordinator.host, self.pooler_port), 10).close()
+                return True
+            return False
+
+        if self.pooler_port != 0:
+            wait_for(listens, "the pooler to listen")
+
     def wait_ready(self):
-        """Waits until the monitor has seen all nodes up and the pooler may route to all masters."""
+        """Waits until the pooler listens, the monitor has seen all nodes up and the pooler may route to all masters."""
+        self.wait_pooler()
         for node_id in self.masters:
             self.wait_status(node_id, state="up", gate="open")
         for (node_id,) in self.coordinator.sql("SELECT node_id FROM pgxc_nodes WHERE node_type = 'D'"):

@@ -18,11 +18,22 @@ def worker(cluster, word):
     return wait_for(lambda: cluster.coordinator.child_pid("pgxc", word), f"the {word} worker")
 
 
+def wait_for_another(cluster, word, pid):
+    wait_for(lambda: cluster.coordinator.child_pid("pgxc", word) not in (None, pid), f"a new {word} worker")
+
+
 def kill_worker(cluster, word):
     """kill -9 of a worker, and waits until the coordinator (F21) has another one."""
     pid = worker(cluster, word)
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: cluster.coordinator.child_pid("pgxc", word) not in (None, pid), f"a new {word} worker")
+    wait_for_another(cluster, word, pid)
+
+
+def test_without_nodes_it_is_logged_in_to(bare_cluster):
+    bare_cluster.make_coordinator(extension=False)
+    for node in (None, "C"):
+        assert bare_cluster.pooler_sql("SELECT current_setting('port')", node=node) == [
+            (str(bare_cluster.coordinator.port),)]
 
 
 @pytest.mark.parametrize("word", ["pooler", "monitor"])
@@ -55,6 +66,8 @@ def test_failover_in_progress_is_finished(make_cluster, pause_ms):
     cluster.masters[1].kill9()
     time.sleep(pause_ms / 1000)  # not a wait for anything: the point where the monitor dies
     os.kill(monitor, signal.SIGKILL)
+    # The coordinator restarts for that; it may have ended the failover before.
+    wait_for_another(cluster, "monitor", monitor)
     wait_for(lambda: cluster.nodes()[-1] == ("D", 1, HOST, cluster.slaves[2].port, 0, None), "the failover to be finished")
     cluster.wait_status(1, state="up", role_seen="master", gate="open")
     # The coordinator's restart ended the clients' connections: those that could not connect at once gave up.
