@@ -20,11 +20,13 @@ PATIENCE_S = 60.0
 
 
 class Ended(Exception):
-    """The other side closed the connection; `fatal` is the SQLSTATE that it told before, if it did."""
+    """The other side closed the connection; `fatal` is the SQLSTATE that it told before, if it did, `login_s` how long
+    the login had lasted by then, 0 if it was over."""
 
-    def __init__(self, fatal):
-        super().__init__(f"the connection was closed ({fatal or 'without a word'})")
+    def __init__(self, fatal, login_s=0.0):
+        super().__init__(f"the connection was closed ({fatal or 'without a word'}{login_s and f', after {login_s:.1f} s of login'})")
         self.fatal = fatal
+        self.login_s = login_s
 
 
 class Hung(AssertionError):
@@ -52,6 +54,7 @@ class RawClient:
         self.parameters = {}
         self._fatal = ""
         self._buffer = b""
+        self._login_began = time.monotonic()
         self.socket = socket.create_connection(address, PATIENCE_S, source and (source, 0))
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -64,12 +67,18 @@ class RawClient:
     def _begin_tls(self):
         self.socket.sendall(SSL_REQUEST)
         answer = self.socket.recv(1)
-        if answer != b"S":
-            raise Ended("") if not answer else AssertionError(f"SSLRequest was answered with {answer!r}")
+        if answer not in (b"S", b""):
+            raise AssertionError(f"SSLRequest was answered with {answer!r}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        self.socket = context.wrap_socket(self.socket)
+        try:
+            self.socket = context.wrap_socket(self.socket)
+        except OSError as error:
+            raise self._ended() from error
+
+    def _ended(self):
+        return Ended(self._fatal, time.monotonic() - self._login_began if self.key is None else 0.0)
 
     # Messages
 
@@ -83,7 +92,7 @@ class RawClient:
             with contextlib.suppress(Ended):
                 while True:
                     self.read()
-            raise Ended(self._fatal) from None
+            raise self._ended() from None
 
     def read(self):
         """The next message as (kind, body)."""
@@ -106,7 +115,7 @@ class RawClient:
         except OSError:
             more = b""
         if not more:
-            raise Ended(self._fatal)
+            raise self._ended()
         self._buffer += more
 
     def _more_comes(self, timeout_s):
