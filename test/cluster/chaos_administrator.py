@@ -7,7 +7,6 @@ import time
 
 import psycopg2
 
-from pgcluster import wait_for
 
 #: A registered slave that doesn't become whole in this time is rebuilt.
 STALE_S = 20.0

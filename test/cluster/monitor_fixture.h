@@ -309,7 +309,14 @@ class MonitorTest : public ::testing::Test {
             return sql(slave, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1";
         });
         (void)sql(master, "DELETE FROM t");
-        (void)sql(master, "VACUUM t");
+        // It removes nothing while a probe's snapshot still needs the row.
+        wait_until("replay to be held up", [&] {
+            (void)sql(master, "VACUUM t");
+            return sql(slave,
+                       "SELECT wait_event LIKE 'RecoveryConflict%' FROM pg_stat_activity WHERE backend_type "
+                       "= "
+                       "'startup'") == "t";
+        });
         return reader;
     }
 

@@ -124,7 +124,8 @@ TEST_F(Interrupted, AMasterThatWakesAfterTheDeciderDiedGetsItsSlaveBack) {
     coordinator.reset();
     master.thaw();
     if (recorded) GTEST_SKIP() << "the failover was quicker than the test";
-    settings.policy.restart_grace = Millis(5'000);
+    settings.policy.restart_grace = deadline_time;
+    settings.policy.probe_timeout = Millis(5'000);
     start_coordinator();
     wait_counting({second, third}, 1);
     EXPECT_TRUE(commits(master.port, 2));
@@ -213,7 +214,9 @@ TEST_F(Interrupted, WhatHeldUpReplayIsKnownToWhoeverGoesOn) {
     RealServer& slave = *slaves[0];
     if (HasFailure()) return;
     master.kill9();
-    wait_until("the easing", [&] { return sql(slave, "SHOW max_standby_streaming_delay") == "0"; });
+    wait_until("the easing", [&] {
+        return sql(slave, "SHOW max_standby_streaming_delay") == "0" || !store.history.empty();
+    });
     const bool recorded = record().pending.has_value() || !store.history.empty();
     start_coordinator();
     wait_history(1);
@@ -223,6 +226,7 @@ TEST_F(Interrupted, WhatHeldUpReplayIsKnownToWhoeverGoesOn) {
 }
 
 TEST_F(Interrupted, AnAsynchronousSlaveThatWasCutOffStreamsAgain) {
+    settings.policy.probe_timeout = Millis(10'000);
     make_master();
     RealServer& slave = make_slave(2, asynchronous);
     start_coordinator();

@@ -215,13 +215,13 @@ TEST_F(Quorum, AFollowerThatAnswersAndNeverStreamsHoldsUpNoPromotion) {
     RealServer* stuck = nullptr;
     coordinator->environment.on_crash_point = [&](const std::string& point) {
         if (point != "promotion recorded" || stuck != nullptr) return;
-        stuck = slaves[record().master == slaves[0]->address() ? 1 : 0].get();
+        stuck = &slave_at(record().wanted().slaves.front().address);
         stuck->freeze_startup();
     };
     master.kill9();
     wait_history(1);
     ASSERT_NE(stuck, nullptr);
-    EXPECT_EQ(record().wanted().k, 1);
+    EXPECT_LT(record().wanted().k, 2);
     EXPECT_EQ(record().wanted().find(stuck->address()), nullptr);
     EXPECT_TRUE(commits(heir().port, 2));
     stuck->thaw();
@@ -308,12 +308,13 @@ TEST_F(Quorum, ACascadingSlaveFollowsWhoeverItsMasterFollows) {
 /// Nobody counts; pgxc.max_lost_wal.
 class Asynchronous : public MonitorTest {
   protected:
+    /// What the master told last must not be old when it dies, of a pause of a busy machine.
+    static constexpr Millis patient{10'000};
+
     void cut(const RealServer& slave) {
-        const std::string before = sql(master, "SELECT count(*) FROM pg_stat_replication");
         (void)sql(slave, "ALTER SYSTEM SET primary_conninfo = ''");
         (void)sql(slave, "SELECT pg_reload_conf()");
-        wait_until("the cut",
-                   [&] { return sql(master, "SELECT count(*) FROM pg_stat_replication") != before; });
+        wait_until("the cut", [&] { return sql(master, "SELECT count(*) FROM pg_stat_replication") == "0"; });
     }
     /// Writes about so many bytes, and waits until the monitor has seen the master's new position.
     void write_unseen_by_slaves(int kilobytes) {
@@ -328,6 +329,7 @@ class Asynchronous : public MonitorTest {
 };
 
 TEST_F(Asynchronous, IsPromotedByItselfWhereMaxLostWalAllowsIt) {
+    settings.policy.probe_timeout = patient;
     settings.policy.max_lost_wal_bytes = mega;
     settings.policy.sync_degrade = false;  // nobody counted: nothing is degraded
     make_master();
@@ -355,6 +357,7 @@ TEST_F(Asynchronous, IsPromotedByItselfWhereMaxLostWalAllowsIt) {
 }
 
 TEST_F(Asynchronous, WhatIsKnownToBeLostIsTold) {
+    settings.policy.probe_timeout = patient;
     settings.policy.max_lost_wal_bytes = mega;
     make_master();
     RealServer& slave = make_slave(2, asynchronous);
@@ -371,6 +374,7 @@ TEST_F(Asynchronous, WhatIsKnownToBeLostIsTold) {
 }
 
 TEST_F(Asynchronous, IsNotPromotedWhereItLacksMore) {
+    settings.policy.probe_timeout = patient;
     settings.policy.max_lost_wal_bytes = mega;
     make_master();
     RealServer& slave = make_slave(2, asynchronous);

@@ -24,6 +24,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 #: How long a test waits for something that should happen at once. Long, because the machine may be busy.
 PATIENCE_S = 60.0
+#: Settings for those who promote by hand: a pause of a busy machine isn't taken for silence.
+PATIENT = {"probe_timeout": "5s"}
 #: Whether servers wait for their disk: who measures wants that.
 DURABLE = False
 
@@ -464,22 +466,32 @@ class Cluster:
 
     def wait_pooler(self):
         """Waits until the pooler, a process of its own that starts after the server, takes connections."""
+        host = self.coordinator.dsn()["host"]
+        family, address = (socket.AF_UNIX, f"{host}/.s.PGSQL.{self.pooler_port}") if host.startswith("/") \
+            else (socket.AF_INET, (host, self.pooler_port))
+
         def listens():
-            with contextlib.suppress(OSError):
-                socket.create_connection((self.coordinator.host, self.pooler_port), 10).close()
-                return True
-            return False
+            with socket.socket(family) as probe:
+                probe.settimeout(10)
+                return probe.connect_ex(address) == 0
 
         if self.pooler_port != 0:
             wait_for(listens, "the pooler to listen")
 
     def wait_ready(self):
-        """Waits until the pooler listens, the monitor has seen all nodes up and the pooler may route to all masters."""
+        """Waits until the pooler listens, the monitor has seen all nodes up, the pooler may route to all masters, and every
+        synchronous slave counts."""
         self.wait_pooler()
         for node_id in self.masters:
             self.wait_status(node_id, state="up", gate="open")
         for (node_id,) in self.coordinator.sql("SELECT node_id FROM pgxc_nodes WHERE node_type = 'D'"):
             self.wait_status(node_id, state="up")
+        # A slave that was away for a moment, or slow to begin, is not relied on until it streams.
+        wait_for(lambda: self.coordinator.value(
+            "SELECT bool_and(record->>'pending' IS NULL AND jsonb_array_length(record->'configurations') = 1 "
+            "AND jsonb_array_length(record->'configurations'->0->'slaves') = (SELECT count(*) FROM pgxc_nodes AS slave "
+            "WHERE slave.node_type = 'D' AND slave.node_master_id = node_record.node_id AND slave.node_replication = 's')) "
+            "IS NOT FALSE FROM pgxc.node_record WHERE node_type = 'D'"), "every synchronous slave to count")
         return self
 
     def nodes(self):

@@ -66,16 +66,29 @@ class RawClient:
 
     def _begin_tls(self):
         self.socket.sendall(SSL_REQUEST)
-        answer = self.socket.recv(1)
-        if answer not in (b"S", b""):
+        if (answer := self.ssl_answer()) != b"S":
             raise AssertionError(f"SSLRequest was answered with {answer!r}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         try:
             self.socket = context.wrap_socket(self.socket)
+        except TimeoutError as error:
+            raise Hung(f"the handshake took more than {PATIENCE_S:g} s") from error
         except OSError as error:
             raise self._ended() from error
+
+    def ssl_answer(self):
+        """The one byte that answers SSL_REQUEST."""
+        try:
+            answer = self.socket.recv(1)
+        except TimeoutError as error:
+            raise Hung(f"nothing came for {PATIENCE_S:g} s") from error
+        except OSError:
+            answer = b""
+        if not answer:
+            raise self._ended()
+        return answer
 
     def _ended(self):
         return Ended(self._fatal, time.monotonic() - self._login_began if self.key is None else 0.0)
@@ -184,7 +197,9 @@ class RawClient:
         nonce = base64.b64encode(os.urandom(18)).decode()
         first = f"n=,r={nonce}"
         self.send(sasl_initial(first))
-        body = self.read()[1]
+        kind, body = self.read()
+        if kind != b"R":
+            return  # refused before it was asked; what follows tells
         server_first = body[4:].decode()
         said = dict(part.split("=", 1) for part in server_first.split(","))
         salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(said["s"]), int(said["i"]))

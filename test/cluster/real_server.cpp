@@ -222,6 +222,7 @@ bool RealServer::running() const {
 
 void RealServer::kill9() {
     const pid_t pid = postmaster();
+    ::kill(pid, SIGSTOP);  // no more children
     std::vector<pid_t> all = children(pid);
     all.push_back(pid);
     ::kill(pid, SIGKILL);

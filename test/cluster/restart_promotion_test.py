@@ -136,6 +136,7 @@ class RestartPromotionTest(unittest.TestCase):
 
     def test_takes_over_the_port_of_the_dead_master(self):
         self.master.sql("CREATE TABLE t AS SELECT 1 AS x")
+        wait_until("the slave has it", lambda: self.slave.sql("SELECT to_regclass('t') IS NOT NULL") == "t")
         os.kill(self.master.pid(), signal.SIGKILL)
         wait_until("the master is gone", lambda: not listens(self.master.port))
         before = self.slave.files()

@@ -350,7 +350,7 @@ class Client:
         """A handshake that ends in the middle, and one that is none."""
         with self.connection(login=False, tls=False) as client:
             client.send(SSL_REQUEST)
-            if client.socket.recv(1) not in (b"S", b"N"):
+            if client.ssl_answer() not in (b"S", b"N"):
                 raise Wrong("SSLRequest was not answered")
             hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + self.random.randbytes(500)
             client.send(hello[:self.random.randrange(len(hello))])
@@ -364,7 +364,7 @@ class Client:
                 client.send(client.startup(self.target.user)[:self.random.randrange(20)])
             elif begin == 1:
                 client.send(SSL_REQUEST)
-                client.socket.recv(1)
+                client.ssl_answer()
                 client.send(b"\x16\x03" if self.target.tls else b"\0\0")
             else:
                 client.send(client.startup(self.target.guarded))

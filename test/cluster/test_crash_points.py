@@ -3,7 +3,6 @@
 The places are named in the source: environment_.crash_point("..."). Each is reached here by name."""
 
 import contextlib
-import pathlib
 import re
 
 import psycopg2
@@ -30,14 +29,21 @@ def armed(cluster):
 
 
 def arm(cluster, point):
+    cluster.log_at_arming = len(cluster.coordinator.log_text())
     armed(cluster).write_text(point + "\n")
     armed(cluster).chmod(0o666)
 
 
 def wait_fired(cluster, point):
-    wait_for(lambda: not armed(cluster).exists(), f"the crash point '{point}'")
+    """Waits until the monitor was killed there, and the coordinator and its pooler are back."""
+    def restarted():
+        log = cluster.coordinator.log_text()[cluster.log_at_arming:]
+        fired, reinitializing = log.find(f"killed at the crash point {point}"), log.rfind("reinitializing")
+        return 0 <= fired < reinitializing < log.rfind("ready to accept connections")
+
+    wait_for(restarted, f"the crash point '{point}' and the restart")
     wait_for(lambda: cluster.coordinator.value("SELECT 1"), "the coordinator")
-    assert f"killed at the crash point {point}" in cluster.coordinator.log_text()
+    cluster.wait_pooler()
 
 
 def everybody_counts(cluster):
@@ -65,6 +71,7 @@ def test_every_place_is_known():
     assert found == set(FAILOVER + CHANGE + OTHERS)
 
 
+@pytest.mark.timeout(900)
 def test_steps_of_a_failover(cluster):
     rows = []
     for number, point in enumerate(FAILOVER):

@@ -14,7 +14,7 @@ import time
 import psycopg2
 import pytest
 
-from pgcluster import HOST, Cluster, running_as_root, wait_for
+from pgcluster import HOST, PATIENT, Cluster, running_as_root, wait_for
 from writer import Writer
 
 OTHER_USER = "nobody"
@@ -104,8 +104,14 @@ def wait_for_why(cluster, part, node_id=2):
                     f"\"{part}\" in the status")
 
 
-def start_refused(server):
-    """Starts a server that refuses; the end of its log."""
+def start_refused(cluster, server):
+    """Starts a server that refuses; the end of its log. It waits no longer than 1.5 s for a coordinator's answer, so that
+    is waited for here first, unless there is none."""
+    def answers_quickly():
+        began = time.monotonic()
+        return all(cluster.coordinator.value("SELECT 1") for _ in range(2)) and time.monotonic() - began < 0.5
+    if cluster.coordinator.postmaster_pid():
+        wait_for(answers_quickly, "the coordinator to answer quickly")
     size = len(server.log_text())
     assert server.start(check=False).returncode != 0
     return server.log_text()[size:]
@@ -128,7 +134,7 @@ def diverge(server):
 def test_restart_promotion_takes_the_port_over(make_cluster):
     """The files are rewritten and the server is restarted by the library, on the dead master's port; that one comes back
     on the other port."""
-    cluster = make_cluster(failover="off")
+    cluster = make_cluster(failover="off", **PATIENT)
     old, new = cluster.masters[1], cluster.slaves[2]
     text, port = new.conf_file.read_text(), old.port
     load = Writer(cluster.pooler_dsn(), clients=2).start()
@@ -146,14 +152,14 @@ def test_restart_promotion_takes_the_port_over(make_cluster):
     assert new.conf_file.read_text() == text.replace(f"port = {old.port}", f"port = {port}")
     assert new.conf_file.stat().st_uid == other_user().pw_uid
     assert new.sql("SHOW pgxc.node_answer")[0][0] and not (new.data / "pgxc_ha.restart").exists()
-    log = start_refused(old)
+    log = start_refused(cluster, old)
     assert f"it is the one at {HOST}:{port}" in log
     wait_for_slave(cluster, old, new)
 
 
 def test_planned_takeover_stops_the_master(make_cluster):
     """The old master lives and holds the port: its library stops it. Started, it is a slave on the other port."""
-    cluster = make_cluster()
+    cluster = make_cluster(**PATIENT)
     old, new = cluster.masters[1], cluster.slaves[2]
     port = old.port
     promote(cluster, f"WITH CONNECTION (':{port}')")
@@ -163,7 +169,7 @@ def test_planned_takeover_stops_the_master(make_cluster):
     row = wait_for(lambda: (lambda s: s if s and "start it there" in s["why"] else None)(cluster.status(2)),
                    "the status to say what is missing")
     assert row["state"] == "rejoining"
-    start_refused(old)
+    start_refused(cluster, old)
     wait_for_slave(cluster, old, new)
 
 
@@ -175,7 +181,7 @@ def test_started_old_master_becomes_a_slave(make_cluster, way):
     own_text = old.conf_file.read_text()
     if way != "straight":
         diverge(old)
-    log = start_refused(old)
+    log = start_refused(cluster, old)
     assert f"replaced as the master of datanode 1: since epoch 1 it is the one at {new.address}" in log
     assert "made a slave" in log
     wait_for_slave(cluster, old, new)
@@ -237,10 +243,11 @@ def test_interrupted_return_goes_on(make_cluster):
     diverge(old)
     write_journal(old, "rewinding")
     cluster.coordinator.stop()
-    assert "pg_rewind was begun on its files and has not come to its end" in start_refused(old)
+    assert "pg_rewind was begun on its files and has not come to its end" in start_refused(cluster, old)
     assert agent_log(old) == ""
     cluster.coordinator.start()
-    start_refused(old)
+    cluster.wait_pooler()
+    start_refused(cluster, old)
     wait_for_slave(cluster, old, new)
     assert old.data.with_name(old.data.name + ".pgxc_old").exists()
 
@@ -254,7 +261,7 @@ def own_tree(workspace, monkeypatch):
 
 def test_rewind_from_a_master_that_was_replaced_is_given_up(own_tree, make_cluster, workspace):
     """It may hang for hours: by then another one is to be followed."""
-    cluster = make_cluster(slaves=2)
+    cluster = make_cluster(slaves=2, **PATIENT)
     cluster.wait_status(3, state="up", role_seen="slave", why="")
     old, _ = fail_over(cluster)
     diverge(old)
@@ -264,7 +271,7 @@ def test_rewind_from_a_master_that_was_replaced_is_given_up(own_tree, make_clust
     try:
         program.write_text(f"#!/bin/sh\necho > {begun}\nexec sleep 600\n")
         program.chmod(0o755)
-        start_refused(old)
+        start_refused(cluster, old)
         wait_for(begun.exists, f"pg_rewind: {agent_log(old)}")
     finally:
         aside.rename(program)
@@ -285,7 +292,7 @@ def test_two_starts_at_once(make_cluster):
     old, new = fail_over(cluster)
     diverge(old)
     for _ in range(5):
-        start_refused(old)
+        start_refused(cluster, old)
         if not old.pids() and (old.data / "standby.signal").exists():
             break
     wait_for_slave(cluster, old, new)
@@ -299,7 +306,8 @@ def test_coordinator_killed_while_the_library_restarts(make_cluster, workspace):
     old_port = slave.port
     asking = threading.Thread(target=promote_quietly, args=(cluster, port))
     asking.start()
-    wait_for((slave.data / "pgxc_ha.restart").exists, "the restart to begin", interval_s=0.001)
+    journal = slave.data / "pgxc_ha.restart"
+    wait_for(lambda: journal.exists() or not asking.is_alive(), "the restart to begin", interval_s=0.001)
     os.kill(cluster.coordinator.child_pid("pgxc_ha monitor"), signal.SIGKILL)
     asking.join()
     wait_for(lambda: history(cluster), "the promotion")
@@ -307,8 +315,9 @@ def test_coordinator_killed_while_the_library_restarts(make_cluster, workspace):
     assert row["node_port"] in (port, old_port)
     slave.port = row["node_port"]
     assert slave.value("SELECT pg_is_in_recovery()") is False
+    cluster.wait_pooler()
     cluster.pooler_sql("INSERT INTO load VALUES (-4, 0)")
-    wait_for(lambda: not (slave.data / "pgxc_ha.restart").exists(), "the journal to go")
+    wait_for(lambda: not journal.exists(), "the journal to go")
 
 
 def promote_quietly(cluster, port):
@@ -326,7 +335,7 @@ def test_refusal_without_return(make_cluster):
     def files_of(server):
         return {path.name: path.read_bytes() for path in server.data.iterdir() if path.is_file()}
     files = files_of(old)
-    log = start_refused(old)
+    log = start_refused(cluster, old)
     assert "FATAL" in log and f"it is the one at {new.address}" in log
     assert f"pg_rewind -D {old.data}" in log
     assert files_of(old) == files
@@ -414,7 +423,9 @@ def test_bad_requests_change_nothing(make_cluster):
                 ("rejoin", {}, "does not wait for this server"),
                 ("restart", {"port": cluster.workspace.free_port()}, "no promotion by a restart"),
                 ("stop", {}, "no promotion is recorded")):
-            answer = answer_to(server, request_of(cluster, kind, **changes))
+            # Who doesn't hear from a coordinator in time says that.
+            answer = wait_for(lambda: "no coordinator" not in (answer := answer_to(server, request_of(
+                cluster, kind, **changes)))["error"]["message"] and answer, "a coordinator to be heard")
             assert not answer["done"] and says in answer["error"]["message"], answer
     # What only looks is answered at once.
     slave.sql("SELECT set_config('pgxc.node_request', %s, false)",

@@ -331,13 +331,17 @@ def test_psycopg3_pipeline(dsn):
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (120,)
 
 
-def test_cancel(dsn):
+def test_cancel(dsn, cluster):
     with psycopg.connect(**dsn, autocommit=True, prepare_threshold=0) as connection:
-        timer = threading.Timer(0.3, connection.cancel)
-        timer.start()
+        def cancel():
+            wait_for(lambda: cluster.masters[1].value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' "
+                                                      "AND usename = %s", (ROLE,)), "the statement to run")
+            connection.cancel()
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("SELECT pg_sleep(%s)", (60,))
-        timer.join()
+        canceller.join()
         assert connection.execute("SELECT %s::int", (1,)).fetchone() == (1,)
 
 

@@ -15,10 +15,11 @@ def wait_for_decision(cluster, decision):
 
 
 def test_of_a_failover(make_cluster):
-    cluster = make_cluster()
+    cluster = make_cluster(probe_timeout="10s")
     old, new = cluster.masters[1], cluster.slaves[2]
-    calm = cluster.coordinator.sql("SELECT decision, reason FROM pgxc.failover_evidence WHERE node_id = 1")
-    assert calm and all(row[0] == "synchronous" for row in calm), "in calm times only what is made synchronous"
+    calm = wait_for(lambda: cluster.coordinator.sql("SELECT decision, reason FROM pgxc.failover_evidence WHERE node_id = 1"),
+                    "what was made synchronous")
+    assert all(row[0] == "synchronous" for row in calm), "in calm times only what is made synchronous"
     old.kill9()
     _, reason, facts = wait_for_decision(cluster, "fail over")
     assert "refuses connections" in reason
@@ -32,7 +33,7 @@ def test_of_a_failover(make_cluster):
 
 
 def test_of_none(make_cluster):
-    cluster = make_cluster()
+    cluster = make_cluster(restart_grace="60s")
     cluster.masters[1].restart("fast")
     wait_for_decision(cluster, "alive")
     assert "promoted" not in [row[0] for row in decisions(cluster)]
@@ -41,7 +42,7 @@ def test_of_none(make_cluster):
 
 
 def test_of_a_failover_that_is_forbidden(make_cluster):
-    cluster = make_cluster(failover="off")
+    cluster = make_cluster(failover="off", probe_timeout="10s")
     cluster.masters[1].kill9()
     _, reason, _ = wait_for_decision(cluster, "no failover")
     assert "pgxc.failover is off" in reason

@@ -6,7 +6,6 @@ import os
 import pathlib
 import socket
 import threading
-import time
 
 import psycopg
 import psycopg2
@@ -73,9 +72,11 @@ def scram_role(cluster):
     cluster.coordinator.reload()
     # The direct way shows when the server itself has read it.
     def in_force():
-        with pytest.raises(psycopg2.OperationalError):
-            cluster.coordinator.connect(user="secretive", password="wrong")
-        return True
+        try:
+            cluster.coordinator.connect(user="secretive", password="wrong").close()
+        except psycopg2.OperationalError:
+            return True
+        return False
     wait_for(in_force, "pg_hba.conf to be read")
     yield "secretive"
     hba.write_text(old)
@@ -96,7 +97,7 @@ def test_scram_refuses(cluster, scram_role, password):
         except psycopg2.OperationalError as error:
             return "password authentication failed" in str(error) and str(error)
         return False
-    wait_for(refused, "the wrong password to be refused", deadline_s=10)
+    wait_for(refused, "the wrong password to be refused")
 
 
 def test_role_that_does_not_exist(cluster):
@@ -213,11 +214,9 @@ def test_cancel(cluster):
             connection.cancel()
         other = threading.Thread(target=cancel_when_running)
         other.start()
-        began = time.monotonic()
         with pytest.raises(psycopg2.errors.QueryCanceled):
             cursor.execute("SELECT pg_sleep(59)")
         other.join()
-        assert time.monotonic() - began < 30
         cursor.execute("SELECT 1")
         assert cursor.fetchone() == (1,)
 
@@ -417,7 +416,8 @@ def test_a_commit_whose_wait_for_slaves_is_cancelled_is_no_success(waited_for, l
             writing = threading.Thread(target=write)
             writing.start()
             waiting = wait_for(lambda: master.value("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
-                                                    "AND backend_type = 'client backend'"), "the commit to wait")
+                                                    "AND backend_type = 'client backend' "
+                                                    "AND application_name NOT LIKE 'pgxc_ha%'"), "the commit to wait")
             master.sql("SELECT pg_cancel_backend(%s)", (waiting,))
             writing.join(30)
             assert failed, "it was told to be committed"

@@ -85,9 +85,12 @@ def begin_at_slave(cluster, cursor):
 def test_reads_are_spread_over_the_slaves(cluster):
     with client(cluster) as cursor:
         wait_for_slaves(cluster, cursor)
-        seen = [port_now(cursor) for _ in range(100)]
-        for port in ports(cluster):
-            assert 30 <= seen.count(port) <= 70
+
+        def spread_evenly():
+            seen = [port_now(cursor) for _ in range(100)]
+            return all(30 <= seen.count(port) <= 70 for port in ports(cluster))
+        # A slave that is behind for a moment serves less.
+        wait_for(spread_evenly, "reads to be spread evenly")
         cursor.execute("INSERT INTO t VALUES (2000, 'y') RETURNING inet_server_port()")
         assert cursor.fetchone()[0] == cluster.masters[1].port
         assert ask(cursor, "SELECT count(*) FROM t WHERE a = 2000") == 1
@@ -246,7 +249,15 @@ def test_a_default_of_strict_isolation_is_respected(cluster):
             cursor.execute("COMMIT")
 
 
-def run_causal(cluster, reads, **options):
+def run_causal(cluster, reads, share=0.0, **options):
+    """Reads, of which none may be stale. On a busy machine slaves are behind more often, so they are repeated until that
+    `share` of them was at slaves."""
+    def enough():
+        return run_causal_once(cluster, reads, **options) >= share
+    wait_for(enough, f"a share of {share:.0%} at slaves", 300)
+
+
+def run_causal_once(cluster, reads, **options):
     CausalLoad.prepare(cluster.masters[1])
     load = CausalLoad(cluster.pooler_dsn(options=AUTO), **options).run(reads)
     at_slaves = sum(count for port, count in load.reads.items() if port in ports(cluster))
@@ -258,11 +269,11 @@ def run_causal(cluster, reads, **options):
 
 
 def test_no_stale_reads_among_writers(cluster):
-    assert run_causal(cluster, READS) > 0
+    run_causal(cluster, READS, share=0.0001)
 
 
 def test_reads_among_few_writes_are_the_slaves(cluster):
-    assert run_causal(cluster, READS, reads_per_write=50) > 0.2
+    run_causal(cluster, READS, share=0.2, reads_per_write=50)
 
 
 def set_delay(cluster, value):
@@ -277,22 +288,22 @@ def test_no_stale_reads_from_slaves_that_replay_late(cluster):
     try:
         run_causal(cluster, READS)
         # While nobody writes they catch up, and are used until somebody does.
-        assert run_causal(cluster, READS, rest=(0.2, 0.8)) > 0.05
+        run_causal(cluster, READS, share=0.05, rest=(0.2, 0.8))
         # Some pauses, in which the slaves catch up and are used again.
         CausalLoad.prepare(cluster.masters[1])
         with client(cluster) as cursor:
             for round in range(3):
                 cursor.execute("UPDATE counted SET n = %s", (round,))
-                seen = set()
+                updated, seen = time.monotonic(), {}
 
                 def at_slave():
                     cursor.execute("SELECT inet_server_port(), min(n) FROM counted")
                     port, n = cursor.fetchone()
                     assert n == round
-                    seen.add(port)
+                    seen.setdefault(port, time.monotonic() - updated)
                     return port in ports(cluster)
                 wait_for(at_slave, "a slave to have caught up")
-                assert cluster.masters[1].port in seen
+                assert cluster.masters[1].port in seen or min(seen.values()) > 0.5
     finally:
         set_delay(cluster, "0")
 
@@ -301,8 +312,11 @@ def test_asynchronous_commits_are_seen_too(cluster):
     cluster.masters[1].sql("ALTER ROLE postgres SET synchronous_commit = off")
     try:
         # Some new server connections, for which the role's setting holds.
-        cluster.masters[1].sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
-                               "AND pid <> pg_backend_pid() AND application_name <> 'pgxc_ha control' AND pid % 2 = 0")
+        ended = [pid for pid, _ in cluster.masters[1].sql(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+            "AND pid <> pg_backend_pid() AND application_name <> 'pgxc_ha control' AND pid % 2 = 0")]
+        wait_for(lambda: not cluster.masters[1].value("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)", (ended,)),
+                 "them to end")
         run_causal(cluster, READS // 4)
     finally:
         cluster.masters[1].sql("ALTER ROLE postgres RESET synchronous_commit")
@@ -347,8 +361,8 @@ def test_explain_route(cluster):
             return cursor.fetchone()
     with client(cluster) as cursor:
         wait_for_slaves(cluster, cursor)
-        kind, target, reason = wait_for(lambda: (port_now(cursor), explain("SELECT 1"))[1]
-                                        if "datanode 1 " not in explain("SELECT 1")[1] else None, "a read to be a slave's")
+        kind, target, reason = wait_for(lambda: (port_now(cursor), row := explain("SELECT 1")) and
+                                        "datanode 1 " not in row[1] and row, "a read to be a slave's")
     assert (kind, reason) == ("read", "it only reads")
     assert target.startswith(("datanode 2 (", "datanode 3 ("))
     kind, target, reason = explain("INSERT INTO t VALUES (1)")

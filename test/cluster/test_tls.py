@@ -43,7 +43,7 @@ def cluster(workspace, authority):
     install(authority, "node", node)
     node.start()
     made.make_coordinator(failover="off", node_conninfo=f"sslmode=verify-full sslrootcert={authority.root}",
-                          **{".ssl": "off", ".authentication_timeout": "3s"})
+                          **{".ssl": "off", ".authentication_timeout": "10s"})
     install(authority, "server", made.coordinator)
     made.coordinator.sql("ALTER SYSTEM SET ssl = on")
     made.coordinator.reload()
@@ -173,8 +173,8 @@ def test_garbage_in_place_of_a_handshake(cluster):
 
 
 def test_half_a_handshake_ends_with_the_timeout(cluster):
+    begun = time.monotonic()
     with unharmed(cluster), login.ask_for_tls(HOST, cluster.pooler_port) as bad:
-        begun = time.monotonic()
         bad.sendall(b"\x16\x03\x01\x02\x00\x01")
         ended(bad)
         assert time.monotonic() - begun > 1
@@ -277,7 +277,7 @@ def test_node_modes(cluster, sslmode, line, encrypted):
                 # Made by the old setting: it goes, and the next one is made by the new one.
                 node.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (user,))
             return found == encrypted
-        wait_for(as_wanted, f"a connection by sslmode={sslmode}", deadline_s=20)
+        wait_for(as_wanted, f"a connection by sslmode={sslmode}")
     finally:
         set_node_conninfo(cluster, before)
         hba.write_text(old)

@@ -57,7 +57,10 @@ class PoolerTest : public ::testing::Test {
         EXPECT_TRUE(until([&] { return client.count('Z') == 1 || client.ended(); }))
             << sql << ": " << client.types();
     }
-    void settle() { (void)loop.run_for(Millis{20}); }
+    /// Lets what is under way go on for a while: many turns, however long this machine stands still.
+    void settle() {
+        for (int turn = 0; turn < 20; ++turn) (void)loop.run_for(Millis{1});
+    }
 
     net::Loop loop;
     FakeEnvironment environment;

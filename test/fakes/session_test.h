@@ -14,8 +14,8 @@ namespace pgxc::pooler {
 class SessionTest : public PoolerTest {
   protected:
     void SetUp() override {
-        environment.settings_now.failover_hold = Millis{400};
-        environment.settings_now.login_timeout = Millis{300};
+        environment.settings_now.failover_hold = Millis{60'000};
+        environment.settings_now.login_timeout = Millis{60'000};
         show_master(*server);
     }
     void show_master(const fakes::Server& at, int epoch = 1, Gate gate = Gate::Open) {

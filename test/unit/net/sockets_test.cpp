@@ -162,8 +162,9 @@ TEST(Resolver, AnswersLiteralsAndNamesFromTheLoop) {
     auto name =
         resolver.resolve("localhost", 1, [&](Resolver::Answer answer) { answers += answer.ok() ? 1 : 0; });
     auto dropped = resolver.resolve("localhost", 1, [&](Resolver::Answer) { answers += 100; });
-    auto nobody =
-        resolver.resolve("no-such-host.invalid", 1, [&](Resolver::Answer answer) { failed = !answer.ok(); });
+    // Too long for a label: no name server is asked.
+    auto nobody = resolver.resolve(std::string(64, 'x') + ".invalid", 1,
+                                   [&](Resolver::Answer answer) { failed = !answer.ok(); });
     dropped.reset();
     EXPECT_EQ(answers, 0);
     EXPECT_TRUE(run_until(loop, [&] { return answers == 2; }));

@@ -56,9 +56,11 @@ TEST_F(CausalReadsTest, ASlaveThatDoesNotShowWhatItHasReplayedGetsNoReadAndATran
         const auto queries = master.queries();
         return std::count(queries.begin(), queries.end(), empty_commit);
     };
-    EXPECT_TRUE(until([&] { return empty_commits() == 1; }));
+    const TimePoint began = Clock::now();
+    EXPECT_TRUE(until([&] { return empty_commits() >= 1; }));
     for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
-    EXPECT_EQ(empty_commits(), 1) << "one in a second";
+    EXPECT_LE(empty_commits(), 1 + std::chrono::floor<std::chrono::seconds>(Clock::now() - began).count())
+        << "one in a second";
     slave.xmax = "702";
     EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
 }

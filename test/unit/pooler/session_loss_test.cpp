@@ -304,6 +304,7 @@ TEST_F(SessionTest, ClientsHeldBesideIdleConnectionsGoToTheNewMaster) {
 }
 
 TEST_F(SessionTest, AHeldTransactionFailsInTimeAndSaysWhy) {
+    environment.settings_now.failover_hold = Millis{400};
     start();
     auto client = login();
     auto view = master_at(*server, 1, Gate::Held);

@@ -459,7 +459,7 @@ TEST_F(AutoRoutingTest, APauseHoldsPinnedClientsTooAndDoesNotWaitForThemWhileThe
     run(*pinned, "select pg_advisory_lock(1)");
     run(*pinned, "set work_mem = 1");
     show(true);
-    EXPECT_EQ(environment.in_use[d1], 0U);
+    EXPECT_TRUE(until([&] { return environment.in_use[d1] == 0U; }));
     pinned->messages.clear();
     pinned->query("insert");
     settle();

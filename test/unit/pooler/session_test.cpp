@@ -69,10 +69,11 @@ TEST_F(SessionTest, RefusesEncryptionAndReplicationAndGarbage) {
 
 TEST_F(SessionTest, SilenceAndHalfAMessageEndWithTheLoginTimeout) {
     start();
+    auto client = login();
+    environment.settings_now.login_timeout = Millis{300};
     auto silent = connect();
     auto half = connect();
     half->send(std::string("\0\0\0\x40\0\3\0\0user", 12));
-    auto client = login();
     EXPECT_TRUE(until([&] { return silent->ended() && half->ended(); }));
     run(*client, "select 1");
     EXPECT_EQ(client->types(), "CZ");
@@ -98,6 +99,7 @@ TEST_F(SessionTest, ALoginWaitsUntilItIsKnownWhichGroupsThereAre) {
 }
 
 TEST_F(SessionTest, AndNoLongerThanALoginMayTake) {
+    environment.settings_now.login_timeout = Millis{300};
     environment.view = std::make_shared<ClusterView>();
     start();
     auto early = connect();

@@ -100,7 +100,7 @@ TEST(ProcessRunnerTest, CleanEnvironment) {
 
 TEST(ProcessRunnerTest, EndsWhatTakesTooLong) {
     const auto started = Clock::now();
-    const auto result = run_shell("echo begun; exec sleep 600", Millis{200});
+    const auto result = run_shell("echo begun; exec sleep 600", Millis{3'000});
     EXPECT_TRUE(result.timed_out);
     EXPECT_EQ(result.exit_status, 128 + SIGTERM);
     EXPECT_EQ(result.output, "begun\n");
@@ -109,7 +109,7 @@ TEST(ProcessRunnerTest, EndsWhatTakesTooLong) {
 
 TEST(ProcessRunnerTest, KillsWhatIgnoresTheEnd) {
     auto child = ChildProcess::start(shell("trap '' TERM; echo ready; while :; do sleep 0.01; done"),
-                                     Clock::now() + Millis{300}, Millis{200});
+                                     Clock::now() + Millis{3'000}, Millis{200});
     ASSERT_TRUE(child.ok());
     std::optional<ProcessResult> result;
     while (!(result = child->poll(Clock::now()))) {

@@ -80,16 +80,17 @@ class RestartPromotionTest : public ::testing::Test {
         return *plan;
     }
 
-    static RestartOptions options() {
+    static RestartOptions options(Millis stop_timeout = Millis{20'000}) {
         RestartOptions result;
         result.intent = "epoch 5 of datanode 1: datanode 3 \xe9";
-        result.stop_timeout = Millis{300};
+        result.stop_timeout = stop_timeout;
         result.start_timeout = Millis{5000};
         return result;
     }
 
-    Status restart_to(std::uint16_t port, bool restore_command = false) {
-        return run_restart_promotion(inspected(), plan_to(port, restore_command), options(),
+    Status restart_to(std::uint16_t port, bool restore_command = false,
+                      const RestartOptions& with = options()) {
+        return run_restart_promotion(inspected(), plan_to(port, restore_command), with,
                                      [] { return Status{}; });
     }
 
@@ -251,13 +252,13 @@ TEST_F(RestartPromotionTest, AStopThatFailsChangesNothing) {
 
 TEST_F(RestartPromotionTest, AStopThatHangsIsMadeImmediate) {
     script("ignores_fast");
-    EXPECT_TRUE(restart_to(6009).ok());
+    EXPECT_TRUE(restart_to(6009, false, options(Millis{3'000})).ok());
     EXPECT_NE(calls().find("-m immediate"), std::string::npos);
 }
 
 TEST_F(RestartPromotionTest, AServerThatNeverStopsIsReported) {
     script("ignores_all");
-    const auto done = restart_to(6010);
+    const auto done = restart_to(6010, false, options(Millis{300}));
     ASSERT_FALSE(done.ok());
     EXPECT_NE(done.error().message.find("does not stop"), std::string::npos);
     expect_files_restored();
