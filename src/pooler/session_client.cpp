@@ -162,6 +162,8 @@ bool Session::forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest) {
     }
     const std::string cause = std::strerror(backend.connection().error());
     if (sent_any_ || client_pass_ > 0) {
+        // What this server didn't take is a part of what another one is to repeat.
+        if (repeatable_) remember_sent(original);
         keep(rest);
         backend.pool().report(TrafficFailure::ConnectionLost);
         server_lost(cause);

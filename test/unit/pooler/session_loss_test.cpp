@@ -102,6 +102,25 @@ TEST_F(SessionTest, AFatalErrorBetweenTwoStatementsOfABlockIsToldAtTheNext) {
     EXPECT_EQ(client->status(), 'I');
 }
 
+TEST_F(SessionTest, WhatALostServerDidNotTakeIsRepeatedWithTheRest) {
+    for (const bool at_slave : {true, false}) {
+        Server slave{loop};
+        show_master(*server);
+        if (at_slave) environment.show({master_at(*server), slave_at(slave)});
+        if (!pooler) start();
+        pooler->view_changed();
+        auto client = login();
+        run(*client, "begin read only");
+        client->messages.clear();
+        // The pooler hears of both at once, and of the statement first.
+        client->query("select 1");
+        (at_slave ? slave : *server).backends.back()->hang_up(true);
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << (at_slave ? "slave" : "master");
+        EXPECT_EQ(client->types(), "CZ");
+        EXPECT_EQ(client->status(), 'T');
+    }
+}
+
 TEST_F(SessionTest, AReadOnlyBlockThatHasReadNothingMovesUnnoticed) {
     Server slave{loop};
     environment.show({master_at(*server), slave_at(slave)});
