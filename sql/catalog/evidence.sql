@@ -11,7 +11,7 @@ CREATE TABLE pgxc.failover_evidence (
 );
 COMMENT ON TABLE pgxc.failover_evidence IS 'why the monitor acted, or did not: a row for each change of its mind';
 COMMENT ON COLUMN pgxc.failover_evidence.node_id IS 'the node group, by the name of its master';
-COMMENT ON COLUMN pgxc.failover_evidence.decision IS 'alive, wait, fail over, no failover, promoted, refused, synchronous';
+COMMENT ON COLUMN pgxc.failover_evidence.decision IS 'alive, wait, fail over, no failover, promoted, refused, synchronous, alarm';
 COMMENT ON COLUMN pgxc.failover_evidence.facts IS 'what was known of the master and of each slave that counts';
 REVOKE ALL ON pgxc.failover_evidence FROM PUBLIC;
 GRANT SELECT ON pgxc.failover_evidence TO PUBLIC;

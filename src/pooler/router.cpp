@@ -260,7 +260,7 @@ Result<NodeKey> choose_group(std::optional<std::string_view> choice, const Clust
 }
 
 Result<ReadRouting> parse_read_routing(std::string_view text) {
-    if (same_text(text, "master")) return ReadRouting::Master;
+    if (same_text(text, "master") || same_text(text, "primary")) return ReadRouting::Master;
     if (same_text(text, "explicit")) return ReadRouting::Explicit;
     if (same_text(text, "auto")) return ReadRouting::Auto;
     return Error(sqlstate::invalid_parameter_value,

@@ -383,6 +383,7 @@ TEST(ChooseGroup, TakesTheClientsChoice) {
 
 TEST(ReadRouting, IsReadInAnyCase) {
     EXPECT_EQ(*parse_read_routing("Master"), ReadRouting::Master);
+    EXPECT_EQ(*parse_read_routing("primary"), ReadRouting::Master);
     EXPECT_EQ(*parse_read_routing("explicit"), ReadRouting::Explicit);
     EXPECT_EQ(*parse_read_routing("AUTO"), ReadRouting::Auto);
     for (const char* bad : {"", "mast", "off"})
