@@ -69,6 +69,8 @@ class Backend final : public Member, private net::StreamEvents {
     /// At a master: don't its commits wait for their WAL, unless a client sets that? As it said; nullopt: not
     /// asked yet.
     std::optional<bool> async_commit;
+    /// It was asked; an answer that tells nothing is not asked for again.
+    bool async_commit_asked = false;
     /// ParameterStatus values as last reported, under the server's own names.
     using Reported = std::vector<std::pair<std::string, std::string>>;
     [[nodiscard]] const Reported& reported() const { return reported_; }

@@ -44,59 +44,68 @@ void FailedBlock::query(std::string_view sql, wire::Buffer& out) {
     wire::put_ready_for_query(out, status());
 }
 
-void FailedBlock::take(wire::FrontendMessage type, wire::Bytes body, bool whole, wire::Buffer& out) {
+bool FailedBlock::take(wire::FrontendMessage type, wire::Bytes body, bool whole, wire::Buffer& out,
+                       std::optional<std::string_view> text) {
     if (type == wire::FrontendMessage::Sync) {
         skipping_ = false;
         wire::put_ready_for_query(out, status());
-        return;
+        return true;
     }
-    if (skipping_) return;
+    if (skipping_) return false;
     const auto refuse = [&] {
         wire::put_error_response(out, wire::Severity::Error, refusal());
         skipping_ = true;
+        return false;
     };
+    wire::BodyReader reader{body};
     switch (type) {
         case wire::FrontendMessage::Query: {
             const auto sql = whole ? wire::parse_query(body) : Result<std::string_view>{std::string_view{}};
             query(sql ? *sql : std::string_view{}, out);
-            return;
+            return true;
         }
         case wire::FrontendMessage::FunctionCall:
             wire::put_error_response(out, wire::Severity::Error, refusal());
             wire::put_ready_for_query(out, status());
-            return;
+            return true;
         case wire::FrontendMessage::Parse: {
             const auto parse =
                 whole ? wire::parse_parse(body) : Result<wire::ParseMessage>{wire::ParseMessage{}};
-            parsed_end_ = parse.ok() && ends_block(parse->sql);
-            parsed_end_ ? wire::put_parse_complete(out) : refuse();
-            return;
+            const bool ends = parse.ok() && ends_block(parse->sql);
+            if (parse.ok() && parse->statement.empty()) {
+                parsed_here_ = true;
+                parsed_end_ = ends;
+            }
+            if (!ends) return refuse();
+            wire::put_parse_complete(out);
+            return true;
         }
-        case wire::FrontendMessage::Bind:
-            parsed_end_ ? wire::put_bind_complete(out) : refuse();
-            return;
-        case wire::FrontendMessage::Describe:
-            if (!parsed_end_) {
-                refuse();
-                return;
-            }
-            if (!body.empty() && body[0] == static_cast<char>(wire::ObjectKind::Statement)) {
-                out.append("t\0\0\0\6\0\0", 7);  // ParameterDescription: none
-            }
+        case wire::FrontendMessage::Bind: {
+            (void)reader.cstring();
+            const bool here = reader.cstring().empty() && parsed_here_;
+            bound_end_ = reader.ok() && (here ? parsed_end_ : text && ends_block(*text));
+            if (!bound_end_) return refuse();
+            wire::put_bind_complete(out);
+            return true;
+        }
+        case wire::FrontendMessage::Describe: {
+            const bool statement = reader.u8() == static_cast<std::uint8_t>(wire::ObjectKind::Statement);
+            const bool here = reader.cstring().empty() && parsed_here_;
+            const bool ends = !statement ? bound_end_ : here ? parsed_end_ : text && ends_block(*text);
+            if (!ends) return refuse();
+            if (statement) out.append("t\0\0\0\6\0\0", 7);  // ParameterDescription: none
             wire::put_no_data(out);
-            return;
+            return true;
+        }
         case wire::FrontendMessage::Execute:
-            if (!parsed_end_) {
-                refuse();
-                return;
-            }
-            in_block_ = false;
+            if (!bound_end_) return refuse();
+            in_block_ = bound_end_ = false;
             untold_.reset();
             wire::put_command_complete(out, "ROLLBACK");
-            return;
+            return true;
         case wire::FrontendMessage::Close:
             wire::put_close_complete(out);
-            return;
+            return true;
         case wire::FrontendMessage::Sync:
         case wire::FrontendMessage::Flush:
         case wire::FrontendMessage::CopyData:
@@ -104,8 +113,9 @@ void FailedBlock::take(wire::FrontendMessage type, wire::Bytes body, bool whole,
         case wire::FrontendMessage::CopyFail:
         case wire::FrontendMessage::Password:
         case wire::FrontendMessage::Terminate:
-            return;
+            return true;
     }
+    return true;
 }
 
 }  // namespace pgxc::pooler

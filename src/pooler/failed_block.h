@@ -24,12 +24,17 @@ class FailedBlock {
     void fail_block(std::optional<Error> untold) {
         in_block_ = true;
         untold_ = std::move(untold);
+        parsed_end_ = parsed_here_ = bound_end_ = false;
     }
     /// An error was reported in the middle of a pipeline.
     void skip_until_sync() { skipping_ = true; }
+    [[nodiscard]] bool skipping() const { return skipping_; }
 
-    /// Takes one message of the client; appends what a server in a failed block would answer.
-    void take(wire::FrontendMessage type, wire::Bytes body, bool whole, wire::Buffer& out);
+    /// Takes one message of the client; appends what a server in a failed block would answer. `text`: of the
+    /// statement that a Bind or Describe names, if that was prepared before. False: it was refused or
+    /// skipped.
+    bool take(wire::FrontendMessage type, wire::Bytes body, bool whole, wire::Buffer& out,
+              std::optional<std::string_view> text = std::nullopt);
 
   private:
     [[nodiscard]] Error refusal();
@@ -39,7 +44,9 @@ class FailedBlock {
     bool in_block_ = false;
     bool skipping_ = false;
     std::optional<Error> untold_;
-    bool parsed_end_ = false;  // the unnamed statement is one that ends the block
+    bool parsed_here_ = false;  // an unnamed statement
+    bool parsed_end_ = false;   // and that is one that ends the block
+    bool bound_end_ = false;    // the portal that was bound last does
 };
 
 }  // namespace pgxc::pooler

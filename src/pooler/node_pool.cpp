@@ -48,7 +48,7 @@ void NodePool::give_back(Backend& backend) {
         core_.retire(backend);
         context_.pools->report_in_use(target_.group);
     }
-    if (!usable(backend) || context_.shutting_down || core_.outlived(backend, context_.coarse_now)) {
+    if (!usable(backend) || nobody_comes() || core_.outlived(backend, context_.coarse_now)) {
         discard(backend);
         return;
     }
@@ -90,7 +90,7 @@ void NodePool::backend_ready(Backend& backend) {
     context_.stats_changed = true;
     backoff_ = Millis{0};
     last_failure_.clear();
-    if (!usable(backend) || context_.shutting_down) {
+    if (!usable(backend) || nobody_comes()) {
         discard(backend);
         return;
     }
@@ -118,7 +118,7 @@ void NodePool::backend_failed(Backend& backend, const BackendFailure& failure) {
     if (current) {
         // A server that refuses for good is not asked again for those who wait now, unless others show that
         // it serves. Who waits for a slave is served by the master instead.
-        if ((!failure.temporary || !target_.is_master) && core_.usable_members() == 0)
+        if (!target_.is_master || (!failure.temporary && core_.usable_members() == 0))
             fail_waiters(failure.error);
         if (failure.temporary || !core_.waiters().empty()) {
             retry_later();
@@ -149,7 +149,7 @@ void NodePool::serve() {
 }
 
 void NodePool::open_more() {
-    if (context_.shutting_down || retry_pending_) return;
+    if (nobody_comes() || retry_pending_) return;
     // A server that doesn't answer is asked for somebody, not to keep connections in store.
     if (backoff_ > Millis{0} && core_.waiters().empty() && !try_again_) return;
     const bool one = std::exchange(try_again_, false) && core_.members() == 0 && !core_.paused();
@@ -195,9 +195,7 @@ void NodePool::refresh() {
         case Switch::Hold:
             break;
         case Switch::Release:
-            for (Backend* backend : lent())
-                if (backend->list() == &core_.lent() && backend->session() != nullptr)
-                    backend->session()->released();
+            release_lent();
             break;
         case Switch::Move:
             ++target_version_;
@@ -213,6 +211,7 @@ void NodePool::refresh() {
         case Switch::Retire:
             ++target_version_;
             close_idle();
+            release_lent();
             fail_waiters(
                 {sqlstate::connection_failure, key_.node.to_string() + " is not in pgxc_nodes any more"});
             break;
@@ -224,6 +223,21 @@ void NodePool::refresh() {
         retry_pending_ = false;
     }
     if (lending) serve();
+    const NodeView* seen = context_.view->find(key_.node);
+    if (!target_.is_master && seen != nullptr && seen->state == NodeState::Down)
+        leave_silent(key_.node.to_string() + " doesn't answer");
+}
+
+void NodePool::release_lent() {
+    for (Backend* backend : all_of(core_.lent()))
+        if (backend->list() == &core_.lent() && backend->session() != nullptr) backend->session()->released();
+}
+
+void NodePool::leave_silent(const std::string& cause) {
+    for (Backend* backend : all_of(core_.lent()))
+        if (backend->list() == &core_.lent() && backend->session() != nullptr)
+            backend->session()->leave_silent_slave(cause);
+    fail_waiters({sqlstate::connection_failure, cause});
 }
 
 void NodePool::close_idle() {
@@ -237,23 +251,26 @@ void NodePool::close_all(const std::string& cause) {
     core_.pause();
     close_idle();
     while (!core_.connecting().empty()) discard(static_cast<Backend&>(*core_.connecting().front()));
-    for (Backend* backend : lent()) {
+    // A server that stands still would never answer what it was asked. Cancels have a time of their own.
+    for (Backend* backend : all_of(core_.retiring()))
+        if (!backend->cancels_running()) discard(*backend);
+    for (Backend* backend : all_of(core_.lent())) {
         // One session's end may have taken another's connection along.
         if (backend->list() != &core_.lent() || backend->session() == nullptr) continue;
         backend->session()->server_lost(cause);
     }
 }
 
-std::vector<Backend*> NodePool::lent() {
+std::vector<Backend*> NodePool::all_of(List<Member>& members) {
     std::vector<Backend*> all;
-    for (Member* member = core_.lent().front(); member != nullptr; member = core_.lent().after(*member))
+    for (Member* member = members.front(); member != nullptr; member = members.after(*member))
         all.push_back(static_cast<Backend*>(member));
     return all;
 }
 
 std::uint32_t NodePool::in_use() {
     std::uint32_t count = 0;
-    for (Backend* backend : lent()) count += backend->tracker().clean_and_idle() ? 0 : 1;
+    for (Backend* backend : all_of(core_.lent())) count += backend->tracker().clean_and_idle() ? 0 : 1;
     return count;
 }
 

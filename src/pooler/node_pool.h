@@ -116,7 +116,12 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void ask_on_while_behind();
     void question_lost();
 
-    [[nodiscard]] std::vector<Backend*> lent();
+    [[nodiscard]] static std::vector<Backend*> all_of(List<Member>& members);
+    /// The pooler ends, and nobody is left here who waits.
+    [[nodiscard]] bool nobody_comes() const { return context_.shutting_down && core_.waiters().empty(); }
+    void release_lent();
+    /// A slave that doesn't answer: the master does what can be repeated.
+    void leave_silent(const std::string& cause);
     void serve();
     void open_more();
     void retry_later();

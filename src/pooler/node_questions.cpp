@@ -52,11 +52,12 @@ bool NodePool::position_wanted() const {
 bool NodePool::ask_on(Backend& backend) {
     // Of a connection that wasn't asked the careful thing is believed.
     const bool first = asking_ == nullptr && target_.is_master && !core_.paused() && !backend.async_commit &&
-                       !context_.shutting_down && position_wanted();
+                       !backend.async_commit_asked && !context_.shutting_down && position_wanted();
     if (!first && !question_due()) return false;
     question_wanted_ = false;
     asking_ = &backend;
     if (target_.is_master) {
+        backend.async_commit_asked = true;
         question_ = position_.ask(target_.epoch);
     } else {
         question_version_ = replayed_.ask(Clock::now());
@@ -167,7 +168,10 @@ void NodePool::learn_defaults(Backend& backend, const Backend::Row& row) {
         const bool changed = backend.async_commit && *backend.async_commit != async;
         if (changed) {
             // By a reload, which the others have seen too.
-            for (const auto& other : backends_) other->async_commit.reset();
+            for (const auto& other : backends_) {
+                other->async_commit.reset();
+                other->async_commit_asked = false;
+            }
         }
         backend.async_commit = async;
     }

@@ -124,6 +124,7 @@ class Pool {
     [[nodiscard]] const List<Member>& lent() const { return lent_; }
     [[nodiscard]] List<Member>& connecting() { return connecting_; }
     [[nodiscard]] const List<Member>& connecting() const { return connecting_; }
+    [[nodiscard]] List<Member>& retiring() { return retiring_; }
     [[nodiscard]] std::size_t members() const {
         return idle_.size() + lent_.size() + connecting_.size() + retiring_.size();
     }

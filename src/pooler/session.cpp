@@ -199,7 +199,7 @@ bool Session::tick(TimePoint now) {
     // Something may have ended that no statement told of (a function dropped the temporary table).
     if (state_ == State::Linked && !asked_while_quiet_ &&
         pins_.has(PinReasons::probed | PinReasons::NamedInSql) && now - quiet_since_ >= ask_after &&
-        admitted_ && kept_.empty() && backend_->tracker().clean_and_idle()) {
+        admitted_ && kept_.empty() && client_pass_ == 0 && backend_->tracker().clean_and_idle()) {
         asked_while_quiet_ = true;
         settle();
         return false;

@@ -57,6 +57,9 @@ class Session final : public Waiter, private net::StreamEvents {
     /// The session tells the client what that means and gives the connection up.
     void server_lost(const std::string& cause);
 
+    /// The slave that the session may have doesn't answer: what can be repeated at the master is.
+    void leave_silent_slave(const std::string& cause);
+
     /// The client asked, over another connection, to cancel what it runs.
     void cancel();
     /// Ends the client with a FATAL error.
@@ -158,6 +161,12 @@ class Session final : public Waiter, private net::StreamEvents {
     void note_use(SessionUse use);
     void keep_sequence_values(SessionUse use, bool drew_before);
     void remember_sent(wire::Bytes run);
+    /// It can't be repeated any more.
+    void forget_sent() {
+        repeatable_ = false;
+        sent_.clear();
+    }
+    void take_in_failed_block(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_access(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_commit();
     void end_commit();
@@ -165,6 +174,11 @@ class Session final : public Waiter, private net::StreamEvents {
     void wait_for(const std::shared_ptr<NodePool>& pool);
     void use(Backend& backend);
     void pin(std::uint16_t reasons);
+    /// What pinned it is gone with the server connection, or was never there.
+    void forget_pins() {
+        pins_ = {};
+        pin_text_.clear();
+    }
     [[nodiscard]] bool pinned() const { return pins_.any(); }
 
     // session_statements.cpp
@@ -177,6 +191,8 @@ class Session final : public Waiter, private net::StreamEvents {
     void query_sent();
     /// The text that a Query, Parse, or a Bind or Describe of a prepared statement means; nullopt = unknown.
     [[nodiscard]] std::optional<std::string_view> text_of(wire::FrontendMessage type, wire::Bytes body) const;
+    /// Of a statement that was prepared without a server.
+    void remember_parse(wire::Bytes body);
     void put_own_parse(std::string_view name, wire::Bytes tail, StatementRef statement);
     void put_own_close(std::string_view name, StatementRef statement);
     void make_room();
@@ -268,7 +284,7 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool gives_up_server(wire::Bytes body);
     /// `body`: of the error for which it is given up.
     void give_up_server(wire::Bytes body);
-    void settings_refused();
+    void refuse_settings();
     void answer_ready(wire::TransactionStatus status);
     void statement_done(std::string_view tag);
     void forget_statements();
@@ -316,8 +332,10 @@ class Session final : public Waiter, private net::StreamEvents {
     // Settings.
     SettingSetRef wanted_;
     SettingSetRef login_wanted_;
-    bool tell_settings_ = false;        // DISCARD ALL: the client is told what is applied next
-    std::optional<Error> apply_error_;  // the server's answer to them
+    std::optional<std::uint64_t> settings_unit_;  // in which they were sent in front of the client's messages
+    bool settings_refused_ = false;               // there
+    bool tell_settings_ = false;                  // DISCARD ALL: the client is told what is applied next
+    std::optional<Error> apply_error_;            // the server's answer to them
 
     // The server connection and what passes over it.
     Backend* backend_ = nullptr;

@@ -170,8 +170,8 @@ bool Session::forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest) {
         return false;
     }
     // It was dead before it got the first byte: nothing can have happened, so another one does it.
-    pins_.bits &= static_cast<std::uint16_t>(~PinReasons::Sequences);
-    pin_text_ = pins_.text();
+    forget_pins();
+    leaving_ = false;  // that is read again, behind what is to be done first
     std::string all{original};
     all += rest;
     kept_ = std::move(all);
@@ -211,8 +211,7 @@ Session::Admit Session::admit(wire::FrontendMessage type, wire::Bytes body, bool
 
 Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
     if (failed_block_.active()) {
-        if (type == wire::FrontendMessage::Close) close_named(body);
-        failed_block_.take(type, body, whole, client_.out());
+        take_in_failed_block(type, body, whole);
         return Admit::Drop;
     }
     if (type == wire::FrontendMessage::Query && whole && !prepared_.empty() &&
@@ -307,14 +306,17 @@ void Session::lend(Backend& backend) {
     admitted_ = false;
     begin_sent_ = begin_owed_ = begin_last_ = false;
     begin_skipped_ = 0;
+    settings_unit_.reset();
     left_ = {};
     own_failed_ = false;
     asked_while_quiet_ = false;
     unnamed_here_ = has_unnamed_ && backend.unnamed_of == id_.value();
     const bool login = state_ == State::LoginWaiting;
     if (backend.applied != wanted_) {
-        if (!login && !to_slave_ && !tell_settings_ && change_is_safe(*backend.applied, *wanted_)) {
+        if (!login && !to_slave_ && !tell_settings_ && !settings_refused_ &&
+            change_is_safe(*backend.applied, *wanted_)) {
             // They go in front of what the client has sent, in the same write, and nobody waits.
+            settings_unit_ = backend.expected.unit_sent();
             put_settings();
             settings_applied();
             return;
@@ -365,7 +367,21 @@ void Session::refuse_pending(const Error& error) {
     } else {
         failed_block_.skip_until_sync();
     }
-    if (send()) resume();
+    if (!send()) return;
+    if (end_when_idle_) {
+        const Error last = *end_when_idle_;
+        end(last);
+        return;
+    }
+    resume();
+}
+
+void Session::take_in_failed_block(wire::FrontendMessage type, wire::Bytes body, bool whole) {
+    const bool closes = type == wire::FrontendMessage::Close && !failed_block_.skipping();
+    const auto text = text_of(type, body);
+    const bool taken = failed_block_.take(type, body, whole, client_.out(), text);
+    if (closes) close_named(body);
+    if (taken && type == wire::FrontendMessage::Parse) remember_parse(body);
 }
 
 Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole) {
@@ -394,7 +410,11 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
     begin_last_ = false;
     if (admitted != Admit::Forward) return admitted;
     admitted_ = true;
-    if (access_ != Access::Open) note_access(type, body, whole);
+    if (access_ != Access::Open) {
+        note_access(type, body, whole);
+        // At a master that may write, which is not to be done twice.
+        if (access_ == Access::Open && !to_slave_) forget_sent();
+    }
     note_commit();
     return Admit::Forward;
 }
@@ -554,8 +574,7 @@ void Session::pin(std::uint16_t reasons) {
 
 void Session::remember_sent(wire::Bytes run) {
     if (sent_.size() + run.size() > max_repeatable) {
-        repeatable_ = false;
-        sent_.clear();
+        forget_sent();
         return;
     }
     sent_.append(run);

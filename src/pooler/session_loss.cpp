@@ -34,8 +34,15 @@ void Session::repeat_elsewhere() {
     repeatable_ = false;
     movable_ = false;
     force_master_ = force_master_ || was_slave;
+    forget_pins();
     set_state(State::Idle);
-    resume();
+    // The answer of what was done before may have come together with the loss.
+    if (send()) resume();
+}
+
+void Session::leave_silent_slave(const std::string& cause) {
+    if (!to_slave_) return;
+    if (state_ == State::Applying || (state_ == State::Linked && may_repeat())) server_lost(cause);
 }
 
 void Session::server_lost(const std::string& cause) {
@@ -141,7 +148,9 @@ void Session::lose_transaction(const std::string& cause, const std::optional<Err
 }
 
 void Session::server_writable() {
-    if (client_.open() && !client_.congested() && !leaving_) client_.stream().want_readable(true);
+    if (!client_.open() || leaving_) return;
+    // What is in hand for the client waits for an answer that won't come before the client has said more.
+    if (send() && client_.backlog() == 0) client_.stream().want_readable(true);
 }
 
 }  // namespace pgxc::pooler

@@ -51,6 +51,7 @@ bool reports_lost_server(std::string_view state) {
 void Session::settings_applied() {
     backend_->applied = wanted_;
     tell_settings_ = false;
+    if (!settings_unit_) settings_refused_ = false;
     if (state_ == State::LoginWaiting || state_ == State::LoginApplying) {
         learn_login(*backend_);
         return;
@@ -90,17 +91,25 @@ void Session::applying_input(wire::Bytes& input) {
             }
             apply_error_ = fields->to_error();
         } else if (header.type == wire::BackendMessage::ReadyForQuery) {
-            if (!apply_error_) {
+            if (!apply_error_ && state_ == State::Applying && backend_->pool().target().held) {
+                // Meanwhile no transaction may begin here.
+                backend_->applied = wanted_;
+                tell_settings_ = false;
+                const auto pool = backend_->pool().shared_from_this();
+                let_go(true);
+                set_state(State::Waiting);
+                wait_for(pool);
+            } else if (!apply_error_) {
                 settings_applied();
             } else {
-                settings_refused();
+                refuse_settings();
             }
             return;
         }
     }
 }
 
-void Session::settings_refused() {
+void Session::refuse_settings() {
     const Error error = *std::exchange(apply_error_, std::nullopt);
     const bool login = state_ == State::LoginApplying;
     let_go(true);
@@ -153,6 +162,13 @@ void Session::relay(wire::Bytes& input) {
             const std::size_t owed = tracker.ready_for_query_owed();
             tracker.server_sent(header.type, body, whole);
             const bool refuses = header.type == wire::BackendMessage::ErrorResponse;
+            if (refuses && settings_unit_ == backend.expected.unit_answered()) {
+                // What the client has sent behind them would be done under another one's. Next time it waits.
+                settings_refused_ = true;
+                input = {};
+                server_lost("the server refused the client's settings");
+                return;
+            }
             if (tracker.fatal() || (begin_answers() && refuses)) {
                 input = {};
                 if (!tracker.fatal()) begin_skipped_ = owed - tracker.ready_for_query_owed();
@@ -262,7 +278,10 @@ void Session::relay(wire::Bytes& input) {
                 break;
         }
         if (more_needed) break;
-        if (to_slave_ && !drop && may_repeat() && whole && is_only_announced(header.type)) {
+        // What comes in between, a notice for example, keeps its place behind what is held back.
+        const bool in_between = !held_back_.empty() && held_back_.size() < max_seen && !answers &&
+                                header.type != wire::BackendMessage::ReadyForQuery;
+        if (to_slave_ && !drop && may_repeat() && whole && (is_only_announced(header.type) || in_between)) {
             // Not the answer yet: as long as it is held back, the master can give another one.
             collect();
             held_back_.append(rest.substr(0, here));
@@ -271,6 +290,7 @@ void Session::relay(wire::Bytes& input) {
         } else if (!held_back_.empty() && !drop) {
             collect();
             client_.out().append(std::exchange(held_back_, {}));
+            answers = header.type != wire::BackendMessage::ReadyForQuery;
         }
         if (drop) collect();
         rest.remove_prefix(here);
@@ -313,7 +333,7 @@ void Session::all_answered() {
             transaction_over();
         }
     }
-    if (state_ != State::Settling && std::exchange(paused_, false)) resume();
+    if (state_ != State::Settling && !leaving_ && std::exchange(paused_, false)) resume();
 }
 
 Session::Tail Session::read_tail(wire::Bytes behind) {

@@ -75,6 +75,20 @@ std::optional<std::string_view> Session::text_of(wire::FrontendMessage type, wir
     return text.substr(0, text.find('\0'));
 }
 
+void Session::remember_parse(wire::Bytes body) {
+    wire::BodyReader reader{body};
+    const std::string_view name = reader.cstring();
+    const wire::Bytes tail = reader.rest();
+    if (!reader.ok() || tail.size() > limits::max_unnamed_bytes) return;
+    if (name.empty()) {
+        has_unnamed_ = true;
+        unnamed_here_ = false;
+        unnamed_.assign(tail);
+    } else {
+        prepared_.put(name, context_.statements.intern(tail, search_path()));
+    }
+}
+
 void Session::put_own_parse(std::string_view name, wire::Bytes tail, StatementRef statement) {
     begin_last_ = false;
     wire::Buffer& out = context_.front;

@@ -270,6 +270,13 @@ void TransactionTracker::got_ready(Bytes body) {
     last_sync_wait_canceled_ = sync_wait_canceled_;
     sync_wait_canceled_ = false;
     const auto status = parse_ready_for_query(body);
+    if (status.ok() && owed_ == 0 && in_doubt_) {
+        // It has read the Sync that a failed COPY was taken to have eaten: the unit is over.
+        skipping_until_sync_ = pipeline_open_ = pipeline_began_ = false;
+        status_ = *status;
+        commit_unit_ = units_done_;
+        return;
+    }
     if (!status.ok() || owed_ == 0) {
         in_doubt_ = true;
         return;

@@ -28,7 +28,6 @@ class FirstWord final : public StatementClassifier {
 };
 
 using Queries = std::vector<std::string>;
-inline constexpr NodeKey d1{NodeType::Datanode, NodeId{1}};
 
 /// Clients with pgxc.read_routing = auto of a pooler in front of a master and a slave.
 class AutoRoutingTest : public PoolerTest {

@@ -14,6 +14,8 @@
 
 namespace pgxc::pooler {
 
+inline constexpr NodeKey d1{NodeType::Datanode, NodeId{1}};
+
 /// Clients of a pooler in front of scripted servers, all on one loop. Causal reads are off.
 class PoolerTest : public ::testing::Test {
   protected:

@@ -33,7 +33,6 @@ class SessionTest : public PoolerTest {
     std::unique_ptr<fakes::Server> server = std::make_unique<fakes::Server>(loop);
 };
 
-inline constexpr NodeKey d1{NodeType::Datanode, NodeId{1}};
 /// What the pooler's question about what a session keeps begins with.
 inline constexpr std::string_view question = "/* pgxc_ha */";
 

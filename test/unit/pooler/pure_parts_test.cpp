@@ -376,20 +376,47 @@ TEST(FailedBlock, ACommitThatDoesNotKnowYetGetsTheError) {
     EXPECT_FALSE(block.active());
 }
 
+wire::Bytes bind_of(std::string_view statement) {
+    static std::string body;
+    body = std::string(1, '\0') + std::string(statement) + '\0';
+    return body;
+}
+
+std::string types_of(const wire::Buffer& out) {
+    std::string types;
+    for (std::size_t at = 0; at < out.size(); at += 1 + wire::get_u32(out.data() + at + 1)) types += out[at];
+    return types;
+}
+
 TEST(FailedBlock, EndsByRollbackInTheExtendedProtocol) {
     FailedBlock block;
     block.fail_block(std::nullopt);
     wire::Buffer in;
     wire::put_parse(in, "", "ROLLBACK");
     wire::Buffer out;
-    block.take(wire::FrontendMessage::Parse, wire::Bytes{in}.substr(5), true, out);
-    block.take(wire::FrontendMessage::Bind, {}, true, out);
-    block.take(wire::FrontendMessage::Describe, "P", true, out);
-    block.take(wire::FrontendMessage::Execute, {}, true, out);
-    std::string types;
-    for (std::size_t at = 0; at < out.size(); at += 1 + wire::get_u32(out.data() + at + 1)) types += out[at];
-    EXPECT_EQ(types, "12nC");
+    EXPECT_TRUE(block.take(wire::FrontendMessage::Parse, wire::Bytes{in}.substr(5), true, out));
+    EXPECT_TRUE(block.take(wire::FrontendMessage::Bind, bind_of(""), true, out));
+    EXPECT_TRUE(block.take(wire::FrontendMessage::Describe, {"P\0", 2}, true, out));
+    EXPECT_TRUE(block.take(wire::FrontendMessage::Execute, {}, true, out));
+    EXPECT_EQ(types_of(out), "12nC");
     EXPECT_FALSE(block.active());
+    // The next one knows nothing of that.
+    block.fail_block(std::nullopt);
+    out.clear();
+    EXPECT_FALSE(block.take(wire::FrontendMessage::Bind, bind_of("s"), true, out, "insert"));
+    EXPECT_EQ(types_of(out), "E");
+    EXPECT_TRUE(block.active());
+}
+
+TEST(FailedBlock, EndsByWhatWasPreparedBefore) {
+    FailedBlock block;
+    block.fail_block(std::nullopt);
+    wire::Buffer out;
+    EXPECT_TRUE(block.take(wire::FrontendMessage::Bind, bind_of("s"), true, out, "rollback"));
+    EXPECT_TRUE(block.take(wire::FrontendMessage::Execute, {}, true, out));
+    EXPECT_TRUE(block.take(wire::FrontendMessage::Sync, {}, true, out));
+    EXPECT_EQ(types_of(out), "2CZ");
+    EXPECT_EQ(out.back(), 'I');
 }
 
 TEST(FailedBlock, SkipsThePipelineAfterItsError) {

@@ -419,6 +419,16 @@ TEST(Tracker, RemembersABoundedNumberOfStatements) {
     EXPECT_TRUE(talk.commit());
 }
 
+TEST(Tracker, ACopyThatFailsBeforeItReadsHasLeftItsSync) {
+    Talk talk;
+    talk.run("copy v from stdin").sync().copy_in().error();
+    EXPECT_TRUE(talk.tracker.skipping_until_sync());
+    talk.ready();
+    EXPECT_FALSE(talk.tracker.skipping_until_sync());
+    EXPECT_FALSE(talk.tracker.pipeline_open());
+    EXPECT_FALSE(talk.commit());
+}
+
 TEST(Tracker, PipelinedCommitsEndWithTheirOwnAnswer) {
     Talk talk;
     talk.query("insert into t values (1)").query("insert into t values (2)").ready();
