@@ -103,7 +103,8 @@ TEST_F(SessionTest, ALargeMessageGoesOnBehindWhatThePoolerHasAnswered) {
     statements.server.backends.back()->read_on(false);
     wire::Buffer large;
     parse(large);
-    const std::string value(32'000'000, 'x');
+    std::string value;
+    value.resize(32'000'000, 'x');
     const std::vector<std::optional<std::string_view>> parameters{value};
     wire::put_bind(large, {}, "s", parameters);
     wire::put_execute(large, {});
