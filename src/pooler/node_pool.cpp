@@ -195,7 +195,7 @@ void NodePool::refresh() {
         case Switch::Hold:
             break;
         case Switch::Release:
-            release_lent();
+            each_session([](Session& session) { session.released(); });
             break;
         case Switch::Move:
             ++target_version_;
@@ -211,7 +211,7 @@ void NodePool::refresh() {
         case Switch::Retire:
             ++target_version_;
             close_idle();
-            release_lent();
+            each_session([](Session& session) { session.released(); });
             fail_waiters(
                 {sqlstate::connection_failure, key_.node.to_string() + " is not in pgxc_nodes any more"});
             break;
@@ -228,15 +228,15 @@ void NodePool::refresh() {
         leave_silent(key_.node.to_string() + " doesn't answer");
 }
 
-void NodePool::release_lent() {
-    for (Backend* backend : all_of(core_.lent()))
-        if (backend->list() == &core_.lent() && backend->session() != nullptr) backend->session()->released();
+void NodePool::each_session(const std::function<void(Session&)>& act) {
+    for (Backend* backend : all_of(core_.lent())) {
+        // One session's end may have taken another's connection along.
+        if (backend->list() == &core_.lent() && backend->session() != nullptr) act(*backend->session());
+    }
 }
 
 void NodePool::leave_silent(const std::string& cause) {
-    for (Backend* backend : all_of(core_.lent()))
-        if (backend->list() == &core_.lent() && backend->session() != nullptr)
-            backend->session()->leave_silent_slave(cause);
+    each_session([&cause](Session& session) { session.leave_silent_slave(cause); });
     fail_waiters({sqlstate::connection_failure, cause});
 }
 
@@ -254,11 +254,7 @@ void NodePool::close_all(const std::string& cause) {
     // A server that stands still would never answer what it was asked. Cancels have a time of their own.
     for (Backend* backend : all_of(core_.retiring()))
         if (!backend->cancels_running()) discard(*backend);
-    for (Backend* backend : all_of(core_.lent())) {
-        // One session's end may have taken another's connection along.
-        if (backend->list() != &core_.lent() || backend->session() == nullptr) continue;
-        backend->session()->server_lost(cause);
-    }
+    each_session([&cause](Session& session) { session.server_lost(cause); });
 }
 
 std::vector<Backend*> NodePool::all_of(List<Member>& members) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -119,7 +120,8 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     [[nodiscard]] static std::vector<Backend*> all_of(List<Member>& members);
     /// The pooler ends, and nobody is left here who waits.
     [[nodiscard]] bool nobody_comes() const { return context_.shutting_down && core_.waiters().empty(); }
-    void release_lent();
+    /// For each that has a connection of this pool.
+    void each_session(const std::function<void(Session&)>& act);
     /// A slave that doesn't answer: the master does what can be repeated.
     void leave_silent(const std::string& cause);
     void serve();

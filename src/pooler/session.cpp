@@ -190,6 +190,13 @@ void Session::end_when_idle(const Error& error) {
     }
 }
 
+bool Session::ends_now() {
+    if (!end_when_idle_) return false;
+    const Error error = *end_when_idle_;
+    end(error);
+    return true;
+}
+
 void Session::protocol_error(const Error& error) {
     log_info("pooler: client " + from_.to_string() + ": " + error.message);
     end(error);

@@ -110,6 +110,8 @@ class Session final : public Waiter, private net::StreamEvents {
     // session.cpp
     void set_state(State state);
     [[nodiscard]] bool in_no_transaction() const;
+    /// Its transaction is over: ends it if end_when_idle() was waiting for that.
+    [[nodiscard]] bool ends_now();
     /// The client has said that it goes, or has closed its side.
     void leave();
     /// Would a server go on for this client though it has closed its side: was it sent all of something that
@@ -174,6 +176,10 @@ class Session final : public Waiter, private net::StreamEvents {
     void wait_for(const std::shared_ptr<NodePool>& pool);
     void use(Backend& backend);
     void pin(std::uint16_t reasons);
+    void unpin(std::uint16_t reasons) {
+        pins_.bits &= static_cast<std::uint16_t>(~reasons);
+        pin_text_ = pins_.text();
+    }
     /// What pinned it is gone with the server connection, or was never there.
     void forget_pins() {
         pins_ = {};

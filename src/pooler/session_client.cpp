@@ -368,11 +368,7 @@ void Session::refuse_pending(const Error& error) {
         failed_block_.skip_until_sync();
     }
     if (!send()) return;
-    if (end_when_idle_) {
-        const Error last = *end_when_idle_;
-        end(last);
-        return;
-    }
+    if (ends_now()) return;
     resume();
 }
 

@@ -109,8 +109,7 @@ void Session::lose_transaction(const std::string& cause, const std::optional<Err
     }
     if (begin_owed_) {
         // Nothing was drawn.
-        pins_.bits &= static_cast<std::uint16_t>(~PinReasons::Sequences);
-        pin_text_ = pins_.text();
+        unpin(PinReasons::Sequences);
     }
     if (pinned() || unnamed_unbound_ || state_ == State::Settling) {
         Error fatal = error;
@@ -139,11 +138,7 @@ void Session::lose_transaction(const std::string& cause, const std::optional<Err
             failed_block_.skip_until_sync();
         }
     }
-    if (end_when_idle_) {
-        const Error last = *end_when_idle_;
-        end(last);
-        return;
-    }
+    if (ends_now()) return;
     if (send()) resume();
 }
 

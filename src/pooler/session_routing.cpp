@@ -346,8 +346,7 @@ std::optional<Session::Admit> Session::stay_at_slave(wire::FrontendMessage type)
 void Session::leave_slave() {
     // A slave can't be this client's only server. What was kept there is lost; from now on the master has it.
     never_slave_ = true;
-    pins_ = {};
-    pin_text_.clear();
+    forget_pins();
     paused_ = false;
     let_go(false);
     set_state(State::Idle);

@@ -411,16 +411,12 @@ void Session::statement_done(std::string_view tag) {
         left_.add(left_when_done(tag, use_));
         return;
     }
-    if (tag == "DISCARD SEQUENCES") {
-        pins_.bits &= static_cast<std::uint16_t>(~PinReasons::Sequences);
-        pin_text_ = pins_.text();
-    }
+    if (tag == "DISCARD SEQUENCES") unpin(PinReasons::Sequences);
     if (tag != "DISCARD ALL") return;
     // The session is as new: nothing holds the client to it, and its settings are those of its login again.
     quiet_.discard_all();
     forget_statements();
-    pins_ = {};
-    pin_text_.clear();
+    forget_pins();
     use_ = {};
     left_ = {};
     custom_settings_.clear();
@@ -458,11 +454,7 @@ void Session::answer_ready(wire::TransactionStatus status) {
 void Session::transaction_over() {
     transaction_seen();
     forget_block();
-    if (end_when_idle_) {
-        const Error error = *end_when_idle_;
-        end(error);
-        return;
-    }
+    if (ends_now()) return;
     if (must_settle()) {
         settle();
         return;

@@ -80,15 +80,7 @@ class RawClient:
 
     def ssl_answer(self):
         """The one byte that answers SSL_REQUEST."""
-        try:
-            answer = self.socket.recv(1)
-        except TimeoutError as error:
-            raise Hung(f"nothing came for {PATIENCE_S:g} s") from error
-        except OSError:
-            answer = b""
-        if not answer:
-            raise self._ended()
-        return answer
+        return self._receive(1)
 
     def _ended(self):
         return Ended(self._fatal, time.monotonic() - self._login_began if self.key is None else 0.0)
@@ -121,15 +113,18 @@ class RawClient:
 
     def read_some(self):
         """Takes what has come, at least one byte."""
+        self._buffer += self._receive(65536)
+
+    def _receive(self, size):
         try:
-            more = self.socket.recv(65536)
+            more = self.socket.recv(size)
         except TimeoutError as error:
             raise Hung(f"nothing came for {PATIENCE_S:g} s; unread are {self._buffer[:200]!r}") from error
         except OSError:
             more = b""
         if not more:
             raise self._ended()
-        self._buffer += more
+        return more
 
     def _more_comes(self, timeout_s):
         readable = select.poll()
