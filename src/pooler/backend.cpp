@@ -162,6 +162,7 @@ void Backend::run_own(Own what, std::string_view sql) {
     own_ = what;
     own_row_.clear();
     own_failed_ = false;
+    unnamed = 0;  // as by every Query
     wire::put_query(connection_.out(), sql);
     // What can't be written is noticed where it is read.
     (void)connection_.flush();

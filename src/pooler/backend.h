@@ -61,9 +61,10 @@ class Backend final : public Member, private net::StreamEvents {
     /// What it has prepared under names of ours, and what it has still to answer of that.
     ServerStatements statements;
     ExpectedAnswers expected;
-    /// Whose unnamed statement is there: a client's; or there is none (0), or anybody's.
-    std::uint64_t unnamed_of = 0;
-    static constexpr std::uint64_t unnamed_of_anybody = ~std::uint64_t{0};
+    /// The number of the unnamed statement that is there (Context::unnamed_statements); or none is (0), or
+    /// any.
+    std::uint64_t unnamed = 0;
+    static constexpr std::uint64_t any_unnamed = ~std::uint64_t{0};
     /// It has something under a client's name, or the like: no other client gets it.
     bool soiled = false;
     /// At a master: don't its commits wait for their WAL, unless a client sets that? As it said; nullopt: not

@@ -30,7 +30,8 @@ bool Connection::flush(wire::Bytes tail) {
     }
     bytes_sent_ += result.bytes;
     keep(tail, result.bytes);
-    if (backlog() > 0) stream_.want_writable();
+    blocked_ = backlog() > 0;
+    if (blocked_) stream_.want_writable();
     return true;
 }
 

@@ -26,7 +26,8 @@ class Connection {
     [[nodiscard]] bool flush(wire::Bytes tail = {});
     /// Bytes that the socket hasn't taken yet: while there are any, read no more for this side.
     [[nodiscard]] std::size_t backlog() const { return out_.size() - sent_; }
-    [[nodiscard]] bool congested() const { return open() && backlog() > 0; }
+    /// The same, without what was collected since and not flushed.
+    [[nodiscard]] bool congested() const { return open() && blocked_; }
     [[nodiscard]] int error() const { return error_; }
     /// Bytes that the socket has taken since it was opened.
     [[nodiscard]] std::uint64_t bytes_sent() const { return bytes_sent_; }
@@ -37,6 +38,7 @@ class Connection {
     net::Stream stream_;
     wire::Buffer out_;
     std::size_t sent_ = 0;  // of out_
+    bool blocked_ = false;  // the socket has not taken all that it was given
     std::uint64_t bytes_sent_ = 0;
     int error_ = 0;
 };

@@ -43,6 +43,7 @@ class Context {
     std::vector<NodeLoad> loads;  // of the decision that is being made
     std::unique_ptr<PoolSet> pools;
     StatementStore statements;
+    std::uint64_t unnamed_statements = 0;  // that clients have prepared: numbers them
     SettingSetStore setting_sets;
     wire::Buffer
         front;  // what goes in front of the message that a session looks at now, or in place of its front

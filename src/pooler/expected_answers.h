@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,8 @@ class ExpectedAnswers {
     /// All was answered, whatever was counted (a COPY eats Syncs).
     void settle();
     [[nodiscard]] bool empty() const { return head_ == entries_.size(); }
+    /// What is outstanding, in order.
+    [[nodiscard]] std::span<const Entry> outstanding() const { return std::span{entries_}.subspan(head_); }
 
     /// Does a Parse or Close wait for its answer that isn't of the unit which is being sent? If something
     /// fails in its own, it will have been skipped, and what comes now is read all the same.

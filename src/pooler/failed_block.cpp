@@ -11,7 +11,10 @@ Error FailedBlock::refusal() {
 }
 
 bool FailedBlock::ends_block(std::string_view sql) const {
-    switch (wire::read_statement_head(sql).control) {
+    const wire::StatementHead head = wire::read_statement_head(sql);
+    // What is to follow would be run outside of the block that the client believes to have begun.
+    if (head.chains) return false;
+    switch (head.control) {
         case wire::TransactionControl::Rollback:
             return true;
         case wire::TransactionControl::Commit:
@@ -34,10 +37,11 @@ void FailedBlock::query(std::string_view sql, wire::Buffer& out) {
         untold_.reset();
         wire::put_command_complete(out, "ROLLBACK");
     } else {
-        const auto control = wire::read_statement_head(sql).control;
+        const wire::StatementHead head = wire::read_statement_head(sql);
         wire::put_error_response(out, wire::Severity::Error, refusal());
         // COMMIT ends the block either way.
-        if (control == wire::TransactionControl::Commit || control == wire::TransactionControl::Prepare) {
+        if (!head.chains && (head.control == wire::TransactionControl::Commit ||
+                             head.control == wire::TransactionControl::Prepare)) {
             in_block_ = false;
         }
     }

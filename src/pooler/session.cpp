@@ -101,7 +101,7 @@ void Session::on_writable() {
         return;
     }
     if (backend_ != nullptr) backend_->read_on(true);
-    if (!leaving_) client_.stream().want_readable(true);
+    if (!leaving_) resume();
 }
 
 bool Session::send(wire::Bytes run) {

@@ -152,6 +152,8 @@ class Session final : public Waiter, private net::StreamEvents {
     /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is
     /// made of.
     [[nodiscard]] bool forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest);
+    /// It gets no server to begin with, or not with its settings.
+    void refuse_start(const Error& error, bool login);
     void refuse_pending(const Error& error);
     void take_commands(wire::Bytes input);
     [[nodiscard]] Admit admit(wire::FrontendMessage type, wire::Bytes body, bool whole);
@@ -161,6 +163,11 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] Admit prepare_to_send(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_text(std::string_view text, bool whole);
     void note_use(SessionUse use);
+    /// What was sent so far can't leave anything behind any more.
+    void forget_use() {
+        use_ = {};
+        unnamed_noted_ = false;
+    }
     void keep_sequence_values(SessionUse use, bool drew_before);
     void remember_sent(wire::Bytes run);
     /// It can't be repeated any more.
@@ -203,7 +210,11 @@ class Session final : public Waiter, private net::StreamEvents {
     void put_own_close(std::string_view name, StatementRef statement);
     void make_room();
     void bring(const StatementRef& statement);
+    /// What it may do, for the transaction in which it is bound.
+    void note_unnamed();
     void bring_unnamed();
+    /// Is it on the server connection that the session has?
+    [[nodiscard]] bool unnamed_here() const { return has_unnamed_ && backend_->unnamed == unnamed_number_; }
     void bring_named_in_sql(std::string_view sql, bool simple);
     void end_own_unit();
     void close_other_clients();
@@ -257,6 +268,8 @@ class Session final : public Waiter, private net::StreamEvents {
     /// Is what comes now BEGIN's, and of no unit of the pooler's own in front of it?
     [[nodiscard]] bool begin_answers() const;
     [[nodiscard]] std::optional<Admit> stay_at_slave(wire::FrontendMessage type);
+    /// Does what is looked at now?
+    [[nodiscard]] bool begins_with_rollback() const;
     [[nodiscard]] Admit restart_block(Decision decision);
     void begin_movable_block(std::string_view begin_text);
     /// It keeps something there, which only a master can be left to keep.
@@ -383,8 +396,15 @@ class Session final : public Waiter, private net::StreamEvents {
     bool has_unnamed_ = false;
     bool had_unnamed_ = false;      // before the newest Query or FunctionCall
     bool unnamed_unbound_ = false;  // too large to be remembered, and not bound yet: keep the connection
-    bool unnamed_here_ = false;     // it is on the server connection that the session has
-    std::size_t replaced_ = 0;      // bytes of the message that is looked at for which context_.front stands
+    std::uint64_t unnamed_number_ = 0;
+    bool unnamed_noted_ = false;  // what it may do is among what the transaction that runs may do
+    struct {
+        bool prepared = false;  // or bound
+        bool sent = false;      // for the server to do it
+        bool followed = false;  // by something else in the same pipeline
+    } awaited_;                 // what SessionUse::Awaited says, until all is answered
+    bool deallocates_ = false;  // the connection is soiled until the server says DEALLOCATE
+    std::size_t replaced_ = 0;  // bytes of the message that is looked at for which context_.front stands
     std::vector<std::string> custom_settings_;
 
     // A read-only transaction as it was sent, to repeat it elsewhere as long as that can't be noticed.

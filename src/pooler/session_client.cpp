@@ -188,8 +188,10 @@ void Session::resume() {
         close();
         return;
     }
+    // Who doesn't take answers gets no more of them: on_writable() resumes.
+    if (client_.congested()) return;
     if (!takes_commands() || kept_.empty()) {
-        if (client_.open() && !client_.congested()) client_.stream().want_readable(true);
+        if (client_.open()) client_.stream().want_readable(true);
         return;
     }
     if (taking_) {
@@ -310,7 +312,6 @@ void Session::lend(Backend& backend) {
     left_ = {};
     own_failed_ = false;
     asked_while_quiet_ = false;
-    unnamed_here_ = has_unnamed_ && backend.unnamed_of == id_.value();
     const bool login = state_ == State::LoginWaiting;
     if (backend.applied != wanted_) {
         if (!login && !to_slave_ && !tell_settings_ && !settings_refused_ &&
@@ -322,8 +323,7 @@ void Session::lend(Backend& backend) {
             return;
         }
         set_state(login ? State::LoginApplying : State::Applying);
-        unnamed_here_ = false;
-        backend.unnamed_of = 0;
+        backend.unnamed = 0;
         apply_error_.reset();
         wire::put_query(backend.connection().out(), change_settings_sql(*backend.applied, *wanted_));
         if (!backend.connection().flush()) server_lost(std::strerror(backend.connection().error()));
@@ -334,18 +334,20 @@ void Session::lend(Backend& backend) {
 
 void Session::lend_failed(const Error& error) {
     const auto pool = std::exchange(waits_for_, nullptr);
-    if (state_ == State::LoginWaiting) {
+    refuse_start(error, state_ == State::LoginWaiting);
+}
+
+void Session::refuse_start(const Error& error, bool login) {
+    if (login) {
         refuse_login(error);
-        return;
-    }
-    if (to_slave_) {
+    } else if (to_slave_) {
         // The master can do what a slave can't.
         force_master_ = true;
         set_state(State::Idle);
         resume();
-        return;
+    } else {
+        refuse_pending(error);
     }
-    refuse_pending(error);
 }
 
 void Session::refuse_pending(const Error& error) {
@@ -398,6 +400,14 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
         paused_ = true;
         return Admit::Pause;
     }
+    if (awaited_.sent && type != wire::FrontendMessage::Sync && type != wire::FrontendMessage::Flush) {
+        // What comes behind it must not be taken for what it takes away, and has the login's settings.
+        if (!tracker.pipeline_open()) {
+            paused_ = true;
+            return Admit::Pause;
+        }
+        awaited_.followed = true;
+    }
     replaced_ = 0;
     // In front of a Query the pooler may have to do something of its own, in a unit of its own.
     const bool begins = !deferred_begin_.empty() && !begin_sent_;
@@ -406,6 +416,8 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
     begin_last_ = false;
     if (admitted != Admit::Forward) return admitted;
     admitted_ = true;
+    awaited_.sent = awaited_.prepared && (type == wire::FrontendMessage::Query ||
+                                          type == wire::FrontendMessage::Execute || awaited_.sent);
     if (access_ != Access::Open) {
         note_access(type, body, whole);
         // At a master that may write, which is not to be done twice.
@@ -432,7 +444,7 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
             break;
         case wire::FrontendMessage::Query:
             if (const auto text = statement_text(type, body)) {
-                if (whole && !prepared_.empty() && tracker.quiet() &&
+                if (whole && !prepared_.empty() && tracker.quiet() && !backend_->soiled &&
                     tracker.status() != wire::TransactionStatus::Failed && answer_deallocate(*text))
                     return Admit::Drop;
                 note_text(*text, whole);
@@ -477,6 +489,7 @@ void Session::note_use(SessionUse use) {
     const bool drew_before = use_.has(SessionUse::MovesSequence);
     use_.add(use);
     left_.add(left_when_sent(use));
+    if (use.has(SessionUse::Awaited)) awaited_.prepared = true;
     if (use.has(SessionUse::Unreadable)) pin(PinReasons::Unreadable);
     if (use.has(SessionUse::Seeds)) pin(PinReasons::Seeded);
     if (use.has(SessionUse::ReadsSequence | SessionUse::MovesSequence))
@@ -496,8 +509,7 @@ void Session::keep_sequence_values(SessionUse use, bool drew_before) {
         tracker.status() != wire::TransactionStatus::Failed) {
         // Values that others have drawn there must not be taken for this client's: then there is none yet.
         wire::put_query(context_.front, "DISCARD SEQUENCES");
-        unnamed_here_ = false;
-        backend_->unnamed_of = 0;
+        backend_->unnamed = 0;
         backend_->tracker().own_unit_sent();
         backend_->expected.sent_unit_end(true);
     }

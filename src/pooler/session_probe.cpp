@@ -96,6 +96,8 @@ bool ProbeAnswer::take_row(std::string_view body) {
     if (!reader.ok() || values[0].size() != 1) return false;
     switch (values[0][0]) {
         case 's':
+            // SET of one of them is the transaction's, whatever else it says, and none can be RESET.
+            if (values[1].starts_with("transaction_")) return true;
             if (values[1] == "temp_buffers") pins.add(PinReasons::TempBuffers);
             settings.set(to_lower(values[1]), values[2]);
             return true;

@@ -286,8 +286,7 @@ void Session::put_deferred_begin() {
     tracker.bound_known({}, wire::TransactionControl::Begin);
     wire::put_execute(context_.front, {});
     tracker.client_sent(wire::FrontendMessage::Execute, wire::Bytes{"\0\0\0\0\0", 5});
-    unnamed_here_ = false;
-    backend_->unnamed_of = Backend::unnamed_of_anybody;
+    backend_->unnamed = Backend::any_unnamed;
     begin_sent_ = begin_owed_ = begin_last_ = true;
     begin_unit_ = backend_->expected.unit_sent();
 }
@@ -309,14 +308,25 @@ Session::Admit Session::restart_block(Decision decision) {
     return Admit::Restart;
 }
 
+bool Session::begins_with_rollback() const {
+    const auto header = wire::read_frontend_header(upcoming_, wire::FrontendPhase::Normal);
+    const auto text = text_of(header.type, upcoming_.substr(wire::header_bytes));
+    if (!text) return false;
+    wire::SqlScanner scanner{*text};
+    const wire::SqlToken first = scanner.next();
+    return first.is("rollback") || first.is("abort");
+}
+
 std::optional<Session::Admit> Session::stay_at_slave(wire::FrontendMessage type) {
     const auto& tracker = backend_->tracker();
     if (tracker.ready_for_query_owed() > 0 || tracker.pipeline_open() ||
-        tracker.status() != wire::TransactionStatus::InBlock || type == wire::FrontendMessage::Sync)
+        tracker.status() == wire::TransactionStatus::Idle || type == wire::FrontendMessage::Sync)
         return std::nullopt;
     const Unit unit = look_ahead();
     if (!unit.complete) return Admit::Pause;
     if (unit.what.kind == StatementClass::End) return std::nullopt;
+    // Where it has failed, only what begins with its end can do more than fail.
+    if (tracker.status() == wire::TransactionStatus::Failed && !begins_with_rollback()) return std::nullopt;
     RouteFacts facts = route_facts();
     facts.first_statement = "";
     facts.statement = unit.what;
@@ -330,7 +340,7 @@ std::optional<Session::Admit> Session::stay_at_slave(wire::FrontendMessage type)
     // Nothing of it has run that could be missed there: it begins anew at the master.
     Backend& slave = *backend_;
     backend_ = nullptr;
-    use_ = {};
+    forget_use();
     left_ = {};
     repeatable_ = false;
     movable_ = false;
@@ -364,7 +374,7 @@ void Session::unit_answered_in_block(wire::TransactionStatus status) {
     sent_ = begin_message_;
     units_answered_ = 1;
     repeatable_ = status == wire::TransactionStatus::InBlock;
-    movable_ = repeatable_;
+    movable_ = status != wire::TransactionStatus::Idle;
 }
 
 void Session::released() {

@@ -112,12 +112,9 @@ void Session::applying_input(wire::Bytes& input) {
 void Session::refuse_settings() {
     const Error error = *std::exchange(apply_error_, std::nullopt);
     const bool login = state_ == State::LoginApplying;
-    let_go(true);
-    if (login) {
-        refuse_login(error);
-    } else {
-        refuse_pending(error);
-    }
+    // It may have been another client's setting that can't be taken back there.
+    let_go(backend_->applied->entries().empty());
+    refuse_start(error, login);
 }
 
 void Session::relay(wire::Bytes& input) {
@@ -268,11 +265,21 @@ void Session::relay(wire::Bytes& input) {
                     drop = false;
                 }
                 if (status) answer_ready(*status);
+                if (committing_) {
+                    // What this one acknowledges counts now, and not when the last of a pipeline has come.
+                    end_commit();
+                    note_commit();
+                }
                 backend.meter.query_answered(context_.now(),
                                              status && *status == wire::TransactionStatus::Idle,
                                              tracker.ready_for_query_owed() > 0);
                 break;
             }
+            case wire::BackendMessage::PortalSuspended:
+                // As many rows as were asked for: it has done what it does for them, and may never be ended.
+                tracker.server_sent(header.type, body, whole);
+                left_.add(left_when_done("SELECT", use_));
+                break;
             default:
                 tracker.server_sent(header.type, body, whole);
                 break;
@@ -326,6 +333,8 @@ void Session::all_answered() {
     Backend& backend = *backend_;
     if (!backend.expected.empty()) undo(backend.expected.lost());
     backend.expected.settle();
+    settings_unit_.reset();  // units are numbered anew
+    awaited_ = {};
     if (backend.tracker().clean_and_idle()) {
         if (probe_) {
             settled();
@@ -400,7 +409,7 @@ void Session::statement_done(std::string_view tag) {
         if (tag.starts_with("DEALLOCATE")) {
             if (tag == "DEALLOCATE ALL") {
                 forget_statements();
-            } else {
+            } else if (std::exchange(deallocates_, false)) {
                 backend_->soiled = false;
             }
         } else if (tag == "LOAD") {
@@ -411,15 +420,23 @@ void Session::statement_done(std::string_view tag) {
         left_.add(left_when_done(tag, use_));
         return;
     }
-    if (tag == "DISCARD SEQUENCES") unpin(PinReasons::Sequences);
+    if (tag == "DISCARD SEQUENCES") {
+        unpin(PinReasons::Sequences);
+        left_.add({SessionUse::SetsSession});  // what it has set while it was pinned wasn't followed
+    }
     if (tag != "DISCARD ALL") return;
     // The session is as new: nothing holds the client to it, and its settings are those of its login again.
     quiet_.discard_all();
     forget_statements();
-    forget_pins();
-    use_ = {};
-    left_ = {};
-    custom_settings_.clear();
+    if (awaited_.followed) {
+        // Unless what was sent behind it has left something: then the server is asked.
+        left_.add({SessionUse::SetsSession | SessionUse::Calls});
+    } else {
+        forget_pins();
+        forget_use();
+        left_ = {};
+        custom_settings_.clear();
+    }
     backend_->applied = context_.setting_sets.intern({});
     wanted_ = login_wanted_;
     read_defaults();
@@ -427,9 +444,24 @@ void Session::statement_done(std::string_view tag) {
 }
 
 void Session::forget_statements() {
+    Backend& backend = *backend_;
     prepared_.clear();
-    backend_->statements.clear();
-    backend_->soiled = false;
+    backend.statements.clear();
+    backend.soiled = false;
+    // What was sent behind that comes after it.
+    for (const auto& entry : backend.expected.outstanding()) {
+        const bool parse = entry.kind == ExpectedAnswers::Entry::Kind::Parse;
+        if (entry.statement) {
+            parse ? backend.statements.add(entry.statement)
+                  : backend.statements.remove(entry.statement.get());
+        } else if (parse && entry.own && !entry.unnamed) {
+            backend.soiled = true;
+        }
+        if (entry.for_client) {
+            parse ? prepared_.put(entry.client_name, entry.for_client)
+                  : void(prepared_.take(entry.client_name));
+        }
+    }
 }
 
 void Session::answer_ready(wire::TransactionStatus status) {
@@ -459,7 +491,7 @@ void Session::transaction_over() {
         settle();
         return;
     }
-    use_ = {};
+    forget_use();
     if (to_slave_ && pinned()) {
         leave_slave();
         return;
@@ -484,12 +516,14 @@ void Session::let_go(bool reusable) {
         backend_ = nullptr;
     }
     backend.lend_to(nullptr);
-    use_ = {};
+    forget_use();
     left_ = {};
     probe_.reset();
     server_pass_ = 0;
     client_pass_dropped_ = true;  // the rest of a message is for nobody
     over_at_end_of_message_ = false;
+    awaited_ = {};
+    deallocates_ = false;
     drop_until_ready_ = false;
     unit_answered_ = false;
     paused_ = false;

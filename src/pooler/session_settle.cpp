@@ -22,8 +22,7 @@ void Session::settle() {
     set_state(State::Settling);
     probe_ = std::make_unique<ProbeAnswer>();
     own_failed_ = false;
-    unnamed_here_ = false;
-    backend_->unnamed_of = 0;
+    backend_->unnamed = 0;
     wire::put_query(backend_->connection().out(), probe_sql(locks, custom_settings_));
     backend_->tracker().own_unit_sent();
     backend_->expected.sent_unit_end(true);
@@ -32,8 +31,7 @@ void Session::settle() {
 
 void Session::put_settings() {
     wire::put_query(backend_->connection().out(), change_settings_sql(*backend_->applied, *wanted_));
-    unnamed_here_ = false;
-    backend_->unnamed_of = 0;
+    backend_->unnamed = 0;
     backend_->tracker().own_unit_sent();
     backend_->expected.sent_unit_end(true);
 }
@@ -50,7 +48,12 @@ void Session::own_answer(wire::BackendMessage type, wire::Bytes body) {
                                 : " refused what the pooler sent for it: ") +
                         (fields ? std::string{fields->message} : fields.error().message));
             own_failed_ = true;
-            if (!probe_) backend_->soiled = true;
+            if (!probe_) {
+                backend_->soiled = true;
+                // In a failed block none of its statements could be brought under their own names.
+                if (backend_->tracker().status() != wire::TransactionStatus::Idle)
+                    unpin(PinReasons::NamedInSql);
+            }
             if (!backend_->expected.empty()) undo(backend_->expected.failed());
             return;
         }
@@ -103,6 +106,11 @@ void Session::settled() {
         pins.add(PinReasons::NotKnown);
     } else {
         pins.add(probe_->pins.bits);
+        // A name that was taken before, of which the server was to say so: the connection goes with its
+        // transaction.
+        if (backend_->soiled && !pins_.has(PinReasons::Prepared | PinReasons::NamedInSql) &&
+            !use_.has(SessionUse::Prepares))
+            pins.bits &= static_cast<std::uint16_t>(~PinReasons::Prepared);
         if (pins.has(PinReasons::NamedInSql)) {
             // Its statements are there under its own names, and what isn't there is there nowhere.
             if (!pins.has(PinReasons::Prepared)) {
@@ -115,7 +123,7 @@ void Session::settled() {
     }
     probe_.reset();
     left_ = {};
-    use_ = {};
+    forget_use();
     if (pins.bits != pins_.bits) {
         pins_ = pins;
         pin_text_ = pins.text();

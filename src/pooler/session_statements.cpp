@@ -82,7 +82,8 @@ void Session::remember_parse(wire::Bytes body) {
     if (!reader.ok() || tail.size() > limits::max_unnamed_bytes) return;
     if (name.empty()) {
         has_unnamed_ = true;
-        unnamed_here_ = false;
+        unnamed_number_ = ++context_.unnamed_statements;
+        unnamed_noted_ = false;
         unnamed_.assign(tail);
     } else {
         prepared_.put(name, context_.statements.intern(tail, search_path()));
@@ -95,7 +96,12 @@ void Session::put_own_parse(std::string_view name, wire::Bytes tail, StatementRe
     put_header(out, wire::FrontendMessage::Parse, name.size() + 1 + tail.size());
     wire::put_cstring(out, name);
     out.append(tail);
-    backend_->tracker().extended_sent();
+    if (statement) {
+        backend_->tracker().extended_sent();
+    } else {
+        const std::string_view sql = tail.substr(0, tail.find('\0'));
+        backend_->tracker().statement_sent(name, wire::read_statement_head(sql).control);
+    }
     Entry entry;
     entry.own = true;
     entry.unnamed = name.empty();
@@ -128,18 +134,27 @@ void Session::bring(const StatementRef& statement) {
     put_own_parse(statement->server_name, statement->parse_tail(), statement);
 }
 
+void Session::note_unnamed() {
+    // Prepared in an earlier transaction, it is this one that it does something in.
+    if (!has_unnamed_ || std::exchange(unnamed_noted_, true)) return;
+    if (unnamed_.empty()) {
+        if (unnamed_here()) note_use({SessionUse::Unreadable});
+    } else {
+        note_text(std::string_view{unnamed_}.substr(0, unnamed_.find('\0')), true);
+    }
+}
+
 void Session::bring_unnamed() {
     Backend& backend = *backend_;
-    if (unnamed_here_) return;
+    if (unnamed_here()) return;
     if (has_unnamed_ && !unnamed_.empty()) {
         put_own_parse({}, unnamed_, nullptr);
-        backend.unnamed_of = id_.value();
-        unnamed_here_ = true;
-    } else if (backend.unnamed_of != 0) {
+        backend.unnamed = unnamed_number_;
+    } else if (backend.unnamed != 0) {
         // There is none, or it was too large to be remembered. It must not run another client's: the server
         // shall say that there is none.
         put_own_close({}, nullptr);
-        backend.unnamed_of = 0;
+        backend.unnamed = 0;
     }
 }
 
@@ -228,17 +243,23 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     if (use_now_.has(SessionUse::NamesStatements)) bring_named_in_sql(sql, false);
     if (!reader.ok()) return pass();
     if (name.empty()) {
-        has_unnamed_ = true;
-        unnamed_here_ = true;
-        backend.unnamed_of = id_.value();
+        has_unnamed_ = unnamed_noted_ = true;
+        backend.unnamed = unnamed_number_ = ++context_.unnamed_statements;
         unnamed_unbound_ = !whole || tail.size() > limits::max_unnamed_bytes;
         unnamed_unbound_ ? unnamed_.clear() : void(unnamed_.assign(tail));
         return pass();
     }
     if (prepared_.find(name) != nullptr) {
         if (!pins_.has(PinReasons::NamedInSql)) {
-            // The name is taken: let the server say so.
-            put_own_parse(name, prepared_.find(name)->parse_tail(), nullptr);
+            // The name is taken: let the server say so. In a failed block it prepares nothing but the end of
+            // it, and says that first.
+            const bool failed = tracker.status() == wire::TransactionStatus::Failed;
+            if (failed && tracker.quiet() &&
+                wire::read_statement_head(sql).control == wire::TransactionControl::None)
+                return pass();
+            put_own_parse(name,
+                          failed ? wire::Bytes{"ROLLBACK\0\0\0", 11} : prepared_.find(name)->parse_tail(),
+                          nullptr);
             backend.soiled = true;
         }
         return pass();
@@ -288,10 +309,8 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
     const std::string_view portal = reader.cstring();
     const std::string_view name = reader.cstring();
     if (reader.ok() && name.empty()) {
-        if (!unnamed_here_) {
-            bring_unnamed();
-            if (has_unnamed_) note_text(std::string_view{unnamed_}.substr(0, unnamed_.find('\0')), true);
-        }
+        note_unnamed();
+        bring_unnamed();
         unnamed_unbound_ = false;
     }
     const auto* found = reader.ok() && !name.empty() && !pins_.has(PinReasons::NamedInSql)
@@ -302,12 +321,12 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
         return;
     }
     const StatementRef& statement = *found;
-    if (!backend.statements.use(statement.get())) bring(statement);
     if (statement->use.any()) {
         note_use(statement->use);
         if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
             add_custom_settings(statement->sql(), custom_settings_);
     }
+    if (!backend.statements.use(statement.get())) bring(statement);
     const std::size_t names = portal.size() + 1 + name.size() + 1;
     replaced_ = wire::header_bytes + names;
     // `body` may be just the front: the length is in the header before it.
@@ -361,8 +380,7 @@ void Session::query_sent() {
     // The server drops the unnamed statement (exec_simple_query).
     had_unnamed_ = has_unnamed_;
     has_unnamed_ = unnamed_unbound_ = false;
-    unnamed_here_ = false;
-    backend_->unnamed_of = 0;
+    backend_->unnamed = 0;
     backend_->expected.sent_unit_end();
 }
 
@@ -381,7 +399,7 @@ bool Session::answer_deallocate(std::string_view sql) {
     } else if (what.name.empty() || !prepared_.take(what.name)) {
         return false;
     }
-    has_unnamed_ = unnamed_here_ = unnamed_unbound_ = false;
+    has_unnamed_ = unnamed_unbound_ = false;
     wire::put_command_complete(client_.out(), what.all ? "DEALLOCATE ALL" : "DEALLOCATE");
     wire::put_ready_for_query(client_.out(), told_);
     return true;
@@ -397,6 +415,8 @@ void Session::close_other_clients() {
 
 void Session::bring_named_in_sql(std::string_view sql, bool simple) {
     Backend& backend = *backend_;
+    // In a failed block nothing can be prepared, and what names statements is refused.
+    if (backend.tracker().quiet() && backend.tracker().status() == wire::TransactionStatus::Failed) return;
     const bool in_pipeline = backend.tracker().pipeline_open();
     const bool apart = !in_pipeline && backend.tracker().status() == wire::TransactionStatus::Idle;
     const std::size_t front_before = context_.front.size();
@@ -408,10 +428,11 @@ void Session::bring_named_in_sql(std::string_view sql, bool simple) {
             // Deallocated where it is made for that: under its name, and nowhere else.
             if (const StatementRef statement = prepared_.take(what.name)) {
                 put_own_parse(what.name, statement->parse_tail(), nullptr);
-                backend.soiled = true;  // until the server says DEALLOCATE
+                deallocates_ = !std::exchange(backend.soiled, true);
             }
         } else {
             for (const auto& [own_name, statement] : prepared_.all()) {
+                if (backend.soiled) put_own_close(own_name, nullptr);  // it may be there already
                 put_own_parse(own_name, statement->parse_tail(), nullptr);
                 // One that can't be prepared any more (its table is gone) must not keep the others away.
                 if (apart) end_own_unit();
@@ -433,14 +454,12 @@ void Session::end_own_unit() {
 void Session::units_skipped() {
     // A Query among them has dropped no unnamed statement.
     has_unnamed_ = had_unnamed_;
-    unnamed_here_ = false;
-    backend_->unnamed_of = Backend::unnamed_of_anybody;
+    backend_->unnamed = Backend::any_unnamed;
 }
 
 void Session::unnamed_skipped(bool own) {
     if (backend_->expected.any_unnamed()) return;  // it was to be replaced by one that is read
-    unnamed_here_ = false;
-    backend_->unnamed_of = Backend::unnamed_of_anybody;
+    backend_->unnamed = Backend::any_unnamed;
     // What failed itself has taken the one before it away; of what was skipped that text isn't kept.
     if (!own) has_unnamed_ = had_unnamed_ = unnamed_unbound_ = false;
 }

@@ -172,10 +172,19 @@ std::uint32_t set_use(SqlScanner& scanner) {
     SqlToken word = scanner.next();
     if (word.is("local") || word.is("transaction") || word.is("constraints")) return 0;
     if (word.is("session")) word = scanner.next();
-    if (word.is("names")) return Use::FollowedOnly;
-    if (word.is("time")) return scanner.next().is("zone") ? Use::FollowedOnly : Use::SetsSession;
     if (word.is("seed")) return Use::Seeds;
-    const bool followed = word.kind == SqlToken::Kind::Word && is_followed_setting(to_lower(word.text));
+    bool followed = word.is("names");
+    SqlToken value = scanner.next();
+    if (word.is("time") && value.is("zone")) {
+        followed = true;
+        value = scanner.next();
+    } else if (!followed && word.kind == SqlToken::Kind::Word) {
+        followed = is_followed_setting(to_lower(word.text));
+        value = scanner.next();  // behind TO or =
+    }
+    // What that is, the login may have said.
+    if (value.is("default") || value.is("local") || value.kind == SqlToken::Kind::End)
+        return Use::SetsSession | Use::Awaited;
     return followed ? Use::FollowedOnly : Use::SetsSession;
 }
 
@@ -202,7 +211,7 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
     } else if (first.is("set")) {
         use.bits |= set_use(scanner);
     } else if (first.is("reset")) {
-        use.bits |= Use::Keeps | Use::SetsSession | Use::Releases;
+        use.bits |= Use::Keeps | Use::SetsSession | Use::Releases | Use::Awaited;
     } else if (first.is("prepare")) {
         use.bits |= Use::Keeps | Use::Prepares;
     } else if (first.is("listen") || first.is("load")) {
@@ -211,13 +220,16 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
         use.bits |= Use::Keeps | Use::Calls | Use::Releases;
     } else if (first.is("discard")) {
         use.bits |= Use::Keeps | Use::Releases;
+        if (scanner.next().is("all")) use.bits |= Use::Awaited;
     } else if (first.is("call")) {
         use.bits |= Use::Keeps | Use::Releases;
         if (!is_own_statement(sql)) use.bits |= Use::Calls;
     } else if (first.is("unlisten") || first.is("drop") || first.is("close")) {
         use.bits |= Use::Releases;
-    } else if (first.is("execute") || first.is("deallocate")) {
+    } else if (first.is("execute")) {
         use.bits |= Use::NamesStatements | Use::Releases;
+    } else if (first.is("deallocate")) {
+        use.bits |= Use::NamesStatements | Use::Releases | Use::Awaited;
     } else if (first.is("explain") || first.is("create")) {
         if (has_word(sql, "execute")) use.bits |= Use::NamesStatements;
     } else if (first.kind != SqlToken::Kind::Word && first.kind != SqlToken::Kind::End) {

@@ -31,6 +31,7 @@ struct SessionUse {
         ReadsSequence = 1U << 15U,    // currval(), lastval(): what this session did before
         SeesStatements = 1U << 17U,   // reads pg_prepared_statements
         MovesSequence = 1U << 16U,    // may draw a value that those tell of
+        Awaited = 1U << 18U,          // DISCARD ALL, DEALLOCATE ALL, RESET: what follows needs to know
     };
     std::uint32_t bits = 0;
     [[nodiscard]] bool has(std::uint32_t any_of) const { return (bits & any_of) != 0; }

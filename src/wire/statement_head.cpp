@@ -49,11 +49,12 @@ bool at_end(SqlScanner& scanner) {
 }
 
 /// What may stand behind COMMIT and ROLLBACK: [WORK | TRANSACTION] [AND [NO] CHAIN], given its first token.
-bool ends_like_commit(SqlToken token, SqlScanner& scanner) {
+bool ends_like_commit(SqlToken token, SqlScanner& scanner, bool& chains) {
     if (token.is("work") || token.is("transaction")) token = scanner.next();
     if (token.is("and")) {
         token = scanner.next();
-        if (token.is("no")) token = scanner.next();
+        chains = !token.is("no");
+        if (!chains) token = scanner.next();
         if (!token.is("chain")) return false;
         token = scanner.next();
     }
@@ -220,7 +221,7 @@ StatementHead read_statement_head(std::string_view sql) {
         return head;
     };
     const auto unknown = [] {
-        return StatementHead{Unknown, AccessMode::Unspecified, IsolationLevel::Unspecified};
+        return StatementHead{Unknown, AccessMode::Unspecified, IsolationLevel::Unspecified, false};
     };
     const auto single = [&](TransactionControl control) { return is_single(sql) ? is(control) : unknown(); };
 
@@ -261,7 +262,7 @@ StatementHead read_statement_head(std::string_view sql) {
                 if (after.next().is("to")) return single(Savepoint);
             }
         }
-        if (!ends_like_commit(second, scanner)) return unknown();
+        if (!ends_like_commit(second, scanner, head.chains)) return unknown();
         return is(commits || first.is("end") ? Commit : Rollback);
     }
     if (first.is("prepare")) return single(scanner.next().is("transaction") ? Prepare : None);

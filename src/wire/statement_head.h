@@ -67,6 +67,7 @@ struct StatementHead {
     TransactionControl control = TransactionControl::None;
     AccessMode access = AccessMode::Unspecified;             // of Begin
     IsolationLevel isolation = IsolationLevel::Unspecified;  // of Begin
+    bool chains = false;                                     // AND CHAIN, of Commit and Rollback
 };
 
 /// Looks at a whole text. "begin; select 1" is Unknown; an empty text is None.

@@ -35,6 +35,11 @@ class TransactionTracker {
         pipeline_open_ = true;
         ++messages_;
     }
+    /// A Parse under a client's name whose text the caller knows.
+    void statement_sent(std::string_view name, TransactionControl control) {
+        extended_sent();
+        remember(name, control);
+    }
     /// A Bind of a statement whose text the caller knows, under whatever name it has on the server.
     void bound_known(std::string_view portal, TransactionControl control);
     /// A Query or Sync of the pooler's own, which commits nothing of the client's.

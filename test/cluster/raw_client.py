@@ -171,13 +171,14 @@ class RawClient:
 
     # Logging in
 
-    def startup(self, user, options=""):
-        """The packet with which this client begins."""
-        return startup((("user", user), ("database", "postgres"), ("application_name", "soak"),
-                        ("options", f"-c pgxc.node=1 {options}".strip())))
+    def startup(self, user, options="", settings=None):
+        """The packet with which this client begins. `settings`: by name, beside `options`."""
+        asked = {"user": user, "database": "postgres", "application_name": "soak", **(settings or {}),
+                 "options": f"-c pgxc.node=1 {options}".strip()}
+        return startup(tuple(asked.items()))
 
-    def login(self, user, options="", password=None):
-        self.send(self.startup(user, options))
+    def login(self, user, options="", password=None, settings=None):
+        self.send(self.startup(user, options, settings))
         kind, body = self.read()
         if kind == b"R" and body[:4] == b"\0\0\0\x0a":
             self.prove(password or "")

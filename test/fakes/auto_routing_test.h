@@ -15,6 +15,7 @@ class FirstWord final : public StatementClassifier {
     Classification classify(std::string_view sql, const SqlDialect& dialect) override {
         ++asked;
         strings = dialect.standard_conforming_strings;
+        if (sql.find("; ") != std::string_view::npos) return {StatementClass::Unknown, "several"};
         if (sql.starts_with("select now")) return {StatementClass::ReadWithTime, "time"};
         if (sql.starts_with("select")) return {StatementClass::Read, "reads"};
         if (sql.starts_with("begin isolation")) return {StatementClass::MasterOnly, "strict"};

@@ -251,8 +251,10 @@ class Server {
     std::string xmax = "700";
     bool answers_questions = true;
     std::size_t questions = 0;
+    std::function<void(Backend&)> on_question;
     void answer_question(Backend& backend) {
         ++questions;
+        if (on_question) on_question(backend);
         if (!answers_questions) return;
         wire::Buffer body;
         const std::vector<std::string> cells{in_recovery ? "t" : "f", position,  inserted,

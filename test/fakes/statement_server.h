@@ -18,6 +18,7 @@ class StatementServer {
         server.on_query = [this](Backend& backend, const std::string& sql) {
             return take_query(backend, sql);
         };
+        server.on_question = [this](Backend& backend) { state_of(backend).statements.erase(""); };
     }
 
     struct State {
@@ -101,6 +102,11 @@ class StatementServer {
             }
             case 'E':
                 if (state.bound.starts_with("div")) return fail(backend, "22012", "division by zero");
+                if (state.bound == "deallocate all") {
+                    state.statements.clear();
+                    wire::put_command_complete(out, "DEALLOCATE ALL");
+                    break;
+                }
                 wire::put_u8(out, 'D');
                 wire::put_u32(out, static_cast<std::uint32_t>(4 + 2 + 4 + state.bound.size()));
                 wire::put_u16(out, 1);

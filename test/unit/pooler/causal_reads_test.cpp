@@ -75,6 +75,29 @@ TEST_F(CausalReadsTest, NothingIsReadAtASlaveWhileThePositionOfACommitIsNotKnown
     for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
 }
 
+TEST_F(CausalReadsTest, ACommitCountsWhenItIsAnsweredAndNotWhenItsPipelineIs) {
+    start();
+    auto writer = login();
+    auto reader = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    fakes::Backend* slow = nullptr;
+    master.on_query = [&](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "insert slowly") return false;
+        slow = &backend;
+        return true;
+    };
+    master.position = master.inserted = "0/7D0";
+    writer->messages.clear();
+    writer->query("insert");
+    writer->query("insert slowly");
+    ASSERT_TRUE(until([&] { return slow != nullptr && writer->count('Z') == 1; }));
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
+    slow->complete("INSERT 0 1", 'I');
+    EXPECT_TRUE(until([&] { return writer->count('Z') == 2; }));
+    slave.position = "0/7D0";
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+}
+
 TEST_F(CausalReadsTest, WhoSawARunningCommitAtTheMasterReadsOnThere) {
     start();
     auto writer = login();

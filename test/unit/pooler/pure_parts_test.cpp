@@ -76,6 +76,11 @@ TEST(SessionUse, WhatTheServerReportsNeedsNoQuestion) {
     EXPECT_FALSE(asks("set session datestyle to iso", "SET"));
     EXPECT_FALSE(asks("set time zone 'UTC'", "SET"));
     EXPECT_FALSE(asks("set names 'utf8'", "SET"));
+    // But its default may be what the login said.
+    EXPECT_TRUE(asks("SET TimeZone TO DEFAULT", "SET"));
+    EXPECT_TRUE(asks("set time zone local", "SET"));
+    EXPECT_TRUE(asks("set session application_name = default;", "SET"));
+    EXPECT_TRUE(asks("set names", "SET"));
 }
 
 TEST(SessionUse, TheServerIsAskedAboutWhatMayOutliveTheTransaction) {
@@ -238,10 +243,12 @@ TEST(SessionProbe, ReadsSettingsAndReasons) {
     EXPECT_TRUE(answer.take_row(row_of({"a", "alice", ""})));
     EXPECT_TRUE(answer.take_row(row_of({"c", "app.x", "1"})));
     EXPECT_TRUE(answer.take_row(row_of({"c", "app.y", std::nullopt})));
+    EXPECT_TRUE(answer.take_row(row_of({"s", "transaction_read_only", "off"})));
     EXPECT_TRUE(answer.take_row(row_of({"l", "", ""})));
     EXPECT_TRUE(answer.take_row(row_of({"t", "", ""})));
     EXPECT_EQ(*answer.settings.find("datestyle"), "ISO, MDY");
     EXPECT_EQ(*answer.settings.find("app.x"), "1");
+    EXPECT_EQ(answer.settings.find("transaction_read_only"), nullptr);
     EXPECT_EQ(answer.settings.find("app.y"), nullptr);
     EXPECT_EQ(*answer.settings.find("session_authorization"), "alice");
     EXPECT_EQ(answer.pins.text(), "LISTEN, temporary object");
@@ -373,6 +380,17 @@ TEST(FailedBlock, ACommitThatDoesNotKnowYetGetsTheError) {
     const std::string out = take_query(block, "commit");
     EXPECT_NE(out.find("08006"), std::string::npos);
     EXPECT_EQ(out.back(), 'I');
+    EXPECT_FALSE(block.active());
+}
+
+TEST(FailedBlock, AChainHasNothingToGoOnWith) {
+    FailedBlock block;
+    block.fail_block(std::nullopt);
+    for (const char* chain : {"rollback and chain", "commit work and chain"}) {
+        EXPECT_NE(take_query(block, chain).find("25P02"), std::string::npos) << chain;
+        EXPECT_TRUE(block.active()) << chain;
+    }
+    EXPECT_NE(take_query(block, "rollback and no chain").find("ROLLBACK"), std::string::npos);
     EXPECT_FALSE(block.active());
 }
 
