@@ -30,6 +30,8 @@ namespace {
 using namespace replication;
 
 constexpr Millis coordinator_timeout{1'500};
+/// So often, before a promotion that is recorded is given up for want of an answer.
+constexpr int times_asked = 3;
 constexpr Millis stop_timeout{60'000};
 /// Between two looks at a former master that waits for something.
 constexpr Millis first_patience{250};
@@ -103,6 +105,17 @@ class Coordinators {
         CoordinatorSays says;
         says.record = std::move(*record);
         says.rejoin = told->text(1) == "on";
+        co_return says;
+    }
+
+    /// As group(), and asked again where nobody answers: whoever sent a request lives, and may be busy for a
+    /// moment.
+    asio::awaitable<Result<CoordinatorSays>> group_of_request() {
+        auto says = co_await group(task_.request.group);
+        for (int asked = 1; asked < times_asked && !says.ok(); ++asked) {
+            co_await wait_for_event_on(-1, Clock::now() + first_patience);
+            says = co_await group(task_.request.group);
+        }
         co_return says;
     }
 
@@ -225,7 +238,7 @@ asio::awaitable<Status> restart(const NodeTask& task, Coordinators& coordinators
     const TimePoint deadline = Clock::now() + task.request.time_limit;
     bool begun = false;
     std::function<asio::awaitable<Status>()> stands = [&]() -> asio::awaitable<Status> {
-        auto says = co_await coordinators.group(task.request.group);
+        auto says = co_await coordinators.group_of_request();
         if (!says.ok()) co_return says.error();
         if (!begun && Clock::now() >= deadline)
             co_return Error{sqlstate::query_canceled, "the time for this restart is over"};
@@ -249,7 +262,7 @@ asio::awaitable<Status> restart(const NodeTask& task, Coordinators& coordinators
 }
 
 asio::awaitable<Status> stop(const NodeTask& task, Coordinators& coordinators) {
-    auto says = co_await coordinators.group(task.request.group);
+    auto says = co_await coordinators.group_of_request();
     if (!says.ok()) co_return says.error();
     Status stands = request_stands(task.request, task.server, says->record);
     if (!stands.ok()) co_return stands;
