@@ -48,6 +48,7 @@ TEST_F(CausalReadsTest, ASlaveThatDoesNotShowWhatItHasReplayedGetsNoReadAndATran
     EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
     forget();
     master.xmax = "701";
+    const TimePoint began = Clock::now();
     run(*writer, "insert");
     settle();
     for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
@@ -56,7 +57,6 @@ TEST_F(CausalReadsTest, ASlaveThatDoesNotShowWhatItHasReplayedGetsNoReadAndATran
         const auto queries = master.queries();
         return std::count(queries.begin(), queries.end(), empty_commit);
     };
-    const TimePoint began = Clock::now();
     EXPECT_TRUE(until([&] { return empty_commits() >= 1; }));
     for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
     EXPECT_LE(empty_commits(), 1 + std::chrono::floor<std::chrono::seconds>(Clock::now() - began).count())

@@ -1,5 +1,5 @@
 // Limits and statistics of a pooler in front of scripted servers. Deadlines are looked at four times a
-// second.
+// second. Short ones are set after the logins, which may take longer and are under them, too.
 #include <gtest/gtest.h>
 
 #include "fakes/pooler_test.h"
@@ -31,12 +31,13 @@ class LimitsTest : public PoolerTest {
 
 TEST_F(LimitsTest, WhoWaitsTooLongForAServerConnectionIsToldAndGoesOn) {
     environment.settings_now.max_pool_size = 1;
-    environment.settings_now.query_wait_timeout = Millis{300};
     start();
     auto first = login();
     auto second = login();
     auto third = login();
     run(*first, "begin");
+    environment.settings_now.query_wait_timeout = Millis{300};
+    pooler->reload();
     run(*second, "select 2");
     const Error error = second->error();
     EXPECT_EQ(error.sqlstate, "53300");
@@ -58,10 +59,11 @@ TEST_F(LimitsTest, WhoWaitsTooLongForAServerConnectionIsToldAndGoesOn) {
 }
 
 TEST_F(LimitsTest, AMasterThatIsHeldIsWaitedForByItsOwnTime) {
-    environment.settings_now.query_wait_timeout = Millis{250};
     environment.settings_now.failover_hold = Millis{60'000};
     start();
     auto client = login();
+    environment.settings_now.query_wait_timeout = Millis{250};
+    pooler->reload();
     show_master(Gate::Held);
     client->query("select 1");
     (void)loop.run_for(Millis{900});
@@ -102,7 +104,6 @@ TEST_F(LimitsTest, ALoginThatTakesTooLongIsToldWhy) {
 
 TEST_F(LimitsTest, ServerConnectionsEndWhenIdleForTooLongButTheMinimum) {
     environment.settings_now.min_pool_size = 1;
-    environment.settings_now.server_idle_timeout = Millis{300};
     start();
     auto first = login();
     auto second = login();
@@ -110,6 +111,8 @@ TEST_F(LimitsTest, ServerConnectionsEndWhenIdleForTooLongButTheMinimum) {
     run(*second, "select 1");
     run(*first, "commit");
     EXPECT_EQ(server->backends.size(), 2U);
+    environment.settings_now.server_idle_timeout = Millis{300};
+    pooler->reload();
     EXPECT_TRUE(until([&] { return server->open_backends() == 1; }));
     (void)loop.run_for(Millis{700});
     EXPECT_EQ(server->open_backends(), 1U);

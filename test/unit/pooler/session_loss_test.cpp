@@ -323,9 +323,10 @@ TEST_F(SessionTest, ClientsHeldBesideIdleConnectionsGoToTheNewMaster) {
 }
 
 TEST_F(SessionTest, AHeldTransactionFailsInTimeAndSaysWhy) {
-    environment.settings_now.failover_hold = Millis{400};
     start();
     auto client = login();
+    environment.settings_now.failover_hold = Millis{400};
+    pooler->reload();
     auto view = master_at(*server, 1, Gate::Held);
     view.why = "its master does not answer";
     environment.show({view});

@@ -136,9 +136,10 @@ TEST_F(AutoRoutingTest, SettingsInFrontOfABeginAreNotItsAnswer) {
 }
 
 TEST_F(AutoRoutingTest, ABlockThatGotNoServerLeavesNothingToTheNextTransaction) {
-    environment.settings_now.failover_hold = Millis{50};
     start();
     auto client = login_known();
+    environment.settings_now.failover_hold = Millis{50};
+    pooler->reload();
     PoolerTest::show({master_at(master, 1, Gate::Held), slave_at(slave)});
     run(*client, "begin");
     run(*client, "insert");
