@@ -145,6 +145,14 @@ class MonitorTest : public ::testing::Test {
             std::make_unique<Coordinator>(store, settings, "token" + std::to_string(++starts_), calls);
     }
 
+    /// Nothing is left of it: another one can be made.
+    void remove_cluster() {
+        coordinator.reset();
+        slaves.clear();
+        master.remove();
+        store = {};
+    }
+
     // --- What is seen
 
     [[nodiscard]] Record record() const { return *record_from_json(store.records.at(group)); }

@@ -299,9 +299,9 @@ TEST_F(Traps, AMasterThatStillFeedsItsSlavesBlocksAFailover) {
     store.records[group] = to_json(moved);
     store.topology = Topology(
         {{group, moved.master, NodeId{0}, Replication::None, Epoch{0}}, slave_node(2, slave, synchronous)});
-    // In a second there come a few answers of the slave, in each of which it has something new.
-    settings.policy.probe_interval = Millis(500);
-    settings.policy.restart_grace = Millis(3'000);
+    // Whoever writes may pause between two answers of the slave: in each of them it still has something new.
+    settings.policy.probe_interval = Millis(2'000);
+    settings.policy.restart_grace = Millis(5'000);
     start_coordinator();
     auto writer = std::make_shared<Reply>();
     asio::co_spawn(

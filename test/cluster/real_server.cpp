@@ -149,9 +149,7 @@ RealServer::RealServer(const Workspace& workspace, std::string name)
 
 RealServer::~RealServer() {
     try {
-        if (frozen_) thaw();
-        if (running()) kill9();
-        forget_shared_memory();
+        remove();
     } catch (const std::exception& problem) {
         std::fprintf(stderr, "%s\n", problem.what());
     }
@@ -228,6 +226,13 @@ void RealServer::kill9() {
     ::kill(pid, SIGKILL);
     // A logger or archiver would take longer, but there is none here: all others notice at once.
     wait_gone(all);
+}
+
+void RealServer::remove() {
+    if (frozen_) thaw();
+    if (running()) kill9();
+    forget_shared_memory();
+    fs::remove_all(data_);
 }
 
 void RealServer::forget_shared_memory() const {

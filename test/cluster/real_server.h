@@ -65,6 +65,8 @@ class RealServer {
     void restart(const std::string& mode);
     /// kill -9 of the postmaster; waits until it and all its children are gone.
     void kill9();
+    /// Ends it without asking it, and removes its files: it can be made anew.
+    void remove();
     /// SIGSTOP to all its processes, and back.
     void freeze();
     /// The postmaster alone: who is connected goes on, nobody else is let in.
