@@ -15,11 +15,12 @@ def workspace():
 
 @pytest.fixture
 def make_cluster(workspace):
-    """Makes clusters that live as long as the test; arguments as of pgcluster.standard_cluster."""
+    """Makes clusters that live as long as the test; arguments as of pgcluster.standard_cluster. They are in no hurry to
+    take a silence for a death, unless told."""
     made = []
 
     def make(**options):
-        made.append(pgcluster.standard_cluster(workspace, **options))
+        made.append(pgcluster.standard_cluster(workspace, **{**pgcluster.UNHURRIED, **options}))
         return made[-1]
 
     yield make

@@ -26,6 +26,9 @@ HOST = "127.0.0.1"
 PATIENCE_S = 60.0
 #: Settings for those who promote by hand: a pause of a busy machine isn't taken for silence.
 PATIENT = {"probe_timeout": "5s"}
+#: Settings for those who don't measure how soon a silence counts: a pause of a busy machine isn't taken for one, and a
+#: dead server, which refuses, is found out as soon as ever.
+UNHURRIED = {"probe_timeout": "2500ms"}
 #: Whether servers wait for their disk: who measures wants that.
 DURABLE = False
 
@@ -334,6 +337,14 @@ class Server:
         rows = self.sql(text, arguments, **options)
         return rows[0][0] if rows else None
 
+    def sql_unless_in_use(self, text):
+        """Runs `text`; False where a session is in its way."""
+        try:
+            self.sql(text)
+        except psycopg2.errors.ObjectInUse:
+            return False
+        return True
+
     def log_text(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
@@ -463,6 +474,23 @@ class Cluster:
             return wait_for(reached, f"node {node_type}{node_id} to be {wanted}", deadline_s)
         except Timeout as error:
             raise Timeout(f"{error}; it is {self.status(node_id, node_type)}") from None
+
+    def kill9_replicated(self, node_id=1):
+        """Kills a master that has no WAL which its synchronous slaves lack: who writes some unasked stands still since the
+        last commit."""
+        master = self.masters[node_id]
+        for pid in [*master.child_pids("background writer"), *master.child_pids("checkpointer")]:
+            os.kill(pid, signal.SIGSTOP)
+        self.pooler_sql("INSERT INTO load VALUES (-1, 0)", node=node_id)
+        master.kill9()
+        master.thaw()
+
+    def worker(self, word):
+        """The pid of the coordinator's `pooler` or `monitor`."""
+        return wait_for(lambda: self.coordinator.child_pid("pgxc_ha", word), f"the {word} worker")
+
+    def wait_for_another(self, word, pid):
+        wait_for(lambda: self.coordinator.child_pid("pgxc_ha", word) not in (None, pid), f"a new {word} worker")
 
     def wait_pooler(self):
         """Waits until the pooler, a process of its own that starts after the server, takes connections."""

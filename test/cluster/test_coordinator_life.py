@@ -5,7 +5,6 @@ import os
 import signal
 import time
 
-import psycopg2
 import pytest
 
 from pgcluster import HOST, wait_for
@@ -14,19 +13,11 @@ from writer import Writer
 CLIENTS = 100
 
 
-def worker(cluster, word):
-    return wait_for(lambda: cluster.coordinator.child_pid("pgxc", word), f"the {word} worker")
-
-
-def wait_for_another(cluster, word, pid):
-    wait_for(lambda: cluster.coordinator.child_pid("pgxc", word) not in (None, pid), f"a new {word} worker")
-
-
 def kill_worker(cluster, word):
     """kill -9 of a worker, and waits until the coordinator (F21) has another one."""
-    pid = worker(cluster, word)
+    pid = cluster.worker(word)
     os.kill(pid, signal.SIGKILL)
-    wait_for_another(cluster, word, pid)
+    cluster.wait_for_another(word, pid)
 
 
 def test_without_nodes_it_is_logged_in_to(bare_cluster):
@@ -62,12 +53,12 @@ def test_failover_in_progress_is_finished(make_cluster, pause_ms):
     cluster = make_cluster()
     load = Writer(cluster.pooler_dsn(), 2).start()
     wait_for(lambda: load.acked_count() > 50, "the load to run")
-    monitor = worker(cluster, "monitor")
+    monitor = cluster.worker("monitor")
     cluster.masters[1].kill9()
     time.sleep(pause_ms / 1000)  # not a wait for anything: the point where the monitor dies
     os.kill(monitor, signal.SIGKILL)
     # The coordinator restarts for that; it may have ended the failover before.
-    wait_for_another(cluster, "monitor", monitor)
+    cluster.wait_for_another("monitor", monitor)
     wait_for(lambda: ("D", 1, HOST, cluster.slaves[2].port, 0, None) in cluster.nodes(), "the failover to be finished")
     cluster.wait_pooler()
     cluster.wait_status(1, state="up", role_seen="master", gate="open")
@@ -104,7 +95,7 @@ def test_administration_with_clients(make_cluster):
         server.sql("CREATE DATABASE doomed")
         with contextlib.closing(cluster.pooler(node="C", dbname="doomed")) as pooled:
             pooled.cursor().execute("SELECT 1")
-        wait_for(lambda: drop_database(server), "DROP DATABASE")
+        wait_for(lambda: server.sql_unless_in_use("DROP DATABASE doomed"), "DROP DATABASE")
 
         # A reload changes a setting and disturbs nobody.
         server.sql("ALTER SYSTEM SET pgxc.failover_hold = '31s'")
@@ -125,14 +116,6 @@ def test_administration_with_clients(make_cluster):
         cluster.wait_ready()
         assert cluster.pooler_sql("SELECT 1") == [(1,)]
     assert server.value("SELECT count(*) FROM pgxc.failover_history") == 0
-
-
-def drop_database(server):
-    try:
-        server.sql("DROP DATABASE doomed")
-    except psycopg2.errors.ObjectInUse:
-        return False
-    return True
 
 
 def test_killed_postmaster(make_cluster):

@@ -8,7 +8,7 @@ import pgcluster
 
 @pytest.fixture(scope="module")
 def cluster(workspace):
-    made = pgcluster.standard_cluster(workspace, datanodes=2, slaves=1)
+    made = pgcluster.standard_cluster(workspace, datanodes=2, slaves=1, **pgcluster.UNHURRIED)
     yield made
     made.destroy()
 

@@ -12,7 +12,7 @@ from pgcluster import HOST, wait_for
 @pytest.fixture(scope="module")
 def cluster(workspace):
     """Masters 1 and 2; unregistered: 3 (slave of 1), 4 (slave of 3), 5 (slave of 2)."""
-    made = pgcluster.standard_cluster(workspace, datanodes=2, slaves=0)
+    made = pgcluster.standard_cluster(workspace, datanodes=2, slaves=0, **pgcluster.UNHURRIED)
     made.make_slave(3, 1)
     made.make_slave(4, 3)
     made.make_slave(5, 2)

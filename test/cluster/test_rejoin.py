@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import time
 
 import pytest
@@ -90,7 +91,7 @@ def test_killed_and_left_alone(make_cluster):
     """Found stopped with its files within reach: nobody need start it."""
     cluster = make_cluster()
     old, new = cluster.masters[1], cluster.slaves[2]
-    old.kill9()
+    cluster.kill9_replicated()
     wait_for_slave(cluster, old, new)
     assert "pg_rewind" not in log_of(cluster)
 
@@ -225,8 +226,10 @@ def test_out_of_reach_names_the_command(make_cluster):
     record = "(SELECT record FROM pgxc.node_record WHERE node_type = 'D' AND node_id = 1)"
     wait_for(lambda: cluster.coordinator.value(f"SELECT {record}->'place'->>'data_directory'") == str(old.data),
              "the place to be known")
-    old.kill9()
+    # Hidden while it lives: else its return may begin before.
+    old.killed = old.postmaster_pid()
     old.data.rename(hidden)
+    os.kill(old.killed, signal.SIGKILL)
     wait_for(lambda: history(cluster), "the failover")
     row = cluster.wait_status(2, state="rejoining", node_master_id=1)
     wait_for(lambda: "pg_rewind" in cluster.status(2)["why"], "the command to be told")
