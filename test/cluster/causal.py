@@ -29,8 +29,9 @@ class CausalLoad:
 
     @staticmethod
     def prepare(server, clients=16):
-        server.sql("DROP TABLE IF EXISTS counted; CREATE TABLE counted (client int PRIMARY KEY, n int)")
-        server.sql("INSERT INTO counted SELECT i, 0 FROM generate_series(0, %s) i", (clients - 1,))
+        # One transaction: no slave ever has the table without its rows.
+        server.sql("DROP TABLE IF EXISTS counted; CREATE TABLE counted (client int PRIMARY KEY, n int); "
+                   "INSERT INTO counted SELECT i, 0 FROM generate_series(0, %s) i", (clients - 1,))
 
     def _connect(self, number):
         # Each second one by statements that are prepared by name.

@@ -24,7 +24,8 @@ class Proof:
     def verify(self):
         """Everything that is wrong, as sentences; none in a good run."""
         wrong = []
-        master = self.master(self.nodes()).server
+        # The coordinator may be too busy to answer the first time.
+        master = wait_for(lambda: self.master(self.nodes()), "a master").server
         rows = master.sql("SELECT client, seq, seen, line, port FROM appended ORDER BY client, seq")
         there = collections.Counter((row[0], row[1]) for row in rows)
 

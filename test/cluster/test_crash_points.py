@@ -19,9 +19,15 @@ OTHERS = ["slave stopped", "claimed", "slave streams", "master proven", "prefix 
 
 
 @pytest.fixture
-def cluster(make_cluster, monkeypatch):
+def make_mortal(make_cluster, monkeypatch):
+    """Makes clusters whose monitor can be killed at a crash point."""
     monkeypatch.setenv("PGXC_CRASH_POINTS", "1")
-    return make_cluster(slaves=2)
+    return make_cluster
+
+
+@pytest.fixture
+def cluster(make_mortal):
+    return make_mortal(slaves=2)
 
 
 def armed(cluster):
@@ -150,7 +156,8 @@ def finished(cluster, rows=1):
     cluster.wait_status(1, state="up", role_seen="master", gate="open")
 
 
-def test_proving_a_restarted_master(cluster):
+def test_proving_a_restarted_master(make_mortal):
+    cluster = make_mortal(slaves=2, restart_grace="60s")
     arm(cluster, "master proven")
     cluster.masters[1].restart("fast")
     wait_fired(cluster, "master proven")
@@ -207,9 +214,8 @@ def test_a_planned_promotion(cluster):
     assert cluster.masters[1].value("SELECT count(*) FROM load WHERE client = -1") == 1
 
 
-def test_a_restart(make_cluster, monkeypatch):
-    monkeypatch.setenv("PGXC_CRASH_POINTS", "1")
-    cluster = make_cluster(slaves=1, promotion="restart", rejoin="off")
+def test_a_restart(make_mortal):
+    cluster = make_mortal(slaves=1, promotion="restart", rejoin="off")
     cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
     arm(cluster, "server restarted")
     port = cluster.masters[1].port
@@ -220,19 +226,22 @@ def test_a_restart(make_cluster, monkeypatch):
     assert cluster.pooler_sql("SELECT seq FROM load WHERE client = -1") == [(0,)]
 
 
-def test_a_chosen_that_is_lost(make_cluster, monkeypatch):
+def test_a_chosen_that_is_lost(make_mortal):
     """The next one is promoted in its place, by a monitor that knows only what is recorded."""
-    monkeypatch.setenv("PGXC_CRASH_POINTS", "1")
-    cluster = make_cluster(slaves=3, sync_slaves=2, restart_grace="1s")
+    # The coordinator stays down at first: the next monitor must not finish that promotion before its master is dead.
+    cluster = make_mortal(slaves=3, sync_slaves=2, restart_grace="1s", **{".restart_after_crash": "off"})
     wait_for(lambda: counting(cluster) == 3, "three slaves to count")
     cluster.pooler_sql("INSERT INTO load VALUES (-1, 0)")
     arm(cluster, "names in force")
     cluster.masters[1].kill9()
-    wait_for(lambda: not armed(cluster).exists(), "the crash")
+    cluster.coordinator.wait_gone()
+    assert not armed(cluster).exists()
     chosen = next(server for server in cluster.slaves.values() if "nobody" not in server.value(
         "SELECT setting FROM pg_settings WHERE name = 'synchronous_standby_names'"))
     chosen.kill9()
     arm(cluster, "unfinished published")
+    cluster.coordinator.configure({"restart_after_crash": "on"})
+    cluster.coordinator.start()
     wait_fired(cluster, "unfinished published")
     finished(cluster, 2)
     assert master_of(cluster) is not chosen
