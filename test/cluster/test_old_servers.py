@@ -227,6 +227,8 @@ def test_files_out_of_reach(clusters, major):
     away = slave.data / "PG_VERSION.away"
 
     def hide():
+        # Without the file only the stream itself tells where it comes from.
+        wait_for(lambda: slave.value("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"), "the stream")
         mark.rename(away)
 
     def find_again():
