@@ -29,12 +29,29 @@ std::optional<std::string> user_name_of(uid_t uid) {
     return std::string{found->pw_name};
 }
 
-/// Overwrites a password that isn't needed any more.
-void wipe(std::string& secret) {
-    volatile char* at = secret.data();
-    for (std::size_t i = 0; i < secret.size(); ++i) at[i] = '\0';
-    secret.clear();
+/// What a client has answered with; never empty.
+Result<std::string_view> given_password(wire::Bytes body) {
+    auto password = wire::parse_password(body);
+    if (password && password->empty())
+        return Error{sqlstate::invalid_password, "empty password returned by client"};
+    return password;
 }
+
+/// Overwritten when nobody needs it any more.
+class PlainPassword {
+  public:
+    explicit PlainPassword(std::string text) : text_(std::move(text)) {}
+    PlainPassword(const PlainPassword&) = delete;
+    PlainPassword& operator=(const PlainPassword&) = delete;
+    ~PlainPassword() {
+        volatile char* at = text_.data();
+        for (std::size_t i = 0; i < text_.size(); ++i) at[i] = '\0';
+    }
+    [[nodiscard]] const std::string& text() const { return text_; }
+
+  private:
+    std::string text_;
+};
 
 }  // namespace
 
@@ -255,19 +272,18 @@ ClientLogin::Step ClientLogin::take_answer(wire::Bytes& input, wire::Buffer& out
 }
 
 ClientLogin::Step ClientLogin::check_md5(wire::Bytes body) {
-    const auto password = wire::parse_password(body);
+    const auto password = given_password(body);
     if (!password) return refuse(password.error());
     const std::string expected = wire::md5_response(stored_password(), md5_salt_);
-    return wire::equal_constant_time(*password, expected) ? authenticated()
-                                                          : refuse_by_method("The password does not match.");
+    // Nothing is expected where OpenSSL refuses MD5: then nothing is right.
+    return !expected.empty() && wire::equal_constant_time(*password, expected)
+               ? authenticated()
+               : refuse_by_method("The password does not match.");
 }
 
 ClientLogin::Step ClientLogin::check_password(wire::Bytes body) {
-    const auto password = wire::parse_password(body);
+    const auto password = given_password(body);
     if (!password) return refuse(password.error());
-    if (password->empty()) {
-        return refuse({sqlstate::invalid_password, "empty password returned by client"});
-    }
     const std::string stored = stored_password();
     if (wire::is_md5_secret(stored)) {
         const std::string given = wire::md5_secret(*password, startup_->user);
@@ -276,13 +292,13 @@ ClientLogin::Step ClientLogin::check_password(wire::Bytes body) {
     }
     const auto secret = wire::parse_scram_secret(stored);
     if (!secret) return refuse_by_method({});
-    std::string prepared{*password};
-    prepared = environment_.saslprep(prepared).value_or(prepared);
+    const PlainPassword given{std::string{*password}};
+    auto prepared =
+        std::make_shared<const PlainPassword>(environment_.saslprep(given.text()).value_or(given.text()));
     job_result_ = std::make_shared<JobResult>();
     // Thousands of hashes: the other clients needn't wait for them.
-    job_ = [result = job_result_, secret = *secret, prepared = std::move(prepared)]() mutable {
-        result->password_right = wire::verify_plain_password(prepared, secret);
-        wipe(prepared);
+    job_ = [result = job_result_, secret = *secret, prepared = std::move(prepared)] {
+        result->password_right = wire::verify_plain_password(prepared->text(), secret);
     };
     return Step::Work;
 }
