@@ -318,9 +318,11 @@ pooler::HbaFacts server_hba_facts() {
                     OidIsValid(user_id) && OidIsValid(role_id) && is_member_of_role_nosuper(user_id, role_id);
             });
         });
-        if (!asked)
+        if (!asked) {
             log_warning("could not look up the membership of role " + user + ": " + asked.error().message);
-        return asked.ok() && member;
+            return std::nullopt;
+        }
+        return member;
     };
     facts.interfaces = [] {
         std::vector<pooler::InterfaceAddress> found;
