@@ -75,10 +75,10 @@ void Session::begin_login_work() {
     // A name server may keep us waiting; a hash doesn't.
     net::Resolver& thread = login_->job_may_hang() ? context_.name_lookups : context_.login_work;
     login_wait_ = thread.run(login_->take_job(), [this] {
-        login_paused_ = false;
+        // Also where it waits for a server now: else nobody would notice that it hangs up.
+        pause_login(false);
         login_step(login_->job_done(client_.out()));
         if (state_ != State::Login || login_paused_) return;
-        client_.stream().want_readable(true);
         const std::string input = std::exchange(kept_, {});
         if (!input.empty()) login_input(input);
     });

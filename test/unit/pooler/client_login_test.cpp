@@ -64,5 +64,25 @@ TEST_F(ClientLoginTest, AnEmptyPasswordIsRefusedInPlainText) {
     EXPECT_EQ(refusal("pw"), "");
 }
 
+TEST_F(ClientLoginTest, WhoHangsUpWhileItWaitsForAServerKeepsNoPlace) {
+    environment.settings_now.max_pool_size = 1;
+    environment.roles["u"] = {true, true,
+                              wire::to_string(wire::make_scram_secret("pw", "0123456789abcdef", 4096))};
+    ask_for(AuthMethod::Password);
+    start();
+    auto busy = give("pw");
+    EXPECT_TRUE(until([&] { return busy->count('Z') == 1; }));
+    run(*busy, "begin");
+    // Its settings are others: they are tried on a server connection.
+    auto waits = give("pw", {{"application_name", "other"}});
+    const auto waiting = [&] {
+        pooler->publish_stats();
+        return environment.pools.at(0).clients_waiting;
+    };
+    EXPECT_TRUE(until([&] { return waiting() == 1; }));
+    waits->hang_up();
+    EXPECT_TRUE(until([&] { return waiting() == 0; }));
+}
+
 }  // namespace
 }  // namespace pgxc::pooler
