@@ -17,6 +17,10 @@ std::string ClientAddress::host() const {
     return text.data();
 }
 
+std::string ClientAddress::throttle_key() const {
+    return peer_uid ? host() + " uid " + std::to_string(*peer_uid) : host();
+}
+
 std::string ClientAddress::to_string() const {
     return is_unix ? host() : host() + "(" + std::to_string(port) + ")";
 }

@@ -91,6 +91,9 @@ struct ClientAddress {
     std::optional<ClientHostName> host_name{};    // once it was looked up
     [[nodiscard]] std::string host() const;       // "[local]", "127.0.0.1"
     [[nodiscard]] std::string to_string() const;  // "[local]", "127.0.0.1(52114)"
+    /// Whom wrong guesses are counted against: the host; on a unix socket, which all local users share, who
+    /// runs the client.
+    [[nodiscard]] std::string throttle_key() const;
 };
 
 /// What pg_authid says of a role.

@@ -12,8 +12,10 @@ namespace pgxc::pooler {
 
 /// How long an answer to a wrong password is held back, so that guessing takes its time: 100 ms for the first
 /// one of an address or for a user, twice as long for each further one, 3 s at most. Right ones are never
-/// held back, so nobody is locked out. What is known of an address or user is forgotten after two minutes
-/// without another failure, and the oldest of too many at once. Pure: time is passed in.
+/// held back: nobody is locked out by guesses from elsewhere, but who shares an address with a guesser
+/// (behind a NAT) is while it is crowded. What is known of an address or user is forgotten after two minutes
+/// without another failure, and the oldest of too many at once. Pure: time is passed in. An address is a
+/// ClientAddress::throttle_key().
 class LoginThrottle {
   public:
     static constexpr Millis first_delay{100};

@@ -122,7 +122,8 @@ void Pooler::Impl::accept(net::Accepted accepted) {
     if (context.shutting_down) return;
     const ClientAddress from = client_address(accepted);
     // Who guesses passwords gets no more chances by connecting more often.
-    if (sessions.size() - context.logged_in >= max_logging_in || context.throttle.crowded(from.host())) {
+    if (sessions.size() - context.logged_in >= max_logging_in ||
+        context.throttle.crowded(from.throttle_key())) {
         ++turned_away;
         last_turned_away = from.to_string();
         return;

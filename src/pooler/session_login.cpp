@@ -116,7 +116,7 @@ void Session::view_came() {
 }
 
 void Session::refuse_login_later() {
-    const std::string address = from_.host();
+    const std::string address = from_.throttle_key();
     log_refusal(login_->error());
     const Millis delay = context_.throttle.failed(address, login_->startup().user, Clock::now());
     context_.throttle.waits(address);
@@ -142,7 +142,7 @@ void Session::refuse_login(const Error& error) {
 
 void Session::leave_login() {
     login_wait_.reset();
-    if (std::exchange(login_delayed_, false)) context_.throttle.waits_no_more(from_.host());
+    if (std::exchange(login_delayed_, false)) context_.throttle.waits_no_more(from_.throttle_key());
 }
 
 void Session::note_read_failure(int error_number) {

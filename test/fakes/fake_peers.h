@@ -100,7 +100,9 @@ class Peer : public net::StreamEvents {
 /// A client: collects what it is told.
 class Client : public Peer {
   public:
-    Client(net::Loop& loop, int port) : Peer(loop, connect(port)) {}
+    Client(net::Loop& loop, int port)
+        : Client(loop, *net::SocketAddress::from_literal("127.0.0.1", static_cast<std::uint16_t>(port))) {}
+    Client(net::Loop& loop, const net::SocketAddress& address) : Peer(loop, net::start_connect(address).fd) {}
 
     void start(std::vector<wire::Setting> settings = {}, const std::string& user = "u",
                const std::string& db = "d") {
@@ -149,11 +151,6 @@ class Client : public Peer {
     bool raw_only = false;
 
   private:
-    static UniqueFd connect(int port) {
-        auto socket = net::start_connect(
-            *net::SocketAddress::from_literal("127.0.0.1", static_cast<std::uint16_t>(port)));
-        return std::move(socket.fd);
-    }
     void received() override {
         if (raw_only) {
             raw += std::exchange(in_, {});

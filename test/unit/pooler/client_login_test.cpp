@@ -1,8 +1,13 @@
 // Logins of clients that guess, wait and leave.
 #include <gtest/gtest.h>
 #include <openssl/evp.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "fakes/session_test.h"
+#include "pooler/login_throttle.h"
+#include "unit/replication/temporary_directory.h"
 #include "wire/scram.h"
 
 namespace pgxc::pooler {
@@ -82,6 +87,50 @@ TEST_F(ClientLoginTest, WhoHangsUpWhileItWaitsForAServerKeepsNoPlace) {
     EXPECT_TRUE(until([&] { return waiting() == 1; }));
     waits->hang_up();
     EXPECT_TRUE(until([&] { return waiting() == 0; }));
+}
+
+/// Clients of the pooler's Unix socket, run by one system user or another.
+class LocalClientsTest : public ClientLoginTest {
+  protected:
+    void SetUp() override {
+        if (::geteuid() != 0) GTEST_SKIP() << "only root can be somebody else";
+        ClientLoginTest::SetUp();
+        std::filesystem::permissions(directory.path(), std::filesystem::perms{0755});
+        environment.settings_now.listen_addresses.clear();
+        environment.settings_now.socket_directories = {directory.path()};
+    }
+    std::unique_ptr<Client> connect_as(uid_t user) {
+        EXPECT_EQ(::seteuid(user), 0);
+        auto client =
+            std::make_unique<Client>(loop, *net::SocketAddress::unix_socket(directory / ".s.PGSQL.0"));
+        EXPECT_EQ(::seteuid(0), 0);
+        client->start();
+        EXPECT_TRUE(until([&] { return client->count('R') == 1 || client->ended(); }));
+        return client;
+    }
+
+    replication::TemporaryDirectory directory;
+};
+
+TEST_F(LocalClientsTest, WhoGuessesLocksOutNoOtherSystemUser) {
+    environment.roles["u"] = {true, true, wire::md5_secret("pw", "u")};
+    ask_for(AuthMethod::Password);
+    start();
+    std::vector<std::unique_ptr<Client>> guessers;
+    const auto turned_away = [&] {
+        guessers.push_back(connect_as(1));
+        if (guessers.back()->ended()) return true;
+        send_password(*guessers.back(), "wrong");
+        return false;
+    };
+    EXPECT_TRUE(until(turned_away));
+    EXPECT_GT(guessers.size(), LoginThrottle::max_waiting);
+    auto other = connect_as(2);
+    ASSERT_FALSE(other->ended());
+    send_password(*other, "pw");
+    EXPECT_TRUE(until([&] { return other->count('Z') == 1; }));
+    pooler->publish_stats();
+    for (const auto& row : environment.clients) EXPECT_EQ(row.address, "[local]");
 }
 
 }  // namespace
