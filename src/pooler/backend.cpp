@@ -45,7 +45,10 @@ class Backend::CancelConnection final : private net::StreamEvents,
 
     void start(const net::SocketAddress& address) {
         self_ = shared_from_this();
-        deadline_ = context_.loop.call_after(context_.settings().connect_timeout, [this] { finish(); });
+        deadline_ = context_.loop.call_after(context_.settings().connect_timeout, [this] {
+            if (sent_ && *backend_alive_) backend_->cancel_may_come_ = true;
+            finish();
+        });
         auto socket = net::start_connect(address);
         if (socket.error != 0) {
             context_.loop.post([self = shared_from_this()] { self->finish(); });
@@ -80,6 +83,7 @@ class Backend::CancelConnection final : private net::StreamEvents,
         if (!connection_.flush()) finish();
     }
     void send() {
+        sent_ = true;
         wire::put_cancel_request(connection_.out(), key_);
         connection_.stream().want_readable(true);
         if (!connection_.flush()) finish();
@@ -115,6 +119,7 @@ class Backend::CancelConnection final : private net::StreamEvents,
     std::string host_;
     bool use_tls_;
     bool connected_ = false;
+    bool sent_ = false;
     std::unique_ptr<TlsOpening> opening_;
     std::shared_ptr<CancelConnection> self_;
 };

@@ -82,6 +82,9 @@ class Backend final : public Member, private net::StreamEvents {
     /// cancels_running() holds the connection back from the next client.
     void cancel();
     [[nodiscard]] bool cancels_running() const { return cancels_ > 0; }
+    /// The server has not confirmed a request in time: it may still come to it, so no other client gets this
+    /// connection.
+    [[nodiscard]] bool cancel_may_come() const { return cancel_may_come_; }
     [[nodiscard]] ServerRow row(TimePoint now, WallTime wall) const;
 
     /// Runs a statement of the pooler's own, of at most one row, while nobody has the connection. The pool
@@ -143,6 +146,7 @@ class Backend final : public Member, private net::StreamEvents {
     Reported reported_;
     wire::CancelRequest key_;
     int cancels_ = 0;
+    bool cancel_may_come_ = false;
     Own own_ = Own::None;
     Row own_row_;
     bool own_failed_ = false;

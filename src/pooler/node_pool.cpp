@@ -48,7 +48,8 @@ void NodePool::give_back(Backend& backend) {
         core_.retire(backend);
         context_.pools->report_in_use(target_.group);
     }
-    if (!usable(backend) || nobody_comes() || core_.outlived(backend, context_.coarse_now)) {
+    if (!usable(backend) || nobody_comes() || backend.cancel_may_come() ||
+        core_.outlived(backend, context_.coarse_now)) {
         discard(backend);
         return;
     }

@@ -72,7 +72,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
 
     void backend_ready(Backend& backend);
     void backend_failed(Backend& backend, const BackendFailure& failure);
-    /// The cancel requests for a connection are through: it may be lent again.
+    /// The cancel requests for a connection are through, or given up.
     void cancels_done(Backend& backend);
     /// A connection that nobody had broke.
     void idle_backend_lost(Backend& backend, const std::string& cause);

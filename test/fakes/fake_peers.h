@@ -239,6 +239,7 @@ class Server {
     std::function<void(Backend&)> on_startup;
     std::vector<wire::Setting> parameters{{"server_version", "15.0"}, {"TimeZone", "UTC"}};
     std::vector<wire::CancelRequest> cancels;
+    bool closes_cancels = true;  // else who asks to cancel isn't answered
     /// What it says to the pooler's own question.
     bool in_recovery = false;
     std::string position = "0/3E8";  // 1000
@@ -347,7 +348,7 @@ inline void Backend::received() {
         if (packet && std::holds_alternative<wire::CancelRequest>(*packet)) {
             server.cancels.push_back(std::get<wire::CancelRequest>(*packet));
             was_cancel = true;
-            hang_up();
+            if (server.closes_cancels) hang_up();
             return;
         }
         in_.erase(0, **bytes);

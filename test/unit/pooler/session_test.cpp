@@ -389,6 +389,68 @@ TEST_F(SessionTest, CancelReachesTheServerOrTheQueue) {
     EXPECT_EQ(waiting->sqlstate(), "57014");
 }
 
+class LateCancelTest : public SessionTest {
+  protected:
+    /// A client asks to cancel what it runs, and the server has got that and says nothing.
+    void SetUp() override {
+        SessionTest::SetUp();
+        environment.settings_now.max_pool_size = 1;
+        environment.settings_now.connect_timeout = Millis{300};
+        server->closes_cancels = false;
+        server->on_query = [](fakes::Backend&, const std::string& sql) { return sql == "sleep"; };
+        start();
+        client = connect();
+        client->start();
+        ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
+        wire::Buffer cancel;
+        for (const auto& message : client->messages) {
+            if (message.type != 'K') continue;
+            const auto key = wire::parse_backend_key_data(message.body);
+            wire::put_cancel_request(cancel, {key->pid, key->secret});
+        }
+        client->messages.clear();
+        client->query("sleep");
+        ASSERT_TRUE(until([&] { return server->queries() == std::vector<std::string>{"sleep"}; }));
+        auto asks = connect();
+        asks->send(cancel);
+        ASSERT_TRUE(until([&] { return server->cancels.size() == 1; }));
+    }
+    /// The next client isn't hit by what may still come.
+    void expect_another_connection() {
+        auto next = login();
+        run(*next, "select 1");
+        EXPECT_EQ(next->types(), "CZ");
+        EXPECT_TRUE(server->backends[0]->ended());
+        EXPECT_EQ(server->backends[0]->queries, std::vector<std::string>{"sleep"});
+    }
+    void finish() {
+        server->backends[0]->complete("SELECT 1", 'I');
+        ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
+    }
+
+    std::unique_ptr<Client> client;
+};
+
+TEST_F(LateCancelTest, AConnectionThatMayStillBeCancelledIsForNobodyElse) {
+    finish();
+    expect_another_connection();
+}
+
+TEST_F(LateCancelTest, AndNotEvenWhenItsStatementEndsLater) {
+    (void)loop.run_for(Millis{600});
+    EXPECT_FALSE(server->backends[0]->ended());
+    finish();
+    expect_another_connection();
+}
+
+TEST_F(LateCancelTest, OneThatWasAnsweredInTimeIsForTheNext) {
+    finish();
+    server->backends[1]->hang_up();
+    auto next = login();
+    run(*next, "select 1");
+    EXPECT_EQ(server->backends[0]->queries, (std::vector<std::string>{"sleep", "select 1"}));
+}
+
 // --- Flow and shutdown ---
 
 TEST_F(SessionTest, ASlowReaderStopsTheServerInsteadOfFillingMemory) {
