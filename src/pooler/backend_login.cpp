@@ -51,6 +51,13 @@ std::string read_passfile() {
     return text;
 }
 
+/// A server that went on without it would be believed to be who it should be.
+bool may_precede_authentication(wire::BackendMessage type) {
+    return type == wire::BackendMessage::Authentication || type == wire::BackendMessage::ErrorResponse ||
+           type == wire::BackendMessage::NoticeResponse ||
+           type == wire::BackendMessage::NegotiateProtocolVersion;
+}
+
 }  // namespace
 
 std::string Backend::where() const {
@@ -175,6 +182,8 @@ bool Backend::retry_with(bool tls) {
     opening_.reset();
     reported_.clear();
     kept_.clear();
+    authenticated_ = false;
+    channel_bound_ = false;
     connection_.close();
     candidates_.push_back(connected_to_);
     connect_next();
@@ -206,6 +215,14 @@ void Backend::login_input(wire::Bytes& input) {
         if (!header.complete() || input.size() < header.total_bytes()) return;
         const wire::Bytes body = input.substr(wire::header_bytes, header.body_bytes);
         input.remove_prefix(header.total_bytes());
+        if (!authenticated_ && !may_precede_authentication(header.type)) {
+            fail({std::nullopt,
+                  true,
+                  {sqlstate::protocol_violation, "expected authentication request from " + where() +
+                                                     ", but received \"" + static_cast<char>(header.type) +
+                                                     "\""}});
+            return;
+        }
         switch (header.type) {
             case wire::BackendMessage::Authentication:
                 authenticate(body);

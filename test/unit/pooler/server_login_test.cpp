@@ -1,0 +1,77 @@
+// How the pooler logs in at servers that are slow, hidden or not what they should be.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+
+#include "fakes/session_test.h"
+#include "unit/replication/temporary_directory.h"
+#include "wire/scram.h"
+
+namespace pgxc::pooler {
+namespace {
+
+class ServerLoginTest : public SessionTest {
+  protected:
+    void SetUp() override {
+        SessionTest::SetUp();
+        environment.settings_now.failover_hold = Millis{3000};
+    }
+    /// What the client of a login gets to hear; "" if it is let in.
+    std::string refusal() {
+        if (!pooler) start();
+        auto client = connect();
+        client->start();
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1 || client->ended(); }));
+        return client->count('Z') == 1 ? "" : client->error().message;
+    }
+    void show_master_at(const std::string& host) {
+        show({FakeEnvironment::master(1, host, static_cast<std::uint16_t>(server->port))});
+    }
+};
+
+std::string ready_for_query() {
+    wire::Buffer out;
+    wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+    return out;
+}
+
+TEST_F(ServerLoginTest, AServerThatLetsEverybodyInWithoutSayingSoIsNotUsed) {
+    environment.settings_now.failover_hold = Millis{700};
+    server->on_startup = [](fakes::Backend& backend) { backend.send(ready_for_query()); };
+    EXPECT_NE(refusal().find("expected authentication request from datanode 1"), std::string::npos);
+    server->on_startup = [](fakes::Backend& backend) {
+        wire::Buffer out;
+        wire::put_notice_response(out, wire::Severity::Notice, {"00000", "hello"});
+        wire::put_parameter_status(out, "TimeZone", "UTC");
+        wire::put_authentication_ok(out);
+        backend.send(out + ready_for_query());
+    };
+    EXPECT_NE(refusal().find("but received \"S\""), std::string::npos);
+}
+
+TEST_F(ServerLoginTest, AServerThatAsksForScramAndDoesNotGoOnWithItIsNotUsed) {
+    environment.settings_now.failover_hold = Millis{300};
+    const replication::TemporaryDirectory directory;
+    replication::write_text(directory / "pgpass", "*:*:*:*:secret\n");
+    std::filesystem::permissions(directory / "pgpass", std::filesystem::perms{0600});
+    ASSERT_EQ(::setenv("PGPASSFILE", (directory / "pgpass").c_str(), 1), 0);
+    bool answered = false;
+    server->on_startup = [](fakes::Backend& backend) {
+        wire::Buffer out;
+        wire::put_authentication_sasl(out, std::array{wire::scram_sha_256});
+        backend.send(out);
+    };
+    server->on_message = [&](fakes::Backend& backend, const fakes::Message&) {
+        answered = true;
+        backend.send(ready_for_query());
+    };
+    EXPECT_NE(refusal().find("but received \"Z\""), std::string::npos);
+    EXPECT_TRUE(answered);
+    ::unsetenv("PGPASSFILE");
+}
+
+}  // namespace
+}  // namespace pgxc::pooler
