@@ -67,8 +67,11 @@ std::string Backend::where() const {
 void Backend::start(const HostPort& address) {
     address_ = address;
     node_tls_ = context_.environment.node_tls();
-    // As libpq: a unix socket needs none.
-    if (address.host.starts_with('/')) node_tls_.mode = SslMode::Disable;
+    // As libpq: a unix socket needs none. Nobody can listen in, so no channel must be bound, either.
+    if (address.host.starts_with('/')) {
+        node_tls_.mode = SslMode::Disable;
+        node_tls_.bind_channel = node_tls_.must_bind_channel = false;
+    }
     use_tls_ = node_tls_.mode >= SslMode::Prefer;
     phase_ = Phase::Resolving;
     deadline_ = context_.loop.call_after(context_.settings().connect_timeout, [this] {

@@ -34,6 +34,7 @@ class FakeEnvironment : public Environment {
     std::uint64_t resets = 0;
     int index = 0;
     StatementClassifier* classifier_now = nullptr;
+    NodeTls node_tls_now;
     std::map<NodeKey, std::uint32_t> in_use;
 
     /// A datanode that is its group's open master at that address.
@@ -88,6 +89,7 @@ class FakeEnvironment : public Environment {
     AuthRule match_hba(const ClientAddress&, const std::string& database, const std::string& user) override {
         return hba ? hba(database, user) : AuthRule{AuthMethod::Trust, "trust", "pg_hba.conf line 1"};
     }
+    NodeTls node_tls() override { return node_tls_now; }
     Result<RoleInfo> role(const std::string& user) override {
         if (roles.empty()) return RoleInfo{true, true, std::nullopt};
         const auto found = roles.find(user);

@@ -215,17 +215,21 @@ class Backend : public Peer {
     void received() override;
 };
 
-/// A server on a loopback port of its own. Without a script it accepts everybody and answers statements by
-/// their first word.
+/// A server on a loopback port of its own, or in a directory. Without a script it accepts everybody and
+/// answers statements by their first word.
 class Server {
   public:
-    explicit Server(net::Loop& loop) : loop_(loop) {
-        auto made = net::Listener::tcp(
-            loop, *net::SocketAddress::from_literal("127.0.0.1", 0), false, [this](net::Accepted accepted) {
-                backends.push_back(std::make_unique<Backend>(loop_, std::move(accepted.fd), *this));
-            });
+    explicit Server(net::Loop& loop, const std::string& directory = {}) : loop_(loop) {
+        const auto take = [this](net::Accepted accepted) {
+            backends.push_back(std::make_unique<Backend>(loop_, std::move(accepted.fd), *this));
+        };
+        constexpr int number_of_socket = 5999;
+        auto made =
+            directory.empty()
+                ? net::Listener::tcp(loop, *net::SocketAddress::from_literal("127.0.0.1", 0), false, take)
+                : net::Listener::unix_socket(loop, directory, number_of_socket, "", 0777, take);
         listener_ = std::move(made).value();
-        port = listener_->port();
+        port = directory.empty() ? listener_->port() : number_of_socket;
     }
     int port = 0;
     std::vector<std::unique_ptr<Backend>> backends;

@@ -73,5 +73,16 @@ TEST_F(ServerLoginTest, AServerThatAsksForScramAndDoesNotGoOnWithItIsNotUsed) {
     ::unsetenv("PGPASSFILE");
 }
 
+TEST_F(ServerLoginTest, NoChannelMustBeBoundOverAUnixSocket) {
+    const replication::TemporaryDirectory directory;
+    server = std::make_unique<fakes::Server>(loop, directory.path());
+    environment.node_tls_now.mode = SslMode::Require;
+    environment.node_tls_now.must_bind_channel = true;
+    show_master_at(directory.path());
+    EXPECT_EQ(refusal(), "");
+    pooler.reset();
+    server.reset();
+}
+
 }  // namespace
 }  // namespace pgxc::pooler
