@@ -37,11 +37,24 @@ Result<std::vector<SocketAddress>> look_up_host(const std::string& host, std::ui
     return addresses;
 }
 
+class Resolver::Asker final : public Handle::Target {
+  public:
+    explicit Asker(Callback callback) : callback_(std::move(callback)) {}
+    void cancel() override { callback_ = nullptr; }
+    [[nodiscard]] bool has_gone() const { return callback_ == nullptr; }
+    void tell(const Answer& answer) {
+        if (callback_) std::exchange(callback_, nullptr)(answer);
+    }
+
+  private:
+    Callback callback_;
+};
+
 class Resolver::Request final : public Handle::Target {
   public:
-    Request(std::function<void()> to_do, std::function<void()> when_done)
-        : job(std::move(to_do)), done(std::move(when_done)) {}
-    void cancel() override { done = nullptr; }
+    Request(std::weak_ptr<Queue> queue, std::function<void()> to_do, std::function<void()> when_done)
+        : job(std::move(to_do)), done(std::move(when_done)), queue_(std::move(queue)) {}
+    void cancel() override;
     /// From the loop, once.
     void finish() {
         if (done) std::exchange(done, nullptr)();
@@ -49,6 +62,9 @@ class Resolver::Request final : public Handle::Target {
 
     std::function<void()> job;   // the thread's, once it has been asked
     std::function<void()> done;  // the loop's thread only
+
+  private:
+    std::weak_ptr<Queue> queue_;
 };
 
 class Resolver::Queue {
@@ -60,6 +76,11 @@ class Resolver::Queue {
         const std::lock_guard lock{mutex_};
         asked_.push_back(request);
         changed_.notify_one();
+    }
+    /// Unless it has begun.
+    void take_back(const Request& request) {
+        const std::lock_guard lock{mutex_};
+        std::erase_if(asked_, [&](const auto& asked) { return asked.get() == &request; });
     }
     void close() {
         const std::lock_guard lock{mutex_};
@@ -103,6 +124,12 @@ class Resolver::Queue {
     bool closed_ = false;
 };
 
+void Resolver::Request::cancel() {
+    if (!done) return;
+    done = nullptr;
+    if (const auto queue = queue_.lock()) queue->take_back(*this);
+}
+
 Resolver::Resolver(Loop& loop) : loop_(loop), queue_(std::make_shared<Queue>()) {}
 
 Resolver::~Resolver() {
@@ -115,25 +142,53 @@ std::optional<SocketAddress> Resolver::without_lookup(const std::string& host, s
 }
 
 Handle Resolver::resolve(const std::string& host, std::uint16_t port, Callback callback) {
-    if (const auto known = without_lookup(host, port)) {
-        auto request = std::make_shared<Request>(nullptr, [callback = std::move(callback), known] {
-            callback(std::vector<SocketAddress>{*known});
-        });
-        loop_.post([request] { request->finish(); });
-        return Handle{std::move(request)};
+    const TimePoint now = Clock::now();
+    std::erase_if(names_, [now](const auto& entry) {
+        const Name& name = entry.second;
+        return name.answer && now - name.answered_at >= answer_is_good_for;
+    });
+    auto asker = std::make_shared<Asker>(std::move(callback));
+    const Key key{host, port};
+    std::optional<Answer> known;
+    if (const auto address = without_lookup(host, port)) {
+        known = std::vector<SocketAddress>{*address};
+    } else {
+        Name& name = names_[key];
+        if (!name.look_up) name.look_up = look_up(key);
+        std::erase_if(name.askers, [](const auto& other) { return other->has_gone(); });
+        if (!name.answer) name.askers.push_back(asker);
+        known = name.answer;
     }
+    if (known) loop_.post([asker, answer = std::move(*known)] { asker->tell(answer); });
+    return Handle{std::move(asker)};
+}
+
+Handle Resolver::look_up(const Key& key) {
     auto answer = std::make_shared<std::optional<Answer>>();
-    return run([host, port, answer] { answer->emplace(look_up_host(host, port)); },
-               [callback = std::move(callback), answer] { callback(std::move(**answer)); });
+    return run([key, answer] { answer->emplace(look_up_host(key.first, key.second)); },
+               [this, key, answer] { looked_up(key, **answer); });
+}
+
+void Resolver::looked_up(const Key& key, const Answer& answer) {
+    const auto found = names_.find(key);
+    const auto askers = std::exchange(found->second.askers, {});
+    if (answer.ok()) {
+        found->second.answer = answer;
+        found->second.answered_at = Clock::now();
+    } else {
+        names_.erase(found);
+    }
+    for (const auto& asker : askers) asker->tell(answer);
 }
 
 Handle Resolver::run(std::function<void()> job, std::function<void()> done) {
-    auto request = std::make_shared<Request>(std::move(job), std::move(done));
+    auto request = std::make_shared<Request>(queue_, std::move(job), std::move(done));
     if (!queue_->started) {
         auto watch = loop_.watch_readable(queue_->wake_fd(), [this] { collect(); });
         if (!watch) {
             // Without descriptors nothing else goes on either: late is better than never.
             loop_.post([request] {
+                if (!request->done) return;
                 request->job();
                 request->finish();
             });

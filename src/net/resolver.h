@@ -1,10 +1,14 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "net/address.h"
 #include "net/loop.h"
@@ -22,6 +26,8 @@ class Resolver {
   public:
     using Answer = Result<std::vector<SocketAddress>>;
     using Callback = std::function<void(Answer)>;
+    /// Who couldn't wait for a slow look-up gets its answer when he comes back within that time.
+    static constexpr Millis answer_is_good_for{2000};
 
     explicit Resolver(Loop& loop);
     ~Resolver();
@@ -33,21 +39,35 @@ class Resolver {
     [[nodiscard]] static std::optional<SocketAddress> without_lookup(const std::string& host,
                                                                      std::uint16_t port);
     /// Calls back from the loop; not after the handle is gone. The answer isn't empty unless it is an error
-    /// (08001).
+    /// (08001). All who ask for a name share one look-up, which goes on, in its place of the queue, when they
+    /// have gone; an answer that isn't an error serves for answer_is_good_for.
     [[nodiscard]] Handle resolve(const std::string& host, std::uint16_t port, Callback callback);
-    /// Runs `job` in that thread, then `done` from the loop; not after the handle is gone, when `job` may
-    /// still be running. One at a time, in order.
+    /// Runs `job` in that thread, then `done` from the loop; not after the handle is gone, when `job` is not
+    /// begun any more, but may still be running. One at a time, in order.
     [[nodiscard]] Handle run(std::function<void()> job, std::function<void()> done);
 
   private:
     class Queue;
     class Request;
+    class Asker;
+    using Key = std::pair<std::string, std::uint16_t>;
+    /// What is being looked up, or has been a moment ago.
+    struct Name {
+        Handle look_up;
+        std::vector<std::shared_ptr<Asker>> askers;
+        std::optional<Answer> answer;
+        TimePoint answered_at;
+    };
+
+    [[nodiscard]] Handle look_up(const Key& key);
+    void looked_up(const Key& key, const Answer& answer);
     void collect();
 
     Loop& loop_;
     std::shared_ptr<Queue>
         queue_;  // shared with the thread, which may still be inside getaddrinfo() at the end
     Handle watch_;
+    std::map<Key, Name> names_;
 };
 
 }  // namespace pgxc::net

@@ -1,63 +1,25 @@
 #include "net/host_lookup.h"
 
-#include <dlfcn.h>
 #include <gtest/gtest.h>
-#include <netdb.h>
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/io_context.hpp>
-#include <atomic>
-#include <condition_variable>
-#include <cstring>
-#include <mutex>
 #include <optional>
 
-namespace {
-
-/// Name servers that are silent about "silent.test" until they are told to speak.
-struct NameServers {
-    std::mutex mutex;
-    std::condition_variable changed;
-    bool speak = false;
-    std::atomic<int> asked{0};
-
-    void wait() {
-        ++asked;
-        std::unique_lock<std::mutex> lock(mutex);
-        changed.wait(lock, [this] { return speak; });
-    }
-    void answer(bool from_now_on) {
-        const std::lock_guard<std::mutex> lock(mutex);
-        speak = from_now_on;
-        changed.notify_all();
-    }
-};
-
-NameServers& name_servers() {
-    static NameServers them;
-    return them;
-}
-
-}  // namespace
-
-/// In place of the C library's.
-extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo* hints, addrinfo** found) {
-    using Function = int (*)(const char*, const char*, const addrinfo*, addrinfo**);
-    static const auto real = reinterpret_cast<Function>(::dlsym(RTLD_NEXT, "getaddrinfo"));
-    if (node != nullptr && std::strcmp(node, "silent.test") == 0) {
-        name_servers().wait();
-        node = "127.0.0.9";
-    }
-    if (node != nullptr && std::strcmp(node, "nobody.invalid") == 0) return EAI_NONAME;
-    return real(node, service, hints, found);
-}
+#include "fakes/name_servers.h"
 
 namespace pgxc::net {
 namespace {
 
+using fakes::name_servers;
+
 class HostLookup : public ::testing::Test {
   protected:
+    void SetUp() override {
+        name_servers().know("silent.test", {"127.0.0.9"});
+        name_servers().know("nobody.invalid", {});
+    }
     using Answer = std::shared_ptr<std::optional<Result<std::string>>>;
 
     Answer ask(std::string host, Millis limit) {
@@ -96,8 +58,9 @@ TEST_F(HostLookup, TakesNoLongerThanItMay) {
     EXPECT_FALSE(second->has_value());
     // Its own thread, which may be late.
     const TimePoint deadline = Clock::now() + Millis(20'000);
-    while (name_servers().asked == 0 && Clock::now() < deadline) context.run_one_for(Millis(5));
-    EXPECT_EQ(name_servers().asked, 1);
+    while (name_servers().asked("silent.test") == 0 && Clock::now() < deadline)
+        context.run_one_for(Millis(5));
+    EXPECT_EQ(name_servers().asked("silent.test"), 1);
     name_servers().answer(true);
     ASSERT_TRUE(there(second));
     ASSERT_TRUE((*second)->ok()) << (*second)->error().message;

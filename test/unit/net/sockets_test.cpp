@@ -1,4 +1,4 @@
-// Streams, listeners, addresses and the resolver, on loopback and in a directory of their own.
+// Streams, listeners and addresses, on loopback and in a directory of their own.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -15,7 +14,6 @@
 #include "fakes/run_until.h"
 #include "net/listener.h"
 #include "net/poller.h"
-#include "net/resolver.h"
 #include "net/stream.h"
 
 namespace pgxc::net {
@@ -150,47 +148,6 @@ TEST(Address, ReadsLiterals) {
     EXPECT_EQ(v6->ip_bytes().size(), 16U);
     EXPECT_FALSE(SocketAddress::from_literal("localhost", 1).has_value());
     EXPECT_FALSE(SocketAddress::unix_socket(std::string(200, 'x')).has_value());
-}
-
-TEST(Resolver, AnswersLiteralsAndNamesFromTheLoop) {
-    Loop loop;
-    Resolver resolver{loop};
-    int answers = 0;
-    bool failed = false;
-    auto literal =
-        resolver.resolve("127.0.0.1", 1, [&](Resolver::Answer answer) { answers += answer.ok() ? 1 : 0; });
-    auto name =
-        resolver.resolve("localhost", 1, [&](Resolver::Answer answer) { answers += answer.ok() ? 1 : 0; });
-    auto dropped = resolver.resolve("localhost", 1, [&](Resolver::Answer) { answers += 100; });
-    // Too long for a label: no name server is asked.
-    auto nobody = resolver.resolve(std::string(64, 'x') + ".invalid", 1,
-                                   [&](Resolver::Answer answer) { failed = !answer.ok(); });
-    dropped.reset();
-    EXPECT_EQ(answers, 0);
-    EXPECT_TRUE(run_until(loop, [&] { return answers == 2; }));
-    EXPECT_TRUE(run_until(loop, [&] { return failed; }));
-    EXPECT_EQ(answers, 2);
-}
-
-TEST(Resolver, ItsThreadTakesNoSignals) {
-    Loop loop;
-    Resolver resolver{loop};
-    bool answered = false;
-    auto name = resolver.resolve("localhost", 1, [&](Resolver::Answer) { answered = true; });
-    ASSERT_TRUE(run_until(loop, [&] { return answered; }));
-    int threads = 0;
-    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-        if (task.path().filename() == std::to_string(::getpid())) continue;
-        std::ifstream status{task.path() / "status"};
-        for (std::string line; std::getline(status, line);) {
-            if (!line.starts_with("SigBlk:")) continue;
-            ++threads;
-            const auto blocked = std::strtoull(line.c_str() + 7, nullptr, 16);
-            for (const int signal : {SIGTERM, SIGHUP, SIGUSR1, SIGINT})
-                EXPECT_NE(blocked >> (signal - 1) & 1U, 0U);
-        }
-    }
-    EXPECT_GE(threads, 1);
 }
 
 class UnixSocketTest : public ::testing::Test {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "fakes/name_servers.h"
 #include "fakes/session_test.h"
 #include "unit/replication/temporary_directory.h"
 #include "wire/scram.h"
@@ -13,11 +14,17 @@
 namespace pgxc::pooler {
 namespace {
 
+using fakes::name_servers;
+
 class ServerLoginTest : public SessionTest {
   protected:
     void SetUp() override {
         SessionTest::SetUp();
         environment.settings_now.failover_hold = Millis{3000};
+    }
+    void TearDown() override {
+        SessionTest::TearDown();
+        name_servers().answer(true);
     }
     /// What the client of a login gets to hear; "" if it is let in.
     std::string refusal() {
@@ -82,6 +89,15 @@ TEST_F(ServerLoginTest, NoChannelMustBeBoundOverAUnixSocket) {
     EXPECT_EQ(refusal(), "");
     pooler.reset();
     server.reset();
+}
+
+TEST_F(ServerLoginTest, ANodeWhoseNameTakesLongToLookUpIsReached) {
+    environment.settings_now.connect_timeout = Millis{100};
+    name_servers().know("late.test", {"127.0.0.1"});
+    name_servers().answer(true, Millis{300});
+    show_master_at("late.test");
+    EXPECT_EQ(refusal(), "");
+    EXPECT_EQ(name_servers().asked("late.test"), 1);
 }
 
 }  // namespace
