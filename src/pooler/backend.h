@@ -103,6 +103,7 @@ class Backend final : public Member, private net::StreamEvents {
     void on_writable() override;
 
     // backend_login.cpp
+    void arm_deadline();
     void connect_next();
     void connected();
     void begin_startup();

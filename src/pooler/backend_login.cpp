@@ -74,13 +74,7 @@ void Backend::start(const HostPort& address) {
     }
     use_tls_ = node_tls_.mode >= SslMode::Prefer;
     phase_ = Phase::Resolving;
-    deadline_ = context_.loop.call_after(context_.settings().connect_timeout, [this] {
-        fail({phase_ == Phase::Resolving ? std::nullopt : std::optional{TrafficFailure::ConnectTimeout},
-              true,
-              {sqlstate::unable_to_connect, "no answer from " + where() + " within " +
-                                                std::to_string(context_.settings().connect_timeout.count()) +
-                                                " ms"}});
-    });
+    arm_deadline();
     // A literal address is answered by the next round of the loop, so failures never come out of start().
     resolving_ = context_.resolver.resolve(address.host, address.port, [this](net::Resolver::Answer answer) {
         if (!answer) {
@@ -93,7 +87,24 @@ void Backend::start(const HostPort& address) {
     });
 }
 
+/// The look-up of the name and each of its addresses have that time for themselves: else a first address that
+/// doesn't answer would hide the others.
+void Backend::arm_deadline() {
+    deadline_ = context_.loop.call_after(context_.settings().connect_timeout, [this] {
+        if (phase_ == Phase::Connecting && !candidates_.empty()) {
+            fail_connect(ETIMEDOUT);
+            return;
+        }
+        fail({phase_ == Phase::Resolving ? std::nullopt : std::optional{TrafficFailure::ConnectTimeout},
+              true,
+              {sqlstate::unable_to_connect, "no answer from " + where() + " within " +
+                                                std::to_string(context_.settings().connect_timeout.count()) +
+                                                " ms"}});
+    });
+}
+
 void Backend::connect_next() {
+    arm_deadline();
     connected_to_ = candidates_.back();
     candidates_.pop_back();
     auto socket = net::start_connect(connected_to_);

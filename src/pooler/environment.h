@@ -44,7 +44,7 @@ struct Settings {
     Millis server_idle_timeout{600'000};
     Millis server_lifetime{3'600'000};
     Millis client_idle_timeout{0};
-    Millis connect_timeout{1'000};  // for one connection attempt to a node: pgxc.probe_timeout
+    Millis connect_timeout{1'000};  // for each address of a node: pgxc.probe_timeout
     std::string unix_socket_group;  // the server's own unix_socket_group ('' = default group)
     unsigned unix_socket_permissions = 0777;
     bool log_connections = false;  // the server's own

@@ -1,5 +1,7 @@
 // How the pooler logs in at servers that are slow, hidden or not what they should be.
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -89,6 +91,44 @@ TEST_F(ServerLoginTest, NoChannelMustBeBoundOverAUnixSocket) {
     EXPECT_EQ(refusal(), "");
     pooler.reset();
     server.reset();
+}
+
+/// An address where connections aren't answered, as behind a firewall that drops them.
+class SilentAddress {
+  public:
+    SilentAddress(const std::string& address, int port) {
+        const auto at = *net::SocketAddress::from_literal(address, static_cast<std::uint16_t>(port));
+        listener_.reset(::socket(at.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+        EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<const sockaddr*>(&at.storage), at.length), 0);
+        EXPECT_EQ(::listen(listener_.get(), 0), 0);
+        // Nobody takes it, and there is room for no more.
+        first_ = net::start_connect(at).fd;
+    }
+
+  private:
+    UniqueFd listener_;
+    UniqueFd first_;
+};
+
+TEST_F(ServerLoginTest, ANodesSecondAddressIsReachedThoughTheFirstIsSilent) {
+    environment.settings_now.connect_timeout = Millis{200};
+    const SilentAddress silent{"127.0.0.2", server->port};
+    name_servers().know("two.test", {"127.0.0.2", "127.0.0.1"});
+    show_master_at("two.test");
+    EXPECT_EQ(refusal(), "");
+    EXPECT_TRUE(environment.reports.empty());
+}
+
+TEST_F(ServerLoginTest, ANodeWhoseAddressesAreAllSilentIsReported) {
+    environment.settings_now.connect_timeout = Millis{100};
+    environment.settings_now.failover_hold = Millis{500};
+    const SilentAddress first{"127.0.0.2", server->port};
+    const SilentAddress second{"127.0.0.3", server->port};
+    name_servers().know("silent.test", {"127.0.0.2", "127.0.0.3"});
+    show_master_at("silent.test");
+    EXPECT_NE(refusal().find("no answer from datanode 1"), std::string::npos);
+    ASSERT_FALSE(environment.reports.empty());
+    EXPECT_EQ(environment.reports[0].failure, TrafficFailure::ConnectTimeout);
 }
 
 TEST_F(ServerLoginTest, ANodeWhoseNameTakesLongToLookUpIsReached) {
