@@ -198,6 +198,7 @@ bool Backend::retry_with(bool tls) {
     kept_.clear();
     authenticated_ = false;
     channel_bound_ = false;
+    meter.connection_ends(connection_.bytes_sent());
     connection_.close();
     candidates_.push_back(connected_to_);
     connect_next();

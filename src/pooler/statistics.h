@@ -78,6 +78,11 @@ class TrafficMeter {
         counters_->bytes_in += bytes - counted_;
         counted_ = bytes;
     }
+    /// Another one takes its place.
+    void connection_ends(std::uint64_t bytes) {
+        bytes_sent(bytes);
+        counted_ = 0;
+    }
     /// The client has let go of it, or another one has got it.
     void changes_hands() { running_ = false; }
     [[nodiscard]] std::uint64_t transactions() const { return transactions_; }

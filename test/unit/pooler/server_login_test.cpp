@@ -140,5 +140,28 @@ TEST_F(ServerLoginTest, ANodeWhoseNameTakesLongToLookUpIsReached) {
     EXPECT_EQ(name_servers().asked("late.test"), 1);
 }
 
+TEST_F(ServerLoginTest, BytesAreCountedThoughTheLoginIsBegunAnew) {
+    environment.node_tls_now.mode = SslMode::Allow;
+    std::vector<std::uint64_t> sent;  // as known when each first packet comes
+    server->on_startup = [&](fakes::Backend& backend) {
+        pooler->publish_stats();
+        sent.push_back(environment.statistics.at(0).counters->bytes_in);
+        if (sent.size() == 1) {
+            backend.fail("28000", true);
+        } else if (sent.size() == 2) {  // it asks for TLS
+            backend.started = false;
+            backend.send("N");
+        } else {
+            server->welcome(backend);
+        }
+    };
+    EXPECT_EQ(refusal(), "");
+    ASSERT_EQ(sent.size(), 3U);
+    wire::Buffer request;
+    wire::put_ssl_request(request);
+    EXPECT_EQ(sent[1], sent[0] + request.size());
+    EXPECT_EQ(sent[2], sent[1] + sent[0]);
+}
+
 }  // namespace
 }  // namespace pgxc::pooler
