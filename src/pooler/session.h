@@ -312,6 +312,8 @@ class Session final : public Waiter, private net::StreamEvents {
 
     // session_loss.cpp
     [[nodiscard]] bool may_repeat() const;
+    /// In the middle of its settings: another connection gets them. `reusable`: this one can be used on.
+    void begin_elsewhere(bool reusable);
     void repeat_elsewhere();
     /// `refusal`: what the server said to the BEGIN that went along with what is lost.
     void lose_transaction(const std::string& cause, const std::optional<Error>& refusal = std::nullopt);
@@ -353,8 +355,9 @@ class Session final : public Waiter, private net::StreamEvents {
     SettingSetRef login_wanted_;
     std::optional<std::uint64_t> settings_unit_;  // in which they were sent in front of the client's messages
     bool settings_refused_ = false;               // there
-    bool tell_settings_ = false;                  // DISCARD ALL: the client is told what is applied next
-    std::optional<Error> apply_error_;            // the server's answer to them
+    bool tried_elsewhere_ = false;      // to apply them, where nothing of another client was in the way
+    bool tell_settings_ = false;        // DISCARD ALL: the client is told what is applied next
+    std::optional<Error> apply_error_;  // the server's answer to them
 
     // The server connection and what passes over it.
     Backend* backend_ = nullptr;
@@ -397,6 +400,7 @@ class Session final : public Waiter, private net::StreamEvents {
     bool had_unnamed_ = false;      // before the newest Query or FunctionCall
     bool unnamed_unbound_ = false;  // too large to be remembered, and not bound yet: keep the connection
     std::uint64_t unnamed_number_ = 0;
+    SessionUse unnamed_use_;
     bool unnamed_noted_ = false;  // what it may do is among what the transaction that runs may do
     struct {
         bool prepared = false;  // or bound

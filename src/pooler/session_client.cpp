@@ -47,6 +47,13 @@ std::optional<std::string_view> statement_text(wire::FrontendMessage type, wire:
     return text.substr(0, text.find('\0'));
 }
 
+/// Does it do something with what a session has set or prepared?
+bool uses_session(wire::FrontendMessage type) {
+    return type == wire::FrontendMessage::Bind || type == wire::FrontendMessage::Execute ||
+           type == wire::FrontendMessage::FunctionCall || type == wire::FrontendMessage::Parse ||
+           type == wire::FrontendMessage::Query;
+}
+
 }  // namespace
 
 void Session::take_commands(wire::Bytes input) {
@@ -400,13 +407,15 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
         paused_ = true;
         return Admit::Pause;
     }
-    if (awaited_.sent && type != wire::FrontendMessage::Sync && type != wire::FrontendMessage::Flush) {
+    if (awaited_.sent && !tracker.in_doubt() && uses_session(type)) {
         // What comes behind it must not be taken for what it takes away, and has the login's settings.
         if (!tracker.pipeline_open()) {
             paused_ = true;
             return Admit::Pause;
         }
+        // In the same pipeline it can't be held back: what it leaves is asked for.
         awaited_.followed = true;
+        left_.add({SessionUse::SetsSession | SessionUse::Calls});
     }
     replaced_ = 0;
     // In front of a Query the pooler may have to do something of its own, in a unit of its own.

@@ -45,19 +45,22 @@ void Session::leave_silent_slave(const std::string& cause) {
     if (state_ == State::Applying || (state_ == State::Linked && may_repeat())) server_lost(cause);
 }
 
+void Session::begin_elsewhere(bool reusable) {
+    // Nothing of the client's has gone there.
+    const auto pool = backend_->pool().shared_from_this();
+    const bool login = state_ == State::LoginApplying;
+    let_go(reusable);
+    set_state(login ? State::LoginWaiting : State::Waiting);
+    client_.stream().want_readable(true);
+    wait_for(pool);
+}
+
 void Session::server_lost(const std::string& cause) {
     switch (state_) {
         case State::LoginApplying:
-        case State::Applying: {
-            // Nothing of the client's has gone there.
-            const auto pool = backend_->pool().shared_from_this();
-            const bool login = state_ == State::LoginApplying;
-            let_go(false);
-            set_state(login ? State::LoginWaiting : State::Waiting);
-            client_.stream().want_readable(true);
-            wait_for(pool);
+        case State::Applying:
+            begin_elsewhere(false);
             return;
-        }
         case State::Settling:
         case State::Linked:
             if (may_repeat()) {

@@ -326,7 +326,9 @@ std::optional<Session::Admit> Session::stay_at_slave(wire::FrontendMessage type)
     if (!unit.complete) return Admit::Pause;
     if (unit.what.kind == StatementClass::End) return std::nullopt;
     // Where it has failed, only what begins with its end can do more than fail.
-    if (tracker.status() == wire::TransactionStatus::Failed && !begins_with_rollback()) return std::nullopt;
+    const bool executes = type == wire::FrontendMessage::Query || unit.ends || unit.statements > 0;
+    if (tracker.status() == wire::TransactionStatus::Failed && !(executes && begins_with_rollback()))
+        return std::nullopt;
     RouteFacts facts = route_facts();
     facts.first_statement = "";
     facts.statement = unit.what;

@@ -51,6 +51,7 @@ bool reports_lost_server(std::string_view state) {
 void Session::settings_applied() {
     backend_->applied = wanted_;
     tell_settings_ = false;
+    tried_elsewhere_ = false;
     if (!settings_unit_) settings_refused_ = false;
     if (state_ == State::LoginWaiting || state_ == State::LoginApplying) {
         learn_login(*backend_);
@@ -95,10 +96,7 @@ void Session::applying_input(wire::Bytes& input) {
                 // Meanwhile no transaction may begin here.
                 backend_->applied = wanted_;
                 tell_settings_ = false;
-                const auto pool = backend_->pool().shared_from_this();
-                let_go(true);
-                set_state(State::Waiting);
-                wait_for(pool);
+                begin_elsewhere(true);
             } else if (!apply_error_) {
                 settings_applied();
             } else {
@@ -112,8 +110,14 @@ void Session::applying_input(wire::Bytes& input) {
 void Session::refuse_settings() {
     const Error error = *std::exchange(apply_error_, std::nullopt);
     const bool login = state_ == State::LoginApplying;
-    // It may have been another client's setting that can't be taken back there.
-    let_go(backend_->applied->entries().empty());
+    // It may be another client's setting that can't be taken back.
+    const bool others = !backend_->applied->entries().empty();
+    if (others && !std::exchange(tried_elsewhere_, true)) {
+        begin_elsewhere(false);
+        return;
+    }
+    tried_elsewhere_ = false;
+    let_go(!others);
     refuse_start(error, login);
 }
 
@@ -428,10 +432,7 @@ void Session::statement_done(std::string_view tag) {
     // The session is as new: nothing holds the client to it, and its settings are those of its login again.
     quiet_.discard_all();
     forget_statements();
-    if (awaited_.followed) {
-        // Unless what was sent behind it has left something: then the server is asked.
-        left_.add({SessionUse::SetsSession | SessionUse::Calls});
-    } else {
+    if (!awaited_.followed) {
         forget_pins();
         forget_use();
         left_ = {};

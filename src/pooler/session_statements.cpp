@@ -138,7 +138,7 @@ void Session::note_unnamed() {
     // Prepared in an earlier transaction, it is this one that it does something in.
     if (!has_unnamed_ || std::exchange(unnamed_noted_, true)) return;
     if (unnamed_.empty()) {
-        if (unnamed_here()) note_use({SessionUse::Unreadable});
+        if (unnamed_here()) note_use(unnamed_use_);
     } else {
         note_text(std::string_view{unnamed_}.substr(0, unnamed_.find('\0')), true);
     }
@@ -245,6 +245,7 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     if (name.empty()) {
         has_unnamed_ = unnamed_noted_ = true;
         backend.unnamed = unnamed_number_ = ++context_.unnamed_statements;
+        unnamed_use_ = use_now_;
         unnamed_unbound_ = !whole || tail.size() > limits::max_unnamed_bytes;
         unnamed_unbound_ ? unnamed_.clear() : void(unnamed_.assign(tail));
         return pass();
@@ -427,6 +428,7 @@ void Session::bring_named_in_sql(std::string_view sql, bool simple) {
         if (!what.name.empty()) {
             // Deallocated where it is made for that: under its name, and nowhere else.
             if (const StatementRef statement = prepared_.take(what.name)) {
+                if (backend.soiled) put_own_close(what.name, nullptr);  // it may be there already
                 put_own_parse(what.name, statement->parse_tail(), nullptr);
                 deallocates_ = !std::exchange(backend.soiled, true);
             }

@@ -115,6 +115,75 @@ TEST_F(LeftoversTest, OfWhatIsInOnePipelineWithDiscardAll) {
     EXPECT_EQ(asked, 1);
 }
 
+TEST_F(LeftoversTest, OfWhatIsSentOnceDiscardAllIsAnswered) {
+    start();
+    auto client = login();
+    wire::Buffer out;
+    put_statement(out, "discard all");
+    wire::put_flush(out);
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('C') == 1; }));
+    out.clear();
+    put_statement(out, "set TimeZone = 'Asia/Tokyo'");
+    wire::put_sync(out);
+    send(*client, out, 1);
+    EXPECT_EQ(asked, 1);
+}
+
+TEST_F(LeftoversTest, AFailedCopyWhoseSyncCameEarlyHoldsNothingUp) {
+    const auto rest = server->on_message;
+    server->on_message = [&](Backend& backend, const fakes::Message& message) {
+        wire::Buffer out;
+        if (message.type == 'E' && backend.prepared == "copy") {
+            out.append("G\0\0\0\7\0\0\0", 8);
+        } else if (message.type == 'c') {
+            wire::put_error_response(out, wire::Severity::Error, {"22P04", "scripted error"});
+            wire::put_ready_for_query(out, wire::TransactionStatus::Idle);
+        } else {
+            // The Sync that came with it is eaten by the COPY.
+            if (message.type != 'S' || backend.prepared != "copy") rest(backend, message);
+            return;
+        }
+        backend.send(out);
+    };
+    start();
+    auto client = login();
+    wire::Buffer out;
+    put_statement(out, "copy");
+    wire::put_sync(out);
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('G') == 1; }));
+    out = "c";
+    wire::put_u32(out, 4);
+    wire::put_sync(out);
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('Z') >= 1; })) << client->types();
+    settle();
+    run(*client, "discard all");
+    EXPECT_EQ(client->types(), "CZ");
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(LeftoversTest, AnothersSettingThatCannotBeTakenBackIsNotTheNextClientsError) {
+    left = {{"s", "log_statement", "all"}};
+    const auto rest = server->on_query;
+    server->on_query = [&](Backend& backend, const std::string& sql) {
+        if (sql.find("RESET \"log_statement\"") == std::string::npos) return rest(backend, sql);
+        backend.fail("42501");
+        return true;
+    };
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "select set_config('log_statement', 'all', false)");
+    settle();
+    EXPECT_EQ(asked, 1);
+    run(*other, "select 1");
+    EXPECT_EQ(other->types(), "CZ") << other->sqlstate();
+    EXPECT_EQ(server->open_backends(), 1U);
+}
+
 TEST_F(LeftoversTest, OfFollowedSettingsOfAClientThatWasPinned) {
     left.clear();
     start();
@@ -222,6 +291,13 @@ TEST_F(AutoRoutingTest, WhatFollowsTheEndOfABlockThatFailedAtASlaveIsDoneAtTheMa
     EXPECT_EQ(client->status(), 'E');
     run(*client, "select 1");
     EXPECT_EQ(slave.queries().back(), "select 1") << "it fails there as anywhere";
+    wire::Buffer out;
+    wire::put_parse(out, "", "rollback");
+    wire::put_sync(out);
+    client->messages.clear();
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->status(), 'E') << "it is only prepared";
     run(*client, "rollback; insert");
     EXPECT_EQ(master.queries(), (Queries{"begin", "rollback; insert"}));
 }

@@ -3,6 +3,7 @@
 // next simple query.
 #include <gtest/gtest.h>
 
+#include "base/limits.h"
 #include "fakes/auto_routing_test.h"
 #include "fakes/session_test.h"
 #include "fakes/statement_server.h"
@@ -105,6 +106,18 @@ TEST_F(UnnamedTest, WhatItLeavesIsLookedForInTheTransactionInWhichItIsBound) {
     run(*client, "select 2");
     EXPECT_EQ(queries.back(), "select 2");
     EXPECT_NE(queries[queries.size() - 2].find("theirs"), std::string::npos) << queries[queries.size() - 2];
+}
+
+TEST_F(UnnamedTest, ALargeOneKeepsItsConnectionUntilItIsBoundAndNotLonger) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto client = login();
+    auto other = login();
+    const std::string large = "select " + std::string(limits::max_unnamed_bytes, 'x');
+    EXPECT_EQ(parse(*client, large), "1Z");
+    EXPECT_EQ(bind(*client), large);
+    run(*other, "select 1");
+    EXPECT_EQ(other->types(), "CZ");
 }
 
 TEST_F(UnnamedTest, AQuestionOfThePoolersOwnTakesItAwayAndItIsBroughtAgain) {
