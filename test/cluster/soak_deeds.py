@@ -265,7 +265,7 @@ class Client:
 
     def unread_answer(self):
         """A client that stops reading a large answer, and dies once others have been served meanwhile."""
-        with self.connection() as client:
+        with self.target.may_hold_one, self.connection() as client:
             client.send(message(b"Q", cstring("SELECT repeat('x', 100000) FROM generate_series(1, 200)")))
             client.read_some()
             with self.connection() as other:

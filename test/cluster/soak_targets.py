@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import psycopg2
@@ -43,6 +44,8 @@ class Target:
         self._observers = {}
         self.nodes = []  # servers that have server sessions of the pooler; the master first
         self.bystander = None
+        #: Who keeps a server connection until it has got another one: if all did, none would ever get it.
+        self.may_hold_one = threading.BoundedSemaphore(POOL // 2)
 
     def prepare_roles(self, server, secret=PASSWORD):
         """Returns the stored secret of the role with a password."""
