@@ -240,6 +240,8 @@ class Session final : public Waiter, private net::StreamEvents {
     void take_over_settings();
     void own_answer(wire::BackendMessage type, wire::Bytes body);
     void put_settings();
+    /// A Query of the pooler's own, in a unit of its own.
+    void put_own_query(wire::Buffer& out, std::string_view sql);
     /// The pool of that node for this client; cached.
     [[nodiscard]] const std::shared_ptr<NodePool>& pool_of(NodeKey node);
 

@@ -517,10 +517,7 @@ void Session::keep_sequence_values(SessionUse use, bool drew_before) {
     if (!drew_before && !same_member_again() && first &&
         tracker.status() != wire::TransactionStatus::Failed) {
         // Values that others have drawn there must not be taken for this client's: then there is none yet.
-        wire::put_query(context_.front, "DISCARD SEQUENCES");
-        backend_->unnamed = 0;
-        backend_->tracker().own_unit_sent();
-        backend_->expected.sent_unit_end(true);
+        put_own_query(context_.front, "DISCARD SEQUENCES");
     }
     pin(PinReasons::Sequences);
 }

@@ -22,16 +22,17 @@ void Session::settle() {
     set_state(State::Settling);
     probe_ = std::make_unique<ProbeAnswer>();
     own_failed_ = false;
-    backend_->unnamed = 0;
-    wire::put_query(backend_->connection().out(), probe_sql(locks, custom_settings_));
-    backend_->tracker().own_unit_sent();
-    backend_->expected.sent_unit_end(true);
+    put_own_query(backend_->connection().out(), probe_sql(locks, custom_settings_));
     if (!backend_->connection().flush()) server_lost(std::strerror(backend_->connection().error()));
 }
 
 void Session::put_settings() {
-    wire::put_query(backend_->connection().out(), change_settings_sql(*backend_->applied, *wanted_));
-    backend_->unnamed = 0;
+    put_own_query(backend_->connection().out(), change_settings_sql(*backend_->applied, *wanted_));
+}
+
+void Session::put_own_query(wire::Buffer& out, std::string_view sql) {
+    wire::put_query(out, sql);
+    backend_->unnamed = 0;  // as by every Query
     backend_->tracker().own_unit_sent();
     backend_->expected.sent_unit_end(true);
 }

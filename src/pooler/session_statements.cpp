@@ -16,6 +16,11 @@ void put_header(wire::Buffer& out, wire::FrontendMessage type, std::size_t body_
     wire::put_u32(out, static_cast<std::uint32_t>(body_bytes + 4));
 }
 
+/// The SQL of what is a Statement::parse_tail().
+std::string_view sql_of(std::string_view tail) {
+    return tail.substr(0, tail.find('\0'));
+}
+
 /// DEALLOCATE [PREPARE] name | ALL, alone in its text.
 struct Deallocate {
     bool all = false;
@@ -66,7 +71,7 @@ std::optional<std::string_view> Session::text_of(wire::FrontendMessage type, wir
         if (!reader.ok()) return std::nullopt;
         if (name.empty()) {
             if (!has_unnamed_ || unnamed_.empty()) return std::nullopt;
-            return std::string_view{unnamed_}.substr(0, unnamed_.find('\0'));
+            return sql_of(unnamed_);
         }
         const Statement* statement = prepared_.find(name);
         return statement == nullptr ? std::nullopt : std::optional{statement->sql()};
@@ -99,7 +104,7 @@ void Session::put_own_parse(std::string_view name, wire::Bytes tail, StatementRe
     if (statement) {
         backend_->tracker().extended_sent();
     } else {
-        const std::string_view sql = tail.substr(0, tail.find('\0'));
+        const std::string_view sql = sql_of(tail);
         backend_->tracker().statement_sent(name, wire::read_statement_head(sql).control);
     }
     Entry entry;
@@ -140,7 +145,7 @@ void Session::note_unnamed() {
     if (unnamed_.empty()) {
         if (unnamed_here()) note_use(unnamed_use_);
     } else {
-        note_text(std::string_view{unnamed_}.substr(0, unnamed_.find('\0')), true);
+        note_text(sql_of(unnamed_), true);
     }
 }
 
@@ -200,8 +205,7 @@ bool Session::depends_on_answers(wire::FrontendMessage type, wire::Bytes body, b
         case wire::FrontendMessage::Parse: {
             const std::string_view name = reader.cstring();
             const wire::Bytes tail = reader.rest();
-            if (read_session_use(tail.substr(0, tail.find('\0')), whole).has(SessionUse::NamesStatements))
-                return true;
+            if (read_session_use(sql_of(tail), whole).has(SessionUse::NamesStatements)) return true;
             if (name.empty()) return false;
             const StatementRef known = context_.statements.find(tail, search_path());
             return expected.earlier_name(name) || (known && expected.earlier_statement(known.get()));
@@ -231,7 +235,7 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     wire::BodyReader reader{body};
     const std::string_view name = reader.cstring();
     const wire::Bytes tail = reader.rest();
-    const std::string_view sql = tail.substr(0, tail.find('\0'));
+    const std::string_view sql = sql_of(tail);
     const auto pass = [&] {
         Entry entry;
         entry.unnamed = reader.ok() && name.empty();

@@ -8,6 +8,12 @@
 
 namespace pgxc::fakes {
 
+/// Binds the unnamed portal to that statement, and executes it.
+inline void put_run(wire::Buffer& out, const std::string& name) {
+    wire::put_bind(out, "", name);
+    wire::put_execute(out, "");
+}
+
 /// A server of which each connection has prepared statements as PostgreSQL has. Executing one gives a row
 /// with its text; a text that begins with "bad" can't be prepared, one that begins with "div" fails when it
 /// runs. Behind an error in a pipeline all up to its Sync is skipped, simple queries too.

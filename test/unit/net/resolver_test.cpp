@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
-#include <thread>
 
 #include "fakes/name_servers.h"
 #include "fakes/run_until.h"
@@ -136,7 +135,9 @@ TEST_F(NameTest, AnAnswerThatComesTooLateIsForWhoAsksNext) {
 TEST_F(NameTest, AnAnswerIsGoodForAShortTimeOnly) {
     auto first = ask();
     EXPECT_TRUE(run_until(loop, [&] { return answers == 1; }));
-    std::this_thread::sleep_for(Resolver::answer_is_good_for);
+    bool outdated = false;
+    const Handle expiry = loop.call_after(Resolver::answer_is_good_for, [&] { outdated = true; });
+    EXPECT_TRUE(run_until(loop, [&] { return outdated; }));
     auto second = ask();
     EXPECT_TRUE(run_until(loop, [&] { return answers == 2; }));
     EXPECT_EQ(asked(), 2);

@@ -12,6 +12,7 @@ namespace {
 
 using fakes::Backend;
 using fakes::Client;
+using fakes::put_run;
 
 class LeftoversTest : public SessionTest {
   protected:
@@ -52,8 +53,7 @@ class LeftoversTest : public SessionTest {
     }
     static void put_statement(wire::Buffer& out, const std::string& sql) {
         wire::put_parse(out, "", sql);
-        wire::put_bind(out, "", "");
-        wire::put_execute(out, "");
+        put_run(out, "");
     }
     void send(Client& client, const wire::Buffer& out, std::size_t units) {
         client.messages.clear();
@@ -227,10 +227,6 @@ TEST_F(PoolerTest, WhatIsPreparedBehindDeallocateAllStays) {
         who.send(out);
         EXPECT_TRUE(until([&] { return who.count('Z') == 1; })) << who.types();
         return who.types();
-    };
-    const auto put_run = [](wire::Buffer& out, const char* name) {
-        wire::put_bind(out, "", name);
-        wire::put_execute(out, "");
     };
     wire::Buffer out;
     wire::put_parse(out, "s", "select a");

@@ -12,13 +12,10 @@ namespace pgxc::pooler {
 namespace {
 
 using fakes::Client;
+using fakes::put_run;
 using fakes::StatementServer;
 using wire::Buffer;
 
-void put_run(Buffer& out, const std::string& name) {
-    wire::put_bind(out, "", name);
-    wire::put_execute(out, "");
-}
 void put_describe(Buffer& out, const std::string& name) {
     wire::put_u8(out, 'D');
     wire::put_u32(out, static_cast<std::uint32_t>(4 + 1 + name.size() + 1));

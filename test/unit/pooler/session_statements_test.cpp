@@ -13,6 +13,7 @@ namespace pgxc::pooler {
 namespace {
 
 using fakes::Client;
+using fakes::put_run;
 using fakes::StatementServer;
 
 class SessionStatementsTest : public PoolerTest {
@@ -35,10 +36,6 @@ class SessionStatementsTest : public PoolerTest {
         wire::Buffer out;
         wire::put_parse(out, name, sql);
         return send(client, out);
-    }
-    static void put_run(wire::Buffer& out, const std::string& name) {
-        wire::put_bind(out, "", name);
-        wire::put_execute(out, "");
     }
     /// Binds and executes it: the row, or the SQLSTATE.
     std::string run(Client& client, const std::string& name) {

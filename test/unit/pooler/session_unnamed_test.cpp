@@ -12,12 +12,8 @@ namespace pgxc::pooler {
 namespace {
 
 using fakes::Client;
+using fakes::put_run;
 using fakes::StatementServer;
-
-void put_run(wire::Buffer& out, const std::string& name) {
-    wire::put_bind(out, "", name);
-    wire::put_execute(out, "");
-}
 
 class UnnamedTest : public PoolerTest {
   protected:
