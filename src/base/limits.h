@@ -47,6 +47,10 @@ inline constexpr std::size_t max_client_statements = 4096;
 /// The same of the bytes of all of them together.
 inline constexpr std::size_t max_client_statement_bytes = 4 * 1024 * 1024;
 inline constexpr std::size_t max_prepared_bytes = 60 * 1024;
+/// Statements of one client that it has prepared in SQL (PREPARE), and bytes of all their texts, which each
+/// server connection that it gets is given anew. Beyond either the client keeps its connection ("pinned").
+inline constexpr std::size_t max_sql_statements = 64;
+inline constexpr std::size_t max_sql_statement_bytes = 64 * 1024;
 /// Bytes of an unnamed statement that are remembered behind its transaction. A larger one keeps its
 /// connection.
 inline constexpr std::size_t max_unnamed_bytes = 8 * 1024;

@@ -11,6 +11,7 @@
 #include "pooler/expected_answers.h"
 #include "pooler/pool.h"
 #include "pooler/setting_set.h"
+#include "pooler/sql_statements.h"
 #include "pooler/tls_opening.h"
 #include "wire/messages.h"
 #include "wire/scram.h"
@@ -61,12 +62,18 @@ class Backend final : public Member, private net::StreamEvents {
     /// What it has prepared under names of ours, and what it has still to answer of that.
     ServerStatements statements;
     ExpectedAnswers expected;
+    /// What is prepared there in SQL; and what was sent to be so, by unit.
+    SqlStatementsRef sql_statements;
+    std::vector<std::pair<std::uint64_t, std::string>> bringing;
     /// The number of the unnamed statement that is there (Context::unnamed_statements); or none is (0), or
     /// any.
     std::uint64_t unnamed = 0;
     static constexpr std::uint64_t any_unnamed = ~std::uint64_t{0};
     /// It has something under a client's name, or the like: no other client gets it.
     bool soiled = false;
+    /// Code has run there that may have set what no server tells of: a setting of an application's own, whose
+    /// name no text has told.
+    bool unseen_settings = false;
     /// At a master: don't its commits wait for their WAL, unless a client sets that? As it said; nullopt: not
     /// asked yet.
     std::optional<bool> async_commit;

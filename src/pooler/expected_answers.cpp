@@ -28,6 +28,15 @@ std::vector<ExpectedAnswers::Entry> ExpectedAnswers::lost() {
     return all;
 }
 
+void ExpectedAnswers::syncs_eaten(std::size_t count) {
+    const auto bring_forward = [this, count](std::uint64_t& unit) {
+        if (unit > units_done_ + 1) unit = std::max(unit - count, units_done_ + 1);
+    };
+    for (std::size_t at = head_; at < entries_.size(); ++at) bring_forward(entries_[at].unit);
+    for (std::uint64_t& unit : own_units_) bring_forward(unit);
+    units_sent_ -= std::min<std::uint64_t>(count, units_sent_ - units_done_);
+}
+
 void ExpectedAnswers::ready() {
     ++units_done_;
     if (!own_units_.empty() && own_units_.front() <= units_done_) own_units_.erase(own_units_.begin());

@@ -34,6 +34,10 @@ class ExpectedAnswers {
         if (own) own_units_.push_back(units_sent_);
     }
 
+    /// The server has begun a COPY from the client in the unit whose answers come: that many Syncs which were
+    /// sent behind it are data to it, and end no unit.
+    void syncs_eaten(std::size_t count);
+
     /// What comes now belongs to a unit of the pooler's own.
     [[nodiscard]] bool in_own_unit() const {
         return !own_units_.empty() && own_units_.front() == units_done_ + 1;

@@ -1,23 +1,74 @@
 #include "pooler/prepared_statements.h"
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 namespace pgxc::pooler {
 
 namespace {
 
-std::string key_of(wire::Bytes parse_tail, std::string_view search_path) {
+std::string key_of(wire::Bytes parse_tail, std::string_view context) {
     std::string key{parse_tail};
-    key += search_path;
+    key += context;
     return key;
+}
+
+/// Has it anything whose meaning a setting decides: a string, or text beyond ASCII?
+bool has_literal(std::string_view sql) {
+    for (std::size_t i = 0; i < sql.size(); ++i) {
+        const char c = sql[i];
+        if (c == '\'' || static_cast<unsigned char>(c) >= 0x80) return true;
+        // $1 is a parameter, all else begins a string.
+        if (c == '$' && i + 1 < sql.size() && !(sql[i + 1] >= '0' && sql[i + 1] <= '9')) return true;
+    }
+    return false;
+}
+
+bool is_among(std::string_view name, const auto& names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 }  // namespace
 
+std::string parse_context(std::string_view sql, const SettingSet& settings, std::string_view in_transaction) {
+    static constexpr std::array<std::string_view, 2> always{"search_path", "transform_null_equals"};
+    static constexpr std::array<std::string_view, 9> of_literals{"array_nulls", "client_encoding",
+                                                                 "datestyle",   "intervalstyle",
+                                                                 "lc_monetary", "standard_conforming_strings",
+                                                                 "timezone",    "timezone_abbreviations",
+                                                                 "xmloption"};
+    std::string context;
+    const bool literal = !settings.entries().empty() && has_literal(sql);
+    for (const auto& [name, value] : settings.entries()) {
+        if (!is_among(name, always) && !(literal && is_among(name, of_literals))) continue;
+        context += name;
+        context += '=';
+        context += value;
+        context += '\0';
+    }
+    context += in_transaction;
+    return context;
+}
+
+bool names_a_moment(std::string_view sql) {
+    static constexpr std::array<std::string_view, 4> moments{"now", "today", "tomorrow", "yesterday"};
+    for (std::size_t at = sql.find('\''); at != std::string_view::npos; at = sql.find('\'', at + 1)) {
+        const std::string_view behind = sql.substr(at + 1);
+        const auto begin = behind.find_first_not_of(" \t\r\n");
+        if (begin == std::string_view::npos) return false;
+        const std::string word = to_lower(behind.substr(begin, 9));
+        if (std::any_of(moments.begin(), moments.end(),
+                        [&](std::string_view moment) { return word.starts_with(moment); }))
+            return true;
+    }
+    return false;
+}
+
 StatementStore::StatementStore() : table_(std::make_shared<Table>()) {}
 
-StatementRef StatementStore::find(wire::Bytes parse_tail, std::string_view search_path) const {
-    return find_key(key_of(parse_tail, search_path));
+StatementRef StatementStore::find(wire::Bytes parse_tail, std::string_view context) const {
+    return find_key(key_of(parse_tail, context));
 }
 
 StatementRef StatementStore::find_key(const std::string& key) const {
@@ -25,8 +76,8 @@ StatementRef StatementStore::find_key(const std::string& key) const {
     return known == table_->end() ? nullptr : known->second.lock();
 }
 
-StatementRef StatementStore::intern(wire::Bytes parse_tail, std::string_view search_path) {
-    std::string key = key_of(parse_tail, search_path);
+StatementRef StatementStore::intern(wire::Bytes parse_tail, std::string_view context) {
+    std::string key = key_of(parse_tail, context);
     if (auto statement = find_key(key)) return statement;
     auto* made = new Statement;
     made->key = std::move(key);

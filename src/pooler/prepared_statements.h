@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "pooler/session_use.h"
+#include "pooler/setting_set.h"
 #include "wire/bytes.h"
 #include "wire/statement_head.h"
 
@@ -16,10 +17,10 @@
 /// text, and a text has one name on all servers, under which any client's Parse has put it there.
 namespace pgxc::pooler {
 
-/// A text with its parameter types, shared by all clients that have prepared it where names mean the same:
-/// the same text has other result types, or is planned anew each time, under another search_path.
+/// A text with its parameter types, shared by all clients that have prepared it under settings that give it
+/// the same meaning (parse_context).
 struct Statement {
-    std::string key;             // the tail, and where names are looked up
+    std::string key;             // the tail, and what it is read under
     std::size_t tail_bytes = 0;  // of it
     std::string server_name;     // unique in this process
     wire::TransactionControl control = wire::TransactionControl::None;
@@ -27,8 +28,17 @@ struct Statement {
     /// Of a Parse message, behind the name: text, zero, parameter types.
     [[nodiscard]] wire::Bytes parse_tail() const { return wire::Bytes{key}.substr(0, tail_bytes); }
     [[nodiscard]] std::string_view sql() const { return parse_tail().substr(0, key.find('\0')); }
+    [[nodiscard]] std::string_view context() const { return std::string_view{key}.substr(tail_bytes); }
 };
 using StatementRef = std::shared_ptr<const Statement>;
+
+/// What a server reads that text under, of a session's settings: where names are looked up, and, as the
+/// constants in it are made of its literals when it is parsed (transformExpr, coerce_type), what those mean.
+/// `in_transaction`: the texts that may have set something in the transaction that runs.
+[[nodiscard]] std::string parse_context(std::string_view sql, const SettingSet& settings,
+                                        std::string_view in_transaction);
+/// Has it a literal that means the time at which it is read ('now', 'today')?
+[[nodiscard]] bool names_a_moment(std::string_view sql);
 
 /// How names on a server begin that are ours. A client's own names pass as they are where they stand for
 /// nothing that is known here, so that the server's errors are about the client's name.
@@ -38,10 +48,12 @@ inline constexpr std::string_view server_name_prefix = "pgxc:";
 class StatementStore {
   public:
     StatementStore();
-    /// The statement for what stands behind the name in a Parse message, of a session with that search_path.
-    [[nodiscard]] StatementRef intern(wire::Bytes parse_tail, std::string_view search_path = {});
+    /// The statement for what stands behind the name in a Parse message, read under that context.
+    [[nodiscard]] StatementRef intern(wire::Bytes parse_tail, std::string_view context = {});
     /// The same if it is there; nullptr.
-    [[nodiscard]] StatementRef find(wire::Bytes parse_tail, std::string_view search_path = {}) const;
+    [[nodiscard]] StatementRef find(wire::Bytes parse_tail, std::string_view context = {}) const;
+    /// Part of a context that is like no other one.
+    [[nodiscard]] std::string unique_context() { return "?" + std::to_string(next_++); }
     /// The texts mean something else now (a table has other columns): whoever prepares one from now on gets
     /// a statement of its own making. Those that are there stay what they are, as on a server.
     void outdate() { table_->clear(); }

@@ -288,6 +288,8 @@ void Session::proven() {
 }
 
 void Session::read_defaults() {
+    const std::string* path = wanted_->find("search_path");
+    makes_all_temporary_ = path != nullptr && path->find("pg_temp") != std::string::npos;
     default_read_only_ = is_true(wanted_->find("default_transaction_read_only"));
     const std::string* isolation = wanted_->find("default_transaction_isolation");
     default_serializable_ = isolation != nullptr && to_lower(*isolation) == "serializable";

@@ -162,11 +162,14 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] Admit begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit prepare_to_send(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_text(std::string_view text, bool whole);
-    void note_use(SessionUse use);
+    /// `text`: that does so, empty if it isn't known.
+    void note_use(SessionUse use, std::string_view text);
+    void note_set_in_transaction(std::string_view text);
     /// What was sent so far can't leave anything behind any more.
     void forget_use() {
         use_ = {};
         unnamed_noted_ = false;
+        set_in_transaction_.clear();
     }
     void keep_sequence_values(SessionUse use, bool drew_before);
     void remember_sent(wire::Bytes run);
@@ -194,6 +197,20 @@ class Session final : public Waiter, private net::StreamEvents {
     }
     [[nodiscard]] bool pinned() const { return pins_.any(); }
 
+    // session_sql_names.cpp
+    /// Gives the server connection what the client has prepared in SQL, in place of what others have.
+    void bring_sql_statements();
+    /// Some of that, which the server has refused to prepare; false: it wasn't that.
+    [[nodiscard]] bool not_brought(std::string_view why);
+    /// The server has told what is prepared in SQL.
+    void take_over_sql_statements();
+    /// What statements may do that SQL names.
+    [[nodiscard]] SessionUse use_of_named(std::string_view sql) const;
+    void bring_named_in_sql(std::string_view sql, bool simple);
+    void end_own_unit();
+    void close_other_clients();
+    [[nodiscard]] bool answer_deallocate(std::string_view sql);
+
     // session_statements.cpp
     [[nodiscard]] Admit admit_parse(wire::Bytes body, bool whole);
     void admit_bind(wire::Bytes body, bool whole);
@@ -209,17 +226,14 @@ class Session final : public Waiter, private net::StreamEvents {
     void put_own_parse(std::string_view name, wire::Bytes tail, StatementRef statement);
     void put_own_close(std::string_view name, StatementRef statement);
     void make_room();
-    void bring(const StatementRef& statement);
+    /// Has it on the server connection, as it is read there: what `name` stands for from now on.
+    [[nodiscard]] StatementRef bring(std::string_view name, StatementRef statement);
     /// What it may do, for the transaction in which it is bound.
     void note_unnamed();
     void bring_unnamed();
     /// Is it on the server connection that the session has?
     [[nodiscard]] bool unnamed_here() const { return has_unnamed_ && backend_->unnamed == unnamed_number_; }
-    void bring_named_in_sql(std::string_view sql, bool simple);
-    void end_own_unit();
-    void close_other_clients();
     [[nodiscard]] bool expects_only_own() const;
-    [[nodiscard]] bool answer_deallocate(std::string_view sql);
     /// The server has skipped Queries.
     void units_skipped();
     /// The same of a Parse (or own Close) of the unnamed statement, or it has failed.
@@ -231,7 +245,8 @@ class Session final : public Waiter, private net::StreamEvents {
     /// something failed, must be known before the message can be looked at.
     [[nodiscard]] bool must_wait_for_answers(wire::FrontendMessage type, wire::Bytes body, bool whole) const;
     [[nodiscard]] bool depends_on_answers(wire::FrontendMessage type, wire::Bytes body, bool whole) const;
-    [[nodiscard]] std::string_view search_path() const;
+    /// What the server reads that text under.
+    [[nodiscard]] std::string parse_context(std::string_view sql) const;
 
     // session_settle.cpp
     void settle();
@@ -274,6 +289,10 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool begins_with_rollback() const;
     [[nodiscard]] Admit restart_block(Decision decision);
     void begin_movable_block(std::string_view begin_text);
+    /// In a transaction that was declared read only: what would pin the client to the slave is done at the
+    /// master, or refused where that comes too late.
+    [[nodiscard]] std::optional<Admit> keep_nothing_at_slave(wire::FrontendMessage type, wire::Bytes body,
+                                                             bool whole);
     /// It keeps something there, which only a master can be left to keep.
     void leave_slave();
     void unit_answered_in_block(wire::TransactionStatus status);
@@ -373,15 +392,17 @@ class Session final : public Waiter, private net::StreamEvents {
     bool paused_ = false;  // linked, but the next message begins a transaction that may belong elsewhere
     bool to_slave_ = false;
     Access access_ = Access::Open;
-    bool committing_ = false;        // counted in the position of the group as a commit that runs
-    bool force_master_ = false;      // the next transaction: a slave could not do it
-    bool drop_until_ready_ = false;  // an error was put in place of the answers up to ReadyForQuery
-    SessionUse use_;                 // what the texts of this transaction may do
-    SessionUse use_now_;             // what the text that was looked at last may do
-    SessionUse left_;                // what they may have left behind: to be asked for when it is over
-    PinReasons pins_;                // why the client keeps its server connection
-    std::string pin_text_;           // the same in words
-    TimePoint quiet_since_;          // the end of its last transaction
+    bool committing_ = false;           // counted in the position of the group as a commit that runs
+    bool force_master_ = false;         // the next transaction: a slave could not do it
+    bool drop_until_ready_ = false;     // an error was put in place of the answers up to ReadyForQuery
+    SessionUse use_;                    // what the texts of this transaction may do
+    SessionUse use_now_;                // what the text that was looked at last may do
+    std::string set_in_transaction_;    // by these texts, as far as it may matter to how others are read
+    bool makes_all_temporary_ = false;  // search_path begins with pg_temp
+    SessionUse left_;                   // what they may have left behind: to be asked for when it is over
+    PinReasons pins_;                   // why the client keeps its server connection
+    std::string pin_text_;              // the same in words
+    TimePoint quiet_since_;             // the end of its last transaction
     bool asked_while_quiet_ = false;
     std::unique_ptr<ProbeAnswer> probe_;  // while settling
     bool own_failed_ = false;             // the server refused something of the pooler's own
@@ -397,6 +418,7 @@ class Session final : public Waiter, private net::StreamEvents {
 
     // Prepared statements. The unnamed one is lost with each simple Query.
     ClientStatements prepared_;
+    SqlStatementsRef sql_statements_;
     std::string unnamed_;  // as Statement::parse_tail; empty though there is one: too large
     bool has_unnamed_ = false;
     bool had_unnamed_ = false;      // before the newest Query or FunctionCall

@@ -266,7 +266,7 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
     // Whatever it begins with, all of it has been read.
     if (facts.routing == ReadRouting::Auto && !text) facts.first_statement = text = "";
     Decision decision = planned_ ? *planned_ : decide(facts);
-    if (decision.to_slave && facts.routing != ReadRouting::Auto && text) {
+    if (decision.to_slave && (facts.routing != ReadRouting::Auto || default_read_only_) && text) {
         // What a session keeps must be kept at the master, where everything else can be done too.
         if (keeps_at_master(read_session_use(*text, whole))) {
             facts.routing = ReadRouting::Master;
@@ -320,8 +320,9 @@ void Session::lend(Backend& backend) {
     own_failed_ = false;
     asked_while_quiet_ = false;
     const bool login = state_ == State::LoginWaiting;
-    if (backend.applied != wanted_) {
-        if (!login && !to_slave_ && !tell_settings_ && !settings_refused_ &&
+    const bool unknown = backend.unseen_settings && !same_member_again();
+    if (backend.applied != wanted_ || unknown) {
+        if (!login && !to_slave_ && !tell_settings_ && !settings_refused_ && !unknown &&
             change_is_safe(*backend.applied, *wanted_)) {
             // They go in front of what the client has sent, in the same write, and nobody waits.
             settings_unit_ = backend.expected.unit_sent();
@@ -332,7 +333,7 @@ void Session::lend(Backend& backend) {
         set_state(login ? State::LoginApplying : State::Applying);
         backend.unnamed = 0;
         apply_error_.reset();
-        wire::put_query(backend.connection().out(), change_settings_sql(*backend.applied, *wanted_));
+        wire::put_query(backend.connection().out(), change_settings_sql(*backend.applied, *wanted_, unknown));
         if (!backend.connection().flush()) server_lost(std::strerror(backend.connection().error()));
         return;
     }
@@ -398,6 +399,8 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
         return Admit::Pause;
     } else if (movable_) {
         if (const auto moved = stay_at_slave(type)) return *moved;
+    } else if (to_slave_ && told_ != wire::TransactionStatus::Idle && !tracker.skipping_until_sync()) {
+        if (const auto left = keep_nothing_at_slave(type, body, whole)) return *left;
     }
     if ((pinned() || unnamed_unbound_) && held_by_pause()) return Admit::Pause;
     // To a server that skips all up to Sync nothing else need be said, and it means nothing.
@@ -457,7 +460,8 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
                     tracker.status() != wire::TransactionStatus::Failed && answer_deallocate(*text))
                     return Admit::Drop;
                 note_text(*text, whole);
-                if (use_now_.has(SessionUse::NamesStatements)) bring_named_in_sql(*text, true);
+                if (use_now_.has(SessionUse::NamesStatements | SessionUse::Prepares))
+                    bring_named_in_sql(*text, true);
             }
             if (!deferred_begin_.empty() && !begin_sent_) put_deferred_begin();
             query_sent();
@@ -467,7 +471,10 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
             backend_->expected.sent_unit_end();
             break;
         case wire::FrontendMessage::Sync:
-            backend_->expected.sent_unit_end();
+            // To a server that reads the data of a COPY it is nothing.
+            if (tracker.copy_mode() != wire::TransactionTracker::CopyMode::In &&
+                tracker.copy_mode() != wire::TransactionTracker::CopyMode::Both)
+                backend_->expected.sent_unit_end();
             break;
         case wire::FrontendMessage::Flush:
             flush_asked_ = true;
@@ -483,107 +490,6 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
     }
     tracker.client_sent(type, body, whole);
     return Admit::Forward;
-}
-
-void Session::note_text(std::string_view text, bool whole) {
-    note_modes(text);
-    note_use(read_session_use(text, whole));
-    if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
-        add_custom_settings(text, custom_settings_);
-}
-
-void Session::note_use(SessionUse use) {
-    use_now_ = use;
-    if (!use.any()) return;
-    const bool drew_before = use_.has(SessionUse::MovesSequence);
-    use_.add(use);
-    left_.add(left_when_sent(use));
-    if (use.has(SessionUse::Awaited)) awaited_.prepared = true;
-    if (use.has(SessionUse::Unreadable)) pin(PinReasons::Unreadable);
-    if (use.has(SessionUse::Seeds)) pin(PinReasons::Seeded);
-    if (use.has(SessionUse::ReadsSequence | SessionUse::MovesSequence))
-        keep_sequence_values(use, drew_before);
-    if (use.has(SessionUse::SetsUnknown) || custom_settings_.size() > limits::max_custom_settings)
-        pin(PinReasons::SetUnknown);
-}
-
-void Session::keep_sequence_values(SessionUse use, bool drew_before) {
-    NodePool& pool = backend_->pool();
-    if (use.has(SessionUse::ReadsSequence)) pool.sequence_values_asked();
-    if (!pool.tells_sequence_values() || to_slave_ || pins_.has(PinReasons::Sequences)) return;
-    const auto& tracker = backend_->tracker();
-    const bool first = !tracker.pipeline_open() || begin_last_;
-    // Its own of this transaction, drawn before anybody had asked, stay.
-    if (!drew_before && !same_member_again() && first &&
-        tracker.status() != wire::TransactionStatus::Failed) {
-        // Values that others have drawn there must not be taken for this client's: then there is none yet.
-        put_own_query(context_.front, "DISCARD SEQUENCES");
-    }
-    pin(PinReasons::Sequences);
-}
-
-void Session::note_access(wire::FrontendMessage type, wire::Bytes body, bool whole) {
-    const auto text = text_of(type, body);
-    if (!text) {
-        if (type == wire::FrontendMessage::Bind) access_ = Access::Open;
-        return;
-    }
-    // The text of what was prepared is known, however long the values are.
-    whole = whole || type == wire::FrontendMessage::Bind || type == wire::FrontendMessage::Describe;
-    if (!whole || access_ == Access::Ended) {
-        access_ = Access::Open;
-        return;
-    }
-    switch (wire::read_statement_head(*text).control) {
-        case wire::TransactionControl::Begin:
-            // Inside of a block it warns, but its modes count.
-            if (!is_declared_read_only(*text, default_read_only_, default_serializable_))
-                access_ = Access::Open;
-            return;
-        case wire::TransactionControl::Commit:
-        case wire::TransactionControl::Rollback:
-            access_ = Access::Ended;
-            return;
-        case wire::TransactionControl::None: {
-            // Before its first snapshot a transaction may be made one that writes, and only by SET.
-            const wire::SqlToken first = wire::SqlScanner{*text}.next();
-            if (first.is("set") || first.is("reset") || first.is("discard")) access_ = Access::Open;
-            return;
-        }
-        case wire::TransactionControl::Savepoint:
-            return;
-        case wire::TransactionControl::Prepare:
-        case wire::TransactionControl::Other:
-        case wire::TransactionControl::Unknown:
-            access_ = Access::Open;
-            return;
-    }
-}
-
-void Session::note_commit() {
-    if (committing_ || to_slave_ || (access_ != Access::Open && !pinned())) return;
-    const auto& tracker = backend_->tracker();
-    if (!tracker.commit_may_be_running()) return;
-    if (only_reads_) {
-        // Nothing but the one statement that is known to read.
-        const std::size_t owed = tracker.ready_for_query_owed() - backend_->expected.own_units();
-        if (owed == 0 || (owed == 1 && !tracker.pipeline_open())) return;
-        only_reads_ = false;
-    }
-    committing_ = true;
-    commit_ = backend_->pool().position().commit_begins();
-}
-
-void Session::end_commit() {
-    if (!std::exchange(committing_, false)) return;
-    backend_->pool().position().commit_ends(commit_, maybe_async_ || backend_->async_commit.value_or(true));
-}
-
-void Session::pin(std::uint16_t reasons) {
-    if ((pins_.bits | reasons) == pins_.bits) return;
-    pins_.add(reasons);
-    pin_text_ = pins_.text();
-    context_.stats_changed = true;
 }
 
 void Session::remember_sent(wire::Bytes run) {

@@ -52,9 +52,9 @@ std::string probe_sql(bool locks_too, std::span<const std::string> custom_settin
         " UNION ALL SELECT 'a', pg_catalog.current_setting('session_authorization'), ''"
         " UNION ALL SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"
         " UNION ALL SELECT 'h', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursor() WHERE is_holdable)"
+        " UNION ALL SELECT 'q', name, statement FROM pg_catalog.pg_prepared_statement() WHERE from_sql"
         " UNION ALL SELECT 'p', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() WHERE "
-        "NOT "
-        "pg_catalog.starts_with(name, '" +
+        "NOT from_sql AND NOT pg_catalog.starts_with(name, '" +
         std::string{server_name_prefix} +
         "'))"
         " UNION ALL SELECT 't', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace "
@@ -116,6 +116,9 @@ bool ProbeAnswer::take_row(std::string_view body) {
             return true;
         case 'p':
             pins.add(PinReasons::Prepared);
+            return true;
+        case 'q':
+            if (!sql_statements.put(values[1], values[2])) pins.add(PinReasons::Prepared);
             return true;
         case 't':
             pins.add(PinReasons::Temporary);

@@ -9,6 +9,7 @@
 
 #include "pooler/session_use.h"
 #include "pooler/setting_set.h"
+#include "pooler/sql_statements.h"
 
 /// Asks a server session, on its own connection and outside of a transaction, what was left in it: settings,
 /// and what can't be moved to another connection. Pure: texts out, rows in.
@@ -22,7 +23,7 @@ class PinReasons {
         Temporary = 1U << 1U,
         HeldCursor = 1U << 2U,
         AdvisoryLock = 1U << 3U,
-        Prepared = 1U << 4U,     // SQL PREPARE, or a statement too large to be remembered
+        Prepared = 1U << 4U,     // a statement that can't be prepared elsewhere as it is there
         NamedInSql = 1U << 5U,   // statements of the protocol that SQL names
         TempBuffers = 1U << 6U,  // a setting that can't be changed once temporary tables were used
         // Nothing tells that these have ended.
@@ -55,6 +56,7 @@ class ProbeAnswer {
 
     SettingSet settings;  // all that the session has set, ours and the client's
     PinReasons pins;
+    SqlStatements sql_statements;  // those that can be prepared elsewhere
 };
 
 }  // namespace pgxc::pooler

@@ -355,6 +355,26 @@ std::optional<Session::Admit> Session::stay_at_slave(wire::FrontendMessage type)
     return restart_block({group_, false, false, "a transaction that began with reads goes on at the master"});
 }
 
+std::optional<Session::Admit> Session::keep_nothing_at_slave(wire::FrontendMessage type, wire::Bytes body,
+                                                             bool whole) {
+    const auto text = text_of(type, body);
+    if (!text) return std::nullopt;
+    const SessionUse use = read_session_use(*text, whole || type == wire::FrontendMessage::Bind);
+    const bool names = use.has(SessionUse::NamesStatements) && !prepared_.empty();
+    if (!names && !pins_client(use)) return std::nullopt;
+    const bool only_begun = units_answered_ == 1 && may_repeat() && backend_->tracker().quiet();
+    kept_ = upcoming_;
+    if (only_begun) {
+        repeat_elsewhere();
+    } else {
+        lose_transaction("it asked for what would stay in the session of a slave",
+                         Error{sqlstate::feature_not_supported,
+                               "a read-only transaction at a slave can't keep anything beyond its end",
+                               "Do that in a transaction that isn't declared READ ONLY."});
+    }
+    return state_ == State::Ended ? Admit::Ended : Admit::Restart;
+}
+
 void Session::leave_slave() {
     // A slave can't be this client's only server. What was kept there is lost; from now on the master has it.
     never_slave_ = true;

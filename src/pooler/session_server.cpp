@@ -50,6 +50,7 @@ bool reports_lost_server(std::string_view state) {
 
 void Session::settings_applied() {
     backend_->applied = wanted_;
+    if (!same_member_again()) backend_->unseen_settings = false;
     tell_settings_ = false;
     tried_elsewhere_ = false;
     if (!settings_unit_) settings_refused_ = false;
@@ -58,6 +59,7 @@ void Session::settings_applied() {
         return;
     }
     set_state(State::Linked);
+    bring_sql_statements();
     if (!beginning_) resume();
 }
 
@@ -95,6 +97,7 @@ void Session::applying_input(wire::Bytes& input) {
             if (!apply_error_ && state_ == State::Applying && backend_->pool().target().held) {
                 // Meanwhile no transaction may begin here.
                 backend_->applied = wanted_;
+                if (!same_member_again()) backend_->unseen_settings = false;
                 tell_settings_ = false;
                 begin_elsewhere(true);
             } else if (!apply_error_) {
@@ -216,14 +219,15 @@ void Session::relay(wire::Bytes& input) {
                 }
                 break;
             case wire::BackendMessage::ParameterStatus:
-                answers = false;
+                // These two are no part of an answer that is replaced.
+                answers = drop = false;
                 if (const auto status = wire::parse_parameter_status(body)) {
                     backend.parameter_reported(status->name, status->value);
-                    drop = drop || !parameter_changed(status->name, status->value);
+                    drop = !parameter_changed(status->name, status->value);
                 }
                 break;
             case wire::BackendMessage::NotificationResponse:
-                answers = false;
+                answers = drop = false;
                 break;
             case wire::BackendMessage::ParseComplete:
             case wire::BackendMessage::CloseComplete: {
@@ -277,6 +281,13 @@ void Session::relay(wire::Bytes& input) {
                 backend.meter.query_answered(context_.now(),
                                              status && *status == wire::TransactionStatus::Idle,
                                              tracker.ready_for_query_owed() > 0);
+                break;
+            }
+            case wire::BackendMessage::CopyInResponse: {
+                const std::size_t owed = tracker.ready_for_query_owed();
+                tracker.server_sent(header.type, body, whole);
+                if (const std::size_t eaten = owed - tracker.ready_for_query_owed(); eaten > 0)
+                    backend.expected.syncs_eaten(eaten);
                 break;
             }
             case wire::BackendMessage::PortalSuspended:
@@ -337,6 +348,7 @@ void Session::all_answered() {
     Backend& backend = *backend_;
     if (!backend.expected.empty()) undo(backend.expected.lost());
     backend.expected.settle();
+    backend.bringing.clear();
     settings_unit_.reset();  // units are numbered anew
     awaited_ = {};
     if (backend.tracker().clean_and_idle()) {
@@ -371,6 +383,12 @@ bool Session::gives_up_server(wire::Bytes body) {
         backend_->pool().report(TrafficFailure::ServerSaysReadOnly);
     }
     if (fields->sqlstate == "0A000" && fields->routine == revalidate_routine) context_.statements.outdate();
+    const bool of_statement = fields->sqlstate == "26000" || fields->sqlstate == "42P05";
+    if (of_statement && fields->message.find('"' + std::string{server_name_prefix}) != std::string::npos) {
+        // It isn't what it is taken for there (code has run DEALLOCATE ALL): nobody shall hear of that again.
+        backend_->statements.clear();
+        backend_->soiled = true;
+    }
     if (fields->fatal()) {
         if (reports_lost_server(fields->sqlstate)) backend_->pool().report(TrafficFailure::ConnectionLost);
         return true;
@@ -403,6 +421,8 @@ bool Session::parameter_changed(std::string_view name, std::string_view value) {
     changed.set(lower, value);
     wanted_ = context_.setting_sets.intern(std::move(changed));
     backend_->applied = wanted_;
+    // What is remembered of the others is in the encoding that was.
+    if (lower == "client_encoding" && depends_on_encoding(*wanted_)) left_.add({SessionUse::SetsSession});
     return true;
 }
 
@@ -411,6 +431,8 @@ void Session::statement_done(std::string_view tag) {
     if (tag.size() < 7 || tag[0] != 'D' || tag[1] == 'E') {
         // DELETE, DECLARE CURSOR, DEALLOCATE and all that isn't DISCARD
         if (tag.starts_with("DEALLOCATE")) {
+            // Which of those it was, the server tells.
+            if (backend_->sql_statements) left_.add({SessionUse::Prepares});
             if (tag == "DEALLOCATE ALL") {
                 forget_statements();
             } else if (std::exchange(deallocates_, false)) {
@@ -431,6 +453,7 @@ void Session::statement_done(std::string_view tag) {
     if (tag != "DISCARD ALL") return;
     // The session is as new: nothing holds the client to it, and its settings are those of its login again.
     quiet_.discard_all();
+    backend_->unseen_settings = false;
     forget_statements();
     if (!awaited_.followed) {
         forget_pins();
@@ -448,6 +471,7 @@ void Session::forget_statements() {
     Backend& backend = *backend_;
     prepared_.clear();
     backend.statements.clear();
+    sql_statements_ = backend.sql_statements = nullptr;
     backend.soiled = false;
     // What was sent behind that comes after it.
     for (const auto& entry : backend.expected.outstanding()) {

@@ -17,8 +17,12 @@ bool Session::must_settle() const {
 }
 
 void Session::settle() {
-    const bool locks = left_.has(SessionUse::LocksSession | SessionUse::Calls) ||
-                       pins_.has(PinReasons::AdvisoryLock | PinReasons::NotKnown);
+    constexpr std::uint32_t code = SessionUse::Calls | SessionUse::RunsCode;
+    // What prepared statements do that SQL names isn't known from what was sent.
+    const bool locks = left_.has(SessionUse::LocksSession | code) ||
+                       pins_.has(PinReasons::AdvisoryLock | PinReasons::NotKnown | PinReasons::Prepared |
+                                 PinReasons::NamedInSql);
+    if (left_.has(code)) backend_->unseen_settings = true;
     set_state(State::Settling);
     probe_ = std::make_unique<ProbeAnswer>();
     own_failed_ = false;
@@ -44,6 +48,7 @@ void Session::own_answer(wire::BackendMessage type, wire::Bytes body) {
             return;
         case wire::BackendMessage::ErrorResponse: {
             const auto fields = wire::parse_error_fields(body);
+            if (fields && !probe_ && not_brought(fields->message)) return;
             log_warning("pooler: client " + from_.to_string() + ": " + backend_->pool().node_text() +
                         (probe_ ? " does not tell what is left in the session: "
                                 : " refused what the pooler sent for it: ") +
@@ -121,6 +126,7 @@ void Session::settled() {
             pins.bits &= static_cast<std::uint16_t>(~PinReasons::Prepared);
         }
         take_over_settings();
+        take_over_sql_statements();
     }
     probe_.reset();
     left_ = {};

@@ -21,30 +21,6 @@ std::string_view sql_of(std::string_view tail) {
     return tail.substr(0, tail.find('\0'));
 }
 
-/// DEALLOCATE [PREPARE] name | ALL, alone in its text.
-struct Deallocate {
-    bool all = false;
-    std::string name;  // empty: `all`, or it is something else
-};
-
-Deallocate read_deallocate(std::string_view sql) {
-    Deallocate found;
-    wire::SqlScanner scanner{sql};
-    if (!scanner.next().is("deallocate")) return {};
-    wire::SqlToken token = scanner.next();
-    if (token.is("prepare")) token = scanner.next();
-    if (token.is("all")) {
-        found.all = true;
-    } else if (token.kind == wire::SqlToken::Kind::Word) {
-        found.name = to_lower(token.text);
-    } else if (token.kind == wire::SqlToken::Kind::Quoted) {
-        found.name = token.text;
-    }
-    do token = scanner.next();
-    while (token.is_symbol(';'));
-    return token.kind == wire::SqlToken::Kind::End ? found : Deallocate{};
-}
-
 }  // namespace
 
 std::optional<std::string_view> Session::text_of(wire::FrontendMessage type, wire::Bytes body) const {
@@ -91,7 +67,7 @@ void Session::remember_parse(wire::Bytes body) {
         unnamed_noted_ = false;
         unnamed_.assign(tail);
     } else {
-        prepared_.put(name, context_.statements.intern(tail, search_path()));
+        prepared_.put(name, context_.statements.intern(tail, parse_context(sql_of(tail))));
     }
 }
 
@@ -133,17 +109,25 @@ void Session::make_room() {
     }
 }
 
-void Session::bring(const StatementRef& statement) {
+StatementRef Session::bring(std::string_view name, StatementRef statement) {
+    if (backend_->statements.use(statement.get())) return statement;
+    if (const std::string context = parse_context(statement->sql()); statement->context() != context) {
+        // The server will read it under these settings: it isn't what others know by that name.
+        statement = context_.statements.intern(statement->parse_tail(), context);
+        prepared_.put(name, statement);
+        if (backend_->statements.use(statement.get())) return statement;
+    }
     make_room();
     backend_->statements.add(statement);
     put_own_parse(statement->server_name, statement->parse_tail(), statement);
+    return statement;
 }
 
 void Session::note_unnamed() {
     // Prepared in an earlier transaction, it is this one that it does something in.
     if (!has_unnamed_ || std::exchange(unnamed_noted_, true)) return;
     if (unnamed_.empty()) {
-        if (unnamed_here()) note_use(unnamed_use_);
+        if (unnamed_here()) note_use(unnamed_use_, {});
     } else {
         note_text(sql_of(unnamed_), true);
     }
@@ -207,7 +191,7 @@ bool Session::depends_on_answers(wire::FrontendMessage type, wire::Bytes body, b
             const wire::Bytes tail = reader.rest();
             if (read_session_use(sql_of(tail), whole).has(SessionUse::NamesStatements)) return true;
             if (name.empty()) return false;
-            const StatementRef known = context_.statements.find(tail, search_path());
+            const StatementRef known = context_.statements.find(tail, parse_context(sql_of(tail)));
             return expected.earlier_name(name) || (known && expected.earlier_statement(known.get()));
         }
         case wire::FrontendMessage::Bind:
@@ -224,9 +208,10 @@ bool Session::depends_on_answers(wire::FrontendMessage type, wire::Bytes body, b
     return expected.earlier_name(name) || (statement != nullptr && expected.earlier_statement(statement));
 }
 
-std::string_view Session::search_path() const {
-    const std::string* path = wanted_->find("search_path");
-    return path == nullptr ? std::string_view{} : *path;
+std::string Session::parse_context(std::string_view sql) const {
+    std::string context = pooler::parse_context(sql, *wanted_, set_in_transaction_);
+    if (names_a_moment(sql)) context += context_.statements.unique_context();
+    return context;
 }
 
 Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
@@ -244,7 +229,7 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         return Admit::Forward;
     };
     note_text(sql, whole);
-    if (use_now_.has(SessionUse::NamesStatements)) bring_named_in_sql(sql, false);
+    if (use_now_.has(SessionUse::NamesStatements | SessionUse::Prepares)) bring_named_in_sql(sql, false);
     if (!reader.ok()) return pass();
     if (name.empty()) {
         has_unnamed_ = unnamed_noted_ = true;
@@ -252,6 +237,11 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         unnamed_use_ = use_now_;
         unnamed_unbound_ = !whole || tail.size() > limits::max_unnamed_bytes;
         unnamed_unbound_ ? unnamed_.clear() : void(unnamed_.assign(tail));
+        return pass();
+    }
+    if (backend.sql_statements && backend.sql_statements->find(name) != nullptr) {
+        // The name is taken, as the server will say; if not, it is there under its own name.
+        left_.add({SessionUse::Prepares});
         return pass();
     }
     if (prepared_.find(name) != nullptr) {
@@ -278,7 +268,7 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         return pass();
     }
 
-    StatementRef statement = context_.statements.intern(tail, search_path());
+    StatementRef statement = context_.statements.intern(tail, parse_context(sql));
     if (backend.statements.use(statement.get())) {
         const bool nothing_before = tracker.quiet() || (!admitted_ && expects_only_own());
         if (nothing_before && !repeatable_ && tracker.status() != wire::TransactionStatus::Failed) {
@@ -325,13 +315,12 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
         tracker.client_sent(wire::FrontendMessage::Bind, body, whole);
         return;
     }
-    const StatementRef& statement = *found;
+    const StatementRef statement = bring(name, *found);
     if (statement->use.any()) {
-        note_use(statement->use);
+        note_use(statement->use, statement->sql());
         if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
             add_custom_settings(statement->sql(), custom_settings_);
     }
-    if (!backend.statements.use(statement.get())) bring(statement);
     const std::size_t names = portal.size() + 1 + name.size() + 1;
     replaced_ = wire::header_bytes + names;
     // `body` may be just the front: the length is in the header before it.
@@ -344,7 +333,6 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
 }
 
 void Session::admit_describe(wire::Bytes body) {
-    Backend& backend = *backend_;
     wire::BodyReader reader{body};
     const auto kind = reader.u8();
     const std::string_view name = reader.cstring();
@@ -355,8 +343,7 @@ void Session::admit_describe(wire::Bytes body) {
     }
     const auto* found = pins_.has(PinReasons::NamedInSql) ? nullptr : prepared_.find_ref(name);
     if (found == nullptr) return;
-    const StatementRef& statement = *found;
-    if (!backend.statements.use(statement.get())) bring(statement);
+    const StatementRef statement = bring(name, *found);
     put_header(context_.front, wire::FrontendMessage::Describe, 1 + statement->server_name.size() + 1);
     wire::put_u8(context_.front, kind);
     wire::put_cstring(context_.front, statement->server_name);
@@ -392,69 +379,6 @@ void Session::query_sent() {
 bool Session::expects_only_own() const {
     return backend_->tracker().ready_for_query_owed() == backend_->expected.own_units() &&
            !backend_->tracker().pipeline_open();
-}
-
-bool Session::answer_deallocate(std::string_view sql) {
-    if (pins_.has(PinReasons::NamedInSql)) return false;
-    const Deallocate what = read_deallocate(sql);
-    if (what.all) {
-        // On the server it would take away what other clients share, too.
-        if (pins_.has(PinReasons::Prepared) || use_.has(SessionUse::Prepares)) return false;
-        prepared_.clear();
-    } else if (what.name.empty() || !prepared_.take(what.name)) {
-        return false;
-    }
-    has_unnamed_ = unnamed_unbound_ = false;
-    wire::put_command_complete(client_.out(), what.all ? "DEALLOCATE ALL" : "DEALLOCATE");
-    wire::put_ready_for_query(client_.out(), told_);
-    return true;
-}
-
-void Session::close_other_clients() {
-    // Whoever looks at what is prepared shall see no other client's.
-    while (StatementRef last = backend_->statements.surplus(1)) {
-        backend_->statements.remove(last.get());
-        put_own_close(last->server_name, last);
-    }
-}
-
-void Session::bring_named_in_sql(std::string_view sql, bool simple) {
-    Backend& backend = *backend_;
-    // In a failed block nothing can be prepared, and what names statements is refused.
-    if (backend.tracker().quiet() && backend.tracker().status() == wire::TransactionStatus::Failed) return;
-    const bool in_pipeline = backend.tracker().pipeline_open();
-    const bool apart = !in_pipeline && backend.tracker().status() == wire::TransactionStatus::Idle;
-    const std::size_t front_before = context_.front.size();
-    if (use_now_.has(SessionUse::SeesStatements)) close_other_clients();
-    const Deallocate what = read_deallocate(sql);
-    // To take all away, none of them need be there, and one that can't be prepared any more would only fail.
-    if (!what.all && !prepared_.empty() && !pins_.has(PinReasons::NamedInSql)) {
-        if (!what.name.empty()) {
-            // Deallocated where it is made for that: under its name, and nowhere else.
-            if (const StatementRef statement = prepared_.take(what.name)) {
-                if (backend.soiled) put_own_close(what.name, nullptr);  // it may be there already
-                put_own_parse(what.name, statement->parse_tail(), nullptr);
-                deallocates_ = !std::exchange(backend.soiled, true);
-            }
-        } else {
-            for (const auto& [own_name, statement] : prepared_.all()) {
-                if (backend.soiled) put_own_close(own_name, nullptr);  // it may be there already
-                put_own_parse(own_name, statement->parse_tail(), nullptr);
-                // One that can't be prepared any more (its table is gone) must not keep the others away.
-                if (apart) end_own_unit();
-            }
-            pin(PinReasons::NamedInSql);
-        }
-    }
-    if (!simple || in_pipeline || context_.front.size() == front_before) return;
-    // A Query isn't read behind extended messages that failed.
-    end_own_unit();
-}
-
-void Session::end_own_unit() {
-    wire::put_sync(context_.front);
-    backend_->tracker().own_unit_sent();
-    backend_->expected.sent_unit_end(true);
 }
 
 void Session::units_skipped() {

@@ -68,9 +68,14 @@ SqlToken next_with_parameters(SqlScanner& scanner) {
     return scanner.next();
 }
 
+/// Behind a name that may have stood in double quotes.
+std::string_view behind_quote(std::string_view rest) {
+    return rest.substr(!rest.empty() && rest[0] == '"' ? 1 : 0);
+}
+
 /// What a call of set_config(name, value, is_local) does, `rest` being the text behind that word.
 std::uint32_t set_config_use(std::string_view rest) {
-    SqlScanner scanner{rest};
+    SqlScanner scanner{behind_quote(rest)};
     if (!scanner.next().is_symbol('(')) return 0;
     const SqlToken name = next_with_parameters(scanner);
     bool plain = name.kind == SqlToken::Kind::String;
@@ -136,12 +141,15 @@ std::uint32_t find_words(std::string_view sql) {
                 if (begins_with(rest, "advisory_unlock")) bits |= Use::Releases;
                 break;
             case 's':
-                if (begins_with(rest, "set_config")) bits |= set_config_use(rest.substr(10));
+                if (begins_with(rest, "set_config")) bits |= Use::Sets | set_config_use(rest.substr(10));
                 if (begins_with(rest, "setseed")) bits |= Use::Seeds;
                 break;
             case 'p':
                 if (begins_with(rest, "pg_prepared_statement"))
                     bits |= Use::NamesStatements | Use::SeesStatements;
+                // An UPDATE of that view is a SET.
+                if (begins_with(rest, "pg_settings") && wire::mentions(sql, "update"))
+                    bits |= Use::Sets | Use::CallsSetConfig;
                 break;
             case 'v':
                 if (i >= 4 && begins_with(rest, "val")) {
@@ -205,25 +213,26 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
         use.bits |= Use::MovesSequence;
     if (is_plain && one) return use;
     if (!one) {
-        use.bits |= Use::SetsSession | Use::Keeps | Use::Calls | Use::Several | Use::Releases;
+        use.bits |= Use::SetsSession | Use::Keeps | Use::Calls | Use::Several | Use::Releases | Use::Sets;
+        if (has_word(sql, "do") || has_word(sql, "call")) use.bits |= Use::RunsCode;
         if (has_word(sql, "execute") || has_word(sql, "deallocate")) use.bits |= Use::NamesStatements;
         if (has_word(sql, "prepare")) use.bits |= Use::Prepares;
     } else if (first.is("set")) {
-        use.bits |= set_use(scanner);
+        use.bits |= Use::Sets | set_use(scanner);
     } else if (first.is("reset")) {
-        use.bits |= Use::Keeps | Use::SetsSession | Use::Releases | Use::Awaited;
+        use.bits |= Use::Keeps | Use::SetsSession | Use::Releases | Use::Awaited | Use::Sets;
     } else if (first.is("prepare")) {
         use.bits |= Use::Keeps | Use::Prepares;
     } else if (first.is("listen") || first.is("load")) {
         use.bits |= Use::Keeps;
     } else if (first.is("do")) {
-        use.bits |= Use::Keeps | Use::Calls | Use::Releases;
+        use.bits |= Use::Keeps | Use::Calls | Use::Releases | Use::Sets | Use::RunsCode;
     } else if (first.is("discard")) {
-        use.bits |= Use::Keeps | Use::Releases;
+        use.bits |= Use::Keeps | Use::Releases | Use::Sets;
         if (scanner.next().is("all")) use.bits |= Use::Awaited;
     } else if (first.is("call")) {
         use.bits |= Use::Keeps | Use::Releases;
-        if (!is_own_statement(sql)) use.bits |= Use::Calls;
+        if (!is_own_statement(sql)) use.bits |= Use::Calls | Use::Sets | Use::RunsCode;
     } else if (first.is("unlisten") || first.is("drop") || first.is("close")) {
         use.bits |= Use::Releases;
     } else if (first.is("execute")) {
@@ -233,14 +242,15 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
     } else if (first.is("explain") || first.is("create")) {
         if (has_word(sql, "execute")) use.bits |= Use::NamesStatements;
     } else if (first.kind != SqlToken::Kind::Word && first.kind != SqlToken::Kind::End) {
-        use.bits |= Use::SetsSession | Use::Several;
+        use.bits |= Use::SetsSession | Use::Several | Use::Sets;
     }
     return use;
 }
 
 SessionUse left_when_sent(SessionUse use) {
-    // A session lock outlives the error of the statement that took it, and so does the seed.
-    return {use.bits & (Use::LocksSession | Use::Unreadable | Use::Seeds)};
+    // A session lock outlives the error of the statement that took it, and so does the seed; and what has
+    // committed in between may have left anything.
+    return {use.bits & (Use::LocksSession | Use::Unreadable | Use::Seeds | Use::RunsCode)};
 }
 
 SessionUse left_when_done(std::string_view tag, SessionUse use) {
@@ -289,7 +299,7 @@ void add_custom_settings(std::string_view sql, std::vector<std::string>& names) 
             continue;
         std::string_view rest = sql.substr(i + 3);
         if (begins_with(rest, "_config")) {
-            SqlScanner scanner{rest.substr(7)};
+            SqlScanner scanner{behind_quote(rest.substr(7))};
             if (!scanner.next().is_symbol('(')) continue;
             if (const SqlToken name = scanner.next(); name.kind == SqlToken::Kind::String) add(name.text);
             continue;

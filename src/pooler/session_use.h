@@ -32,6 +32,8 @@ struct SessionUse {
         SeesStatements = 1U << 17U,   // reads pg_prepared_statements
         MovesSequence = 1U << 16U,    // may draw a value that those tell of
         Awaited = 1U << 18U,          // DISCARD ALL, DEALLOCATE ALL, RESET: what follows needs to know
+        Sets = 1U << 19U,             // may set something, if only for its transaction
+        RunsCode = 1U << 20U,         // DO, or CALL of somebody else's procedure: may commit, and then fail
     };
     std::uint32_t bits = 0;
     [[nodiscard]] bool has(std::uint32_t any_of) const { return (bits & any_of) != 0; }
@@ -47,7 +49,14 @@ struct SessionUse {
 /// May it leave behind what a slave must not be left to keep? (What a cursor that is held keeps there is told
 /// when it is made, and no slave hands out values of sequences.)
 [[nodiscard]] inline bool keeps_at_master(SessionUse use) {
-    return (use.bits & ~(SessionUse::HoldsCursor | SessionUse::MovesSequence)) != 0;
+    constexpr std::uint32_t elsewhere =
+        SessionUse::HoldsCursor | SessionUse::MovesSequence | SessionUse::Sets;
+    return (use.bits & ~elsewhere) != 0;
+}
+/// Would it hold its client to the server connection?
+[[nodiscard]] inline bool pins_client(SessionUse use) {
+    return use.has(SessionUse::HoldsCursor | SessionUse::LocksSession | SessionUse::Seeds |
+                   SessionUse::SetsUnknown | SessionUse::ReadsSequence);
 }
 /// The same, for what outlives even an error of its statement.
 [[nodiscard]] SessionUse left_when_sent(SessionUse use);

@@ -26,6 +26,10 @@ void append_identifier(std::string& sql, std::string_view name) {
     sql += '"';
 }
 
+bool is_ascii(std::string_view text) {
+    return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
 auto position(std::vector<SettingSet::Entry>& entries, std::string_view name) {
     return std::lower_bound(
         entries.begin(), entries.end(), name,
@@ -68,7 +72,20 @@ SettingSetRef SettingSetStore::intern(SettingSet set) {
     return made;
 }
 
-std::string change_settings_sql(const SettingSet& from, const SettingSet& to) {
+bool depends_on_encoding(const SettingSet& settings) {
+    return std::any_of(settings.entries().begin(), settings.entries().end(),
+                       [](const SettingSet::Entry& entry) { return !is_ascii(entry.second); });
+}
+
+std::string change_settings_sql(const SettingSet& from, const SettingSet& to, bool from_unknown) {
+    constexpr std::string_view encoding_setting = "client_encoding";
+    if (from_unknown) {
+        // That takes away what isn't known, too. It leaves who the session is.
+        SettingSet identity;
+        for (const std::string_view name : {session_authorization, role_setting})
+            if (const std::string* value = from.find(name)) identity.set(name, *value);
+        return change_settings_sql(identity, {}) + "RESET ALL;" + change_settings_sql({}, to);
+    }
     const auto is_identity = [](std::string_view name) {
         return name == role_setting || name == session_authorization;
     };
@@ -85,7 +102,14 @@ std::string change_settings_sql(const SettingSet& from, const SettingSet& to) {
         sql += "pg_catalog.set_config(";
         sql += sql_literal(name);
         sql += ',';
-        sql += sql_literal(value);
+        if (is_ascii(value)) {
+            sql += sql_literal(value);
+        } else {
+            // The whole text is read in the encoding that is in force before it, which may be another one.
+            sql += "pg_catalog.convert_from(pg_catalog.decode('";
+            sql += to_hex({reinterpret_cast<const std::uint8_t*>(value.data()), value.size()});
+            sql += "','hex'),pg_catalog.current_setting('client_encoding'))";
+        }
         sql += ",false)";
     };
     if (from == to) return sql;
@@ -97,9 +121,13 @@ std::string change_settings_sql(const SettingSet& from, const SettingSet& to) {
     for (const auto& [name, value] : from.entries()) {
         if (!is_identity(name) && to.find(name) == nullptr) reset(name);
     }
+    if (const std::string* value = to.find(encoding_setting)) {
+        const std::string* has = from.find(encoding_setting);
+        if (has == nullptr || *has != *value) set(encoding_setting, *value);
+    }
     for (const auto& [name, value] : to.entries()) {
         const std::string* has = from.find(name);
-        if (is_identity(name) || (has != nullptr && *has == value)) continue;
+        if (is_identity(name) || name == encoding_setting || (has != nullptr && *has == value)) continue;
         set(name, value);
     }
     for (const std::string_view name : {session_authorization, role_setting}) {

@@ -44,8 +44,13 @@ inline constexpr std::string_view role_setting = "role";
 inline constexpr std::string_view session_authorization = "session_authorization";
 
 /// The text of a simple Query that brings a session from one set to another; empty where they are equal.
-/// Values go through set_config(), which reads them as a startup packet's are read (a list stays a list).
-[[nodiscard]] std::string change_settings_sql(const SettingSet& from, const SettingSet& to);
+/// Values go through set_config(), which reads them as a startup packet's are read (a list stays a list);
+/// they are in the client encoding of `to`. With `from_unknown` the session may have set more than `from`.
+[[nodiscard]] std::string change_settings_sql(const SettingSet& from, const SettingSet& to,
+                                              bool from_unknown = false);
+
+/// Has it values whose bytes mean something else under another client_encoding?
+[[nodiscard]] bool depends_on_encoding(const SettingSet& settings);
 
 /// Can that change not fail, its values having been in force in a session before? Then nobody waits for its
 /// answer.

@@ -1,0 +1,134 @@
+// Prepared statements that SQL names: PREPARE, EXECUTE, DEALLOCATE, and what looks at them.
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "pooler/session.h"
+#include "wire/messages.h"
+
+namespace pgxc::pooler {
+
+void Session::bring_sql_statements() {
+    Backend& backend = *backend_;
+    if (same_statements(backend.sql_statements, sql_statements_)) return;
+    for (SqlStatementChange& change : statement_changes(backend.sql_statements, sql_statements_)) {
+        if (change.prepares) backend.bringing.emplace_back(backend.expected.unit_sent(), change.name);
+        // Each by itself: one that can't be prepared any more must not keep the others away.
+        put_own_query(backend.connection().out(), change.sql);
+    }
+    backend.sql_statements = sql_statements_;
+}
+
+bool Session::not_brought(std::string_view why) {
+    Backend& backend = *backend_;
+    const auto sent = std::find_if(backend.bringing.begin(), backend.bringing.end(), [&](const auto& each) {
+        return each.first == backend.expected.unit_answered();
+    });
+    if (sent == backend.bringing.end()) return false;
+    log_info("pooler: client " + from_.to_string() + ": " + backend.pool().node_text() +
+             " can't prepare its statement \"" + sent->second + "\" any more: " + std::string{why});
+    SqlStatements there = backend.sql_statements ? *backend.sql_statements : SqlStatements{};
+    there.erase(sent->second);
+    backend.sql_statements = std::make_shared<const SqlStatements>(std::move(there));
+    return true;
+}
+
+void Session::take_over_sql_statements() {
+    Backend& backend = *backend_;
+    SqlStatements now = std::move(probe_->sql_statements);
+    auto there = now.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(now);
+    if (sql_statements_) {
+        // What could not be prepared here stays the client's.
+        for (const auto& entry : sql_statements_->entries()) {
+            const bool was_there =
+                backend.sql_statements && backend.sql_statements->find(entry.name) != nullptr;
+            if (!was_there && now.find(entry.name) == nullptr) (void)now.put(entry.name, entry.text);
+        }
+    }
+    const bool same = now.entries().size() == (there ? there->entries().size() : 0);
+    sql_statements_ = same ? there : std::make_shared<const SqlStatements>(std::move(now));
+    backend.sql_statements = std::move(there);
+}
+
+SessionUse Session::use_of_named(std::string_view sql) const {
+    SessionUse use;
+    const auto named = read_statement_name(sql);
+    for (const auto& entry : sql_statements_->entries())
+        if (!named || named->name == entry.name) use.add(entry.use);
+    return use;
+}
+
+bool Session::answer_deallocate(std::string_view sql) {
+    if (pins_.has(PinReasons::NamedInSql)) return false;
+    const auto what = read_statement_name(sql);
+    if (!what || what->verb != SqlStatementName::Verb::Deallocate) return false;
+    if (what->name.empty()) {
+        // On the server it would take away what other clients share, too.
+        if (pins_.has(PinReasons::Prepared) || use_.has(SessionUse::Prepares) || sql_statements_)
+            return false;
+        prepared_.clear();
+    } else if (!prepared_.take(what->name)) {
+        return false;
+    }
+    has_unnamed_ = unnamed_unbound_ = false;
+    wire::put_command_complete(client_.out(), what->name.empty() ? "DEALLOCATE ALL" : "DEALLOCATE");
+    wire::put_ready_for_query(client_.out(), told_);
+    return true;
+}
+
+void Session::close_other_clients() {
+    // Whoever looks at what is prepared shall see no other client's.
+    while (StatementRef last = backend_->statements.surplus(1)) {
+        backend_->statements.remove(last.get());
+        put_own_close(last->server_name, last);
+    }
+}
+
+void Session::bring_named_in_sql(std::string_view sql, bool simple) {
+    Backend& backend = *backend_;
+    // In a failed block nothing can be prepared, and what names statements is refused.
+    if (backend.tracker().quiet() && backend.tracker().status() == wire::TransactionStatus::Failed) return;
+    const bool in_pipeline = backend.tracker().pipeline_open();
+    const bool apart = !in_pipeline && backend.tracker().status() == wire::TransactionStatus::Idle;
+    const std::size_t front_before = context_.front.size();
+    if (use_now_.has(SessionUse::SeesStatements)) close_other_clients();
+    const auto named = read_statement_name(sql);
+    // What one statement of the client's own making needs is that one; to take all away, none need be there,
+    // and one that can't be prepared any more would only fail.
+    const bool needs_all =
+        named ? prepared_.find(named->name) != nullptr : use_now_.has(SessionUse::NamesStatements);
+    if (needs_all && !prepared_.empty() && !pins_.has(PinReasons::NamedInSql)) {
+        if (named && named->verb == SqlStatementName::Verb::Deallocate) {
+            // Deallocated where it is made for that: under its name, and nowhere else.
+            if (const StatementRef statement = prepared_.take(named->name)) {
+                if (backend.soiled) put_own_close(named->name, nullptr);  // it may be there already
+                put_own_parse(named->name, statement->parse_tail(), nullptr);
+                deallocates_ = !std::exchange(backend.soiled, true);
+            }
+        } else if (named && named->verb == SqlStatementName::Verb::Prepare) {
+            // The name is taken: let the server say so.
+            if (backend.soiled) put_own_close(named->name, nullptr);
+            put_own_parse(named->name, prepared_.find(named->name)->parse_tail(), nullptr);
+            backend.soiled = true;
+        } else {
+            for (const auto& [own_name, statement] : prepared_.all()) {
+                if (backend.soiled) put_own_close(own_name, nullptr);  // it may be there already
+                put_own_parse(own_name, statement->parse_tail(), nullptr);
+                // One that can't be prepared any more (its table is gone) must not keep the others away.
+                if (apart) end_own_unit();
+            }
+            pin(PinReasons::NamedInSql);
+        }
+    }
+    if (!simple || in_pipeline || context_.front.size() == front_before) return;
+    // A Query isn't read behind extended messages that failed.
+    end_own_unit();
+}
+
+void Session::end_own_unit() {
+    wire::put_sync(context_.front);
+    backend_->tracker().own_unit_sent();
+    backend_->expected.sent_unit_end(true);
+}
+
+}  // namespace pgxc::pooler

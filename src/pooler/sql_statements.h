@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pooler/session_use.h"
+
+/// Statements that a session has prepared in SQL (PREPARE). They have the client's own names on the server,
+/// so a server connection has those of one client at a time, and is brought from one set to the next when it
+/// changes hands. Pure.
+namespace pgxc::pooler {
+
+/// A set, by name. Immutable once it is shared; no set at all is an empty one.
+class SqlStatements {
+  public:
+    struct Entry {
+        std::string name;
+        std::string text;  // the PREPARE
+        SessionUse use;    // what EXECUTE of it may do
+        friend bool operator==(const Entry& a, const Entry& b) {
+            return a.name == b.name && a.text == b.text;
+        }
+    };
+
+    [[nodiscard]] const std::vector<Entry>& entries() const { return entries_; }
+    [[nodiscard]] const Entry* find(std::string_view name) const;
+    /// False, and it isn't taken, where that text would not make the same of it again elsewhere, or there is
+    /// no room (limits::max_sql_statements).
+    [[nodiscard]] bool put(std::string_view name, std::string_view text);
+    void erase(std::string_view name);
+    friend bool operator==(const SqlStatements&, const SqlStatements&) = default;
+
+  private:
+    std::vector<Entry> entries_;
+    std::size_t bytes_ = 0;
+};
+
+using SqlStatementsRef = std::shared_ptr<const SqlStatements>;
+
+/// The same statements?
+[[nodiscard]] bool same_statements(const SqlStatementsRef& one, const SqlStatementsRef& other);
+
+/// One of the steps from one set to another: the text of a Query.
+struct SqlStatementChange {
+    std::string name;
+    std::string sql;
+    bool prepares = false;
+};
+[[nodiscard]] std::vector<SqlStatementChange> statement_changes(const SqlStatementsRef& from,
+                                                                const SqlStatementsRef& to);
+
+/// A text of one statement that names one prepared statement.
+struct SqlStatementName {
+    enum class Verb : std::uint8_t { Prepare, Execute, Deallocate } verb = Verb::Execute;
+    std::string name;  // empty: DEALLOCATE ALL
+};
+[[nodiscard]] std::optional<SqlStatementName> read_statement_name(std::string_view sql);
+
+}  // namespace pgxc::pooler
