@@ -52,10 +52,16 @@ CREATE PROCEDURE pgxc.pause(node text)
     LANGUAGE C AS 'MODULE_PATHNAME', 'pgxc_pause';
 COMMENT ON PROCEDURE pgxc.pause(text) IS
     'holds new transactions of a datanode group and waits until those that run are over';
+CREATE PROCEDURE pgxc.pause(node_id integer)
+    LANGUAGE C AS 'MODULE_PATHNAME', 'pgxc_pause_id';
+COMMENT ON PROCEDURE pgxc.pause(integer) IS 'the same, the group named by a number';
 
 CREATE PROCEDURE pgxc.resume(node text)
     LANGUAGE C AS 'MODULE_PATHNAME', 'pgxc_resume';
 COMMENT ON PROCEDURE pgxc.resume(text) IS 'lets transactions of a paused datanode group begin again';
+CREATE PROCEDURE pgxc.resume(node_id integer)
+    LANGUAGE C AS 'MODULE_PATHNAME', 'pgxc_resume_id';
+COMMENT ON PROCEDURE pgxc.resume(integer) IS 'the same, the group named by a number';
 
 CREATE FUNCTION pgxc.explain_route(sql text, node text DEFAULT NULL, read_routing text DEFAULT NULL,
                                    OUT class text, OUT target text, OUT reason text)

@@ -19,13 +19,24 @@ extern "C" {
 namespace pgxc {
 namespace {
 
+/// The type of an argument: what names the group in the overload that is called.
+enum class GroupNamed : std::uint8_t { ByText, ById };
+
 /// A datanode group as pgxc.node names it.
-Result<NodeKey> group_argument(const AdminCall& call) {
-    const auto text = call.text(0, "node");
-    if (!text) return text.error();
+Result<NodeKey> group_argument(const AdminCall& call, GroupNamed named) {
+    std::string text;
+    if (named == GroupNamed::ById) {
+        const auto id = call.integer(0, "node_id");
+        if (!id) return id.error();
+        text = std::to_string(*id);
+    } else {
+        auto given = call.text(0, "node");
+        if (!given) return given.error();
+        text = std::move(*given);
+    }
     SharedClusterView source;
     const auto view = source.current();
-    auto group = pooler::choose_group(*text, *view, guc::node_id());
+    auto group = pooler::choose_group(text, *view, guc::node_id());
     if (!group) return group.error();
     if (group->type != NodeType::Datanode)
         return Error{sqlstate::feature_not_supported, "this coordinator itself cannot be paused",
@@ -38,6 +49,40 @@ std::string class_word(const std::string& sql, const pooler::Classification& sta
     if (pooler::is_own_statement(sql)) return "own";
     if (pooler::is_declared_read_only(sql, false, false)) return "read only transaction";
     return std::string(pooler::to_word(statement.kind));
+}
+
+Result<Datum> pause_group_named(FunctionCallInfo fcinfo, GroupNamed named) {
+    auto call = AdminCall::begin(fcinfo);
+    if (!call) return std::move(call).error();
+    const auto group = group_argument(*call, named);
+    if (!group) return group.error();
+    const auto paused = pause_group(*group, call->user());
+    if (!paused) return paused.error();
+    if (*paused) {
+        call->log("pauses " + group->to_string());
+    } else {
+        report(NOTICE, Error{"00000", group->to_string() + " is paused already"});
+    }
+    Status unused = wait_until_unused(*group);
+    if (unused) return Datum{0};
+    // Cancelled: whoever asked doesn't want it any more.
+    if (*paused && unused.error().sqlstate != sqlstate::object_not_in_prerequisite_state)
+        (void)resume_group(*group);
+    return std::move(unused).error();
+}
+
+Result<Datum> resume_group_named(FunctionCallInfo fcinfo, GroupNamed named) {
+    auto call = AdminCall::begin(fcinfo);
+    if (!call) return std::move(call).error();
+    const auto group = group_argument(*call, named);
+    if (!group) return group.error();
+    if (Status there = require_shared_state(); !there) return std::move(there).error();
+    if (resume_group(*group)) {
+        call->log("resumes " + group->to_string());
+    } else {
+        report(NOTICE, Error{"00000", group->to_string() + " is not paused"});
+    }
+    return Datum{0};
 }
 
 }  // namespace
@@ -107,37 +152,19 @@ PGXC_FUNCTION(pgxc_explain_route) {
 }
 
 PGXC_FUNCTION(pgxc_pause) {
-    auto call = AdminCall::begin(fcinfo);
-    if (!call) return std::move(call).error();
-    const auto group = group_argument(*call);
-    if (!group) return group.error();
-    const auto paused = pause_group(*group, call->user());
-    if (!paused) return paused.error();
-    if (*paused) {
-        call->log("pauses " + group->to_string());
-    } else {
-        report(NOTICE, Error{"00000", group->to_string() + " is paused already"});
-    }
-    Status unused = wait_until_unused(*group);
-    if (unused) return Datum{0};
-    // Cancelled: whoever asked doesn't want it any more.
-    if (*paused && unused.error().sqlstate != sqlstate::object_not_in_prerequisite_state)
-        (void)resume_group(*group);
-    return std::move(unused).error();
+    return pause_group_named(fcinfo, GroupNamed::ByText);
+}
+
+PGXC_FUNCTION(pgxc_pause_id) {
+    return pause_group_named(fcinfo, GroupNamed::ById);
 }
 
 PGXC_FUNCTION(pgxc_resume) {
-    auto call = AdminCall::begin(fcinfo);
-    if (!call) return std::move(call).error();
-    const auto group = group_argument(*call);
-    if (!group) return group.error();
-    if (Status there = require_shared_state(); !there) return std::move(there).error();
-    if (resume_group(*group)) {
-        call->log("resumes " + group->to_string());
-    } else {
-        report(NOTICE, Error{"00000", group->to_string() + " is not paused"});
-    }
-    return Datum{0};
+    return resume_group_named(fcinfo, GroupNamed::ByText);
+}
+
+PGXC_FUNCTION(pgxc_resume_id) {
+    return resume_group_named(fcinfo, GroupNamed::ById);
 }
 
 }  // namespace pgxc

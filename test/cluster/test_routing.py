@@ -421,6 +421,18 @@ def test_a_pause_that_is_cancelled_is_no_pause(cluster):
         assert cluster.status(1)["gate"] == "open"
 
 
+@pytest.mark.parametrize("group", ["1", "'1'"])
+def test_a_group_to_pause_is_named_by_number_or_text(cluster, group):
+    # A new client's login could have to wait for the end of the pause.
+    with client(cluster) as session:
+        session.execute(f"CALL pgxc.pause({group})")
+        try:
+            cluster.wait_status(1, gate="paused")
+        finally:
+            session.execute(f"CALL pgxc.resume({group})")
+    cluster.wait_status(1, gate="open")
+
+
 def test_a_pause_outlives_the_monitor(cluster):
     cluster.coordinator.sql("CALL pgxc.pause('1')")
     try:

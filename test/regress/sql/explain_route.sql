@@ -56,10 +56,15 @@ SELECT * FROM pgxc.explain_route('SELECT 1', 'C', 'sometimes');
 CALL pgxc.pause('C');
 CALL pgxc.pause(NULL);
 CALL pgxc.pause('77');
+-- By number, too; what has no type stays a name.
+CALL pgxc.pause(77);
+CALL pgxc.resume(77);
+CALL pgxc.pause(NULL::integer);
 CREATE ROLE pgxc_nobody_special;
 SET ROLE pgxc_nobody_special;
 CALL pgxc.pause('1');
 CALL pgxc.resume('1');
+CALL pgxc.resume(1);
 RESET ROLE;
 DROP ROLE pgxc_nobody_special;
 DROP EXTENSION pgxc_ha;
