@@ -182,16 +182,36 @@ void Session::end(const Error& error) {
 }
 
 void Session::end_when_idle(const Error& error) {
-    const bool busy = backend_ != nullptr && state_ == State::Linked && !backend_->tracker().clean_and_idle();
-    if (busy) {
+    if (in_transaction()) {
         end_when_idle_ = error;
     } else {
         end(error);
     }
 }
 
+bool Session::in_transaction() const {
+    switch (state_) {
+        case State::Idle:
+            return failed_block_.active() || !deferred_begin_.empty();
+        case State::Waiting:
+            // In a pause nothing begins before somebody ends that, who may not be able to any more.
+            return !waits_for_ || !waits_for_->target().paused;
+        case State::Applying:
+            return true;
+        case State::Linked:
+            return !backend_->tracker().clean_and_idle();
+        case State::Login:
+        case State::LoginWaiting:
+        case State::LoginApplying:
+        case State::Settling:  // what it was in is over, and answered
+        case State::Ended:
+            return false;
+    }
+    return false;
+}
+
 bool Session::ends_now() {
-    if (!end_when_idle_) return false;
+    if (!end_when_idle_ || in_transaction()) return false;
     const Error error = *end_when_idle_;
     end(error);
     return true;
@@ -203,6 +223,8 @@ void Session::protocol_error(const Error& error) {
 }
 
 bool Session::tick(TimePoint now) {
+    // No server tells of the ROLLBACK of a lost block, nor of a pause in which one is waited for.
+    if (ends_now()) return true;
     // Something may have ended that no statement told of (a function dropped the temporary table).
     if (state_ == State::Linked && !asked_while_quiet_ &&
         pins_.has(PinReasons::probed | PinReasons::NamedInSql) && now - quiet_since_ >= ask_after &&

@@ -110,7 +110,9 @@ class Session final : public Waiter, private net::StreamEvents {
     // session.cpp
     void set_state(State state);
     [[nodiscard]] bool in_no_transaction() const;
-    /// Its transaction is over: ends it if end_when_idle() was waiting for that.
+    /// Is something of the client's under way that end_when_idle() waits for?
+    [[nodiscard]] bool in_transaction() const;
+    /// Ends it if end_when_idle() was waiting for the end of its transaction, and that is over.
     [[nodiscard]] bool ends_now();
     /// The client has said that it goes, or has closed its side.
     void leave();
