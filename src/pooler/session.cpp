@@ -400,6 +400,10 @@ ClientRow Session::row() const {
             if (row.why.empty()) row.why = "all server connections are in use or being opened";
             break;
         case State::Idle:
+            row.state = in_no_transaction() ? "idle" : "active";
+            if (!deferred_begin_.empty()) row.why = "its transaction has no server yet";
+            if (failed_block_.active()) row.why = "its transaction failed, and it has not ended it";
+            break;
         case State::Ended:
             row.state = "idle";
             break;

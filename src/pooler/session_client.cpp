@@ -386,6 +386,7 @@ void Session::take_in_failed_block(wire::FrontendMessage type, wire::Bytes body,
     const bool closes = type == wire::FrontendMessage::Close && !failed_block_.skipping();
     const auto text = text_of(type, body);
     const bool taken = failed_block_.take(type, body, whole, client_.out(), text);
+    context_.stats_changed = true;
     if (closes) close_named(body);
     if (taken && type == wire::FrontendMessage::Parse) remember_parse(body);
 }

@@ -272,6 +272,7 @@ void Session::answer_begin(std::string_view text) {
     deferred_begin_ = text;
     has_unnamed_ = unnamed_unbound_ = false;  // as by every Query
     told_ = wire::TransactionStatus::InBlock;
+    context_.stats_changed = true;
     const bool starts = wire::SqlScanner{text}.next().is("start");
     wire::put_command_complete(client_.out(), starts ? "START TRANSACTION" : "BEGIN");
     wire::put_ready_for_query(client_.out(), wire::TransactionStatus::InBlock);

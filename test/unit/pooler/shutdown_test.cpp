@@ -1,4 +1,4 @@
-// Who is in a transaction, which a smart shutdown lets finish.
+// Who is in a transaction: whom a smart shutdown lets finish, and what pgxc_pooler_clients tells.
 #include "fakes/auto_routing_test.h"
 #include "fakes/session_test.h"
 
@@ -163,6 +163,39 @@ TEST_F(AutoRoutingTest, ABlockThatHasNoServerYetGetsOneInASmartShutdown) {
     run(*client, "commit");
     EXPECT_TRUE(until([&] { return client->ended() && pooler->drained(); }));
     EXPECT_EQ(client->sqlstate(), "57P01");
+}
+
+// --- What is shown ---
+
+/// What the pooler has published of its only client: its state, and why.
+std::string shown(const FakeEnvironment& environment) {
+    if (environment.clients.size() != 1) return {};
+    const ClientRow& row = environment.clients.front();
+    return row.why.empty() ? row.state : row.state + ": " + row.why;
+}
+
+TEST_F(AutoRoutingTest, ABlockWithoutAServerIsNotShownAsIdle) {
+    start();
+    auto client = login_known();
+    EXPECT_TRUE(until([&] { return shown(environment) == "idle"; }));
+    run(*client, "begin");
+    EXPECT_TRUE(until([&] { return shown(environment) == "active: its transaction has no server yet"; }));
+    run(*client, "insert");
+    EXPECT_TRUE(until([&] { return shown(environment) == "active"; }));
+    run(*client, "commit");
+    EXPECT_TRUE(until([&] { return shown(environment) == "idle"; }));
+}
+
+TEST_F(SessionTest, ABlockThatLostItsServerIsNotShownAsIdle) {
+    server->on_query = die_at("insert and die");
+    start();
+    auto client = login();
+    run(*client, "begin");
+    run(*client, "insert and die");
+    EXPECT_TRUE(until(
+        [&] { return shown(environment) == "active: its transaction failed, and it has not ended it"; }));
+    run(*client, "rollback");
+    EXPECT_TRUE(until([&] { return shown(environment) == "idle"; }));
 }
 
 }  // namespace
