@@ -267,6 +267,14 @@ void Session::proven() {
                       "Only settings (-c name=value) are."});
         return;
     }
+    for (const auto& [name, value] : startup.own_settings) {
+        if (name == "pgxc.node" || name == "pgxc.read_routing") continue;
+        // Passed over, a misspelt one would lead somewhere else than was meant.
+        refuse_login({sqlstate::undefined_object, "unrecognized configuration parameter \"" + name + "\"",
+                      "Of pgxc_ha's settings a connection through the pooler can begin with pgxc.node and "
+                      "pgxc.read_routing."});
+        return;
+    }
     auto group = choose_group(startup.node(), *context_.view, context_.settings().own_node_id);
     if (!group) {
         refuse_login(group.error());

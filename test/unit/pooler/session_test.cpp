@@ -258,6 +258,23 @@ TEST_F(SessionTest, ABadStartupSettingRefusesTheLogin) {
     EXPECT_EQ(client->sqlstate(), "22023");
 }
 
+TEST_F(SessionTest, ASettingOfOursThatIsNotThereRefusesTheLogin) {
+    start();
+    for (const wire::Setting& setting :
+         {wire::Setting{"options", "-c pgxc.noode=2"},
+          wire::Setting{"options", "-c work_mem=1 --PGXC.Noode=2"}, wire::Setting{"Pgxc.NOODE", "2"}}) {
+        auto client = connect();
+        client->start({setting});
+        EXPECT_TRUE(until([&] { return client->ended(); }));
+        EXPECT_EQ(client->sqlstate(), "42704");
+        EXPECT_EQ(client->error().message, "unrecognized configuration parameter \"pgxc.noode\"");
+        EXPECT_NE(client->error().hint.find("pgxc.node and pgxc.read_routing"), std::string::npos);
+    }
+    auto client = login({{"options", "-c PGXC.Node=1 -c pgxc.READ-routing=master"}});
+    run(*client, "select 1");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
 TEST_F(SessionTest, ASettingGoesWithItsClient) {
     server->on_query = [](fakes::Backend& backend, const std::string& sql) {
         if (!sql.starts_with(question)) return false;
