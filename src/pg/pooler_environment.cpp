@@ -152,6 +152,8 @@ void PoolerEnvironment::read_settings() {
     fresh.listen_addresses = split_list(guc::pooler_listen_addresses());
     fresh.socket_directories = split_list(guc::pooler_socket_directories());
     fresh.workers = guc::pooler_workers();
+    // In the data directory, where the server's processes are at home, and left out of base backups.
+    fresh.relay_directory = "pg_stat_tmp";
     fresh.max_pool_size = guc::max_pool_size();
     fresh.min_pool_size = guc::min_pool_size();
     fresh.max_client_connections = most_clients_;

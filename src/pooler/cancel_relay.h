@@ -12,8 +12,7 @@
 namespace pgxc::pooler {
 
 /// Carries cancel requests to the worker whose client is meant: a datagram socket
-/// `<directory>/.s.pgxc.<port>.w<worker>` for each. Whoever could write to it could send the same request to
-/// the public port.
+/// `<directory>/.s.pgxc.<port>.w<worker>` for each, which only the server's own user can write to.
 class CancelRelay {
   public:
     using OnCancel = std::function<void(CancelKey)>;

@@ -31,6 +31,7 @@ struct Settings {
     std::vector<std::string> listen_addresses;    // '*' = all; empty = no TCP
     std::vector<std::string> socket_directories;  // the socket is <dir>/.s.PGSQL.<port>
     int workers = 1;
+    std::string relay_directory;  // private, of all workers: for the sockets between them
     int max_pool_size = 100;
     int min_pool_size = 1;
     int max_client_connections = 10000;

@@ -108,8 +108,8 @@ Status Pooler::Impl::listen() {
         }
     }
     if (listeners.empty()) return last;
-    if (shared && !settings.socket_directories.empty()) {
-        auto made = CancelRelay::listen(context.loop, settings.socket_directories.front(), settings.port,
+    if (shared) {
+        auto made = CancelRelay::listen(context.loop, settings.relay_directory, settings.port,
                                         context.environment.worker_index(),
                                         [this](CancelKey key) { cancel_here(key); });
         if (!made) return made.error();
