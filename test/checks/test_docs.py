@@ -131,6 +131,8 @@ def columns_of_the_sql(source, made):
     ("docs/failover.md", "pgxc.failover_history", "sql/catalog/history.sql", "CREATE TABLE pgxc.failover_history"),
     ("docs/failover.md", "pgxc.failover_evidence", "sql/catalog/evidence.sql", "CREATE TABLE pgxc.failover_evidence"),
     ("docs/failover.md", "pgxc_node_status", "sql/objects/status_views.sql", "CREATE FUNCTION pgxc.node_status"),
+    ("docs/pooler.md", "pgxc_pools", "sql/objects/status_views.sql", "CREATE FUNCTION pgxc.pools"),
+    ("docs/pooler.md", "pgxc_pooler_clients", "sql/objects/status_views.sql", "CREATE FUNCTION pgxc.pooler_clients"),
     ("docs/pooler.md", "pgxc_pooler_stats", "sql/objects/statistics_views.sql", "CREATE FUNCTION pgxc.pooler_stats"),
     ("docs/pooler.md", "pgxc_pooler_servers", "sql/objects/statistics_views.sql", "CREATE FUNCTION pgxc.pooler_servers"),
 ])

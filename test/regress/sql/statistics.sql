@@ -10,7 +10,8 @@ RESET client_min_messages;
 
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) AS type
   FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
- WHERE c.relname IN ('pgxc_pooler_servers', 'pgxc_pooler_stats') AND c.relnamespace = 'pg_catalog'::regnamespace
+ WHERE c.relname IN ('pgxc_pools', 'pgxc_pooler_clients', 'pgxc_pooler_servers', 'pgxc_pooler_stats')
+   AND c.relnamespace = 'pg_catalog'::regnamespace
  ORDER BY c.relname, a.attnum;
 
 -- Nothing has passed through the pooler.
