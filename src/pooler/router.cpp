@@ -18,8 +18,6 @@ using wire::SqlToken;
 using wire::StatementHead;
 using wire::TransactionControl;
 
-constexpr std::string_view default_read_only_name = "default_transaction_read_only";
-
 char lower(char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
 }
@@ -36,12 +34,6 @@ bool is_name(const SqlToken& token, std::string_view lower_name) {
 
 bool is_node_type(const SqlToken& token) {
     return token.is("coordinator") || token.is("datanode");
-}
-
-bool only_end_follows(SqlScanner& scanner) {
-    SqlToken token = scanner.next();
-    while (token.is_symbol(';')) token = scanner.next();
-    return token.kind == SqlToken::Kind::End;
 }
 
 std::vector<NodeId> datanode_groups(const ClusterView& view) {
@@ -161,69 +153,6 @@ std::string_view masters_business(const RouteFacts& facts) {
             return facts.statement->reason;
     }
     return facts.statement->reason;
-}
-
-SessionEffect effect_of(AccessMode access) {
-    switch (access) {
-        case AccessMode::Unspecified:
-            return SessionEffect::None;
-        case AccessMode::ReadOnly:
-            return SessionEffect::ReadOnlyOn;
-        case AccessMode::ReadWrite:
-            return SessionEffect::ReadOnlyOff;
-    }
-    return SessionEffect::Unknown;
-}
-
-/// The value in SET default_transaction_read_only = value.
-SessionEffect effect_of(const SqlToken& value) {
-    if (value.is("default")) return SessionEffect::ReadOnlyDefault;
-    switch (value.kind) {
-        case SqlToken::Kind::Word:
-        case SqlToken::Kind::String:
-        case SqlToken::Kind::Number:
-            break;
-        case SqlToken::Kind::End:
-        case SqlToken::Kind::Quoted:
-        case SqlToken::Kind::Symbol:
-        case SqlToken::Kind::Unknown:
-            return SessionEffect::Unknown;
-    }
-    for (const std::string_view word : {"on", "true", "yes", "1"})
-        if (same_text(value.text, word)) return SessionEffect::ReadOnlyOn;
-    for (const std::string_view word : {"off", "false", "no", "0"})
-        if (same_text(value.text, word)) return SessionEffect::ReadOnlyOff;
-    return SessionEffect::Unknown;
-}
-
-/// Reads a statement of which is known that it can change the default; nullopt: not in a form known here.
-std::optional<SessionEffect> read_setting_statement(std::string_view sql) {
-    SqlScanner scanner(sql);
-    const SqlToken first = scanner.next();
-    if (first.is("show")) return SessionEffect::None;
-    if (first.is("discard") || first.is("reset")) {
-        const SqlToken what = scanner.next();
-        if (what.is("all") || is_name(what, default_read_only_name))
-            return only_end_follows(scanner) ? std::optional(SessionEffect::ReadOnlyDefault) : std::nullopt;
-        return only_end_follows(scanner) ? std::optional(SessionEffect::None) : std::nullopt;
-    }
-    if (!first.is("set")) return std::nullopt;
-    SqlToken token = scanner.next();
-    if (token.is("local")) return std::nullopt;
-    if (token.is("session")) {
-        token = scanner.next();
-        if (token.is("characteristics")) {
-            if (!scanner.next().is("as") || !scanner.next().is("transaction")) return std::nullopt;
-            StatementHead head;
-            return wire::read_transaction_modes(scanner, head) ? std::optional(effect_of(head.access))
-                                                               : std::nullopt;
-        }
-    }
-    if (!is_name(token, default_read_only_name)) return std::nullopt;
-    token = scanner.next();
-    if (!token.is("to") && !token.is_symbol('=')) return std::nullopt;
-    const SqlToken value = scanner.next();
-    return only_end_follows(scanner) ? std::optional(effect_of(value)) : std::nullopt;
 }
 
 }  // namespace
@@ -377,26 +306,6 @@ bool is_declared_read_only(std::string_view sql, bool default_read_only, bool de
             return false;
     }
     return false;
-}
-
-SessionEffect read_session_effect(std::string_view sql) {
-    SqlScanner scanner(sql);
-    const SqlToken first = scanner.next();
-    const bool direct = first.is("set") || first.is("reset") || first.is("discard") || first.is("show");
-    // One statement of another kind can do it only by the setting's name (set_config); several in one text,
-    // or what can't be read, by any of these words.
-    constexpr std::array<std::string_view, 4> words = {default_read_only_name, "characteristics", "reset",
-                                                       "discard"};
-    const bool single = wire::read_statement_head(sql).control == TransactionControl::None;
-    if (single && !direct)
-        return wire::mentions(sql, default_read_only_name) ? SessionEffect::Unknown : SessionEffect::None;
-    if (std::none_of(words.begin(), words.end(),
-                     [sql](std::string_view word) { return wire::mentions(sql, word); }))
-        return SessionEffect::None;
-    if (!single) return SessionEffect::Unknown;
-    // SET LOCAL ends with its transaction.
-    if (first.is("set") && scanner.next().is("local")) return SessionEffect::None;
-    return read_setting_statement(sql).value_or(SessionEffect::Unknown);
 }
 
 }  // namespace pgxc::pooler

@@ -72,8 +72,7 @@ struct RouteFacts {
     ReadRouting routing = ReadRouting::Explicit;
     /// The first statement's text (Query, or the statement behind the first Parse/Bind); nullopt = unknown.
     std::optional<std::string_view> first_statement;
-    /// The session's defaults as remembered (ParameterStatus default_transaction_read_only on servers from 14
-    /// on, or read_session_effect()).
+    /// The session's defaults: what its login, or a SET since, has asked for.
     bool default_read_only = false;
     bool default_serializable = false;
     std::uint64_t max_read_lag_bytes = 0;
@@ -116,16 +115,5 @@ struct Decision {
 /// Serializable can't (a hot standby refuses it).
 [[nodiscard]] bool is_declared_read_only(std::string_view sql, bool default_read_only,
                                          bool default_serializable);
-
-/// What a statement does to the session's default access mode, once it has succeeded and its transaction is
-/// committed.
-enum class SessionEffect : std::uint8_t {
-    None,
-    ReadOnlyOn,
-    ReadOnlyOff,
-    ReadOnlyDefault,  // back to the value at login: RESET, SET ... TO DEFAULT, DISCARD ALL
-    Unknown,          // names the setting, but can't be read with certainty: take it as off
-};
-[[nodiscard]] SessionEffect read_session_effect(std::string_view sql);
 
 }  // namespace pgxc::pooler

@@ -167,6 +167,10 @@ bool is_single(std::string_view sql) {
     }
 }
 
+namespace {
+
+/// Reads the transaction modes behind BEGIN [WORK|TRANSACTION] or START TRANSACTION up to the end of the
+/// text. False where something else stands there.
 bool read_transaction_modes(SqlScanner& scanner, StatementHead& head) {
     SqlToken token = scanner.next();
     bool need_mode = false;
@@ -212,6 +216,8 @@ bool read_transaction_modes(SqlScanner& scanner, StatementHead& head) {
         if (need_mode) token = scanner.next();
     }
 }
+
+}  // namespace
 
 StatementHead read_statement_head(std::string_view sql) {
     using enum TransactionControl;

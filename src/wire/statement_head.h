@@ -73,10 +73,6 @@ struct StatementHead {
 /// Looks at a whole text. "begin; select 1" is Unknown; an empty text is None.
 [[nodiscard]] StatementHead read_statement_head(std::string_view sql);
 
-/// Reads the transaction modes behind BEGIN [WORK|TRANSACTION] or START TRANSACTION up to the end of the
-/// text. False where something else stands there.
-[[nodiscard]] bool read_transaction_modes(SqlScanner& scanner, StatementHead& head);
-
 /// Could this text, run inside an explicit transaction block, commit it? False only where it certainly
 /// doesn't.
 [[nodiscard]] bool may_commit_block(std::string_view sql);

@@ -315,45 +315,6 @@ TEST(DeclaredReadOnly, TakesTheDefaultsIntoAccount) {
     EXPECT_TRUE(is_declared_read_only("begin isolation level read committed read only", false, true));
 }
 
-TEST(SessionEffect, FollowsTheDefaultAccessMode) {
-    struct Case {
-        const char* sql;
-        SessionEffect effect;
-    };
-    using enum SessionEffect;
-    for (const auto& [sql, effect] : {
-             Case{"select 1", None},
-             Case{"set search_path = x", None},
-             Case{"set session characteristics as transaction read only", ReadOnlyOn},
-             Case{"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;",
-                  ReadOnlyOff},
-             Case{"set session characteristics as transaction isolation level serializable", None},
-             Case{"set session characteristics as transaction read", Unknown},
-             Case{"set default_transaction_read_only = on", ReadOnlyOn},
-             Case{"set default_transaction_read_only to 'TRUE';", ReadOnlyOn},
-             Case{"set session default_transaction_read_only = 1", ReadOnlyOn},
-             Case{"set \"default_transaction_read_only\" = yes", ReadOnlyOn},
-             Case{"set Default_Transaction_Read_Only to off", ReadOnlyOff},
-             Case{"set default_transaction_read_only = 0", ReadOnlyOff},
-             Case{"set default_transaction_read_only to default", ReadOnlyDefault},
-             Case{"set default_transaction_read_only from current", Unknown},
-             Case{"set default_transaction_read_only = tru", Unknown},
-             Case{"set local default_transaction_read_only = on", None},
-             Case{"reset default_transaction_read_only", ReadOnlyDefault},
-             Case{"reset all;", ReadOnlyDefault},
-             Case{"reset work_mem", None},
-             Case{"discard all", ReadOnlyDefault},
-             Case{"discard plans", None},
-             Case{"show default_transaction_read_only", None},
-             Case{"select set_config('default_transaction_read_only', 'on', false)", Unknown},
-             Case{"update t set reset = 1", None},
-             Case{"select 1; reset all", Unknown},
-             Case{"set default_transaction_read_only = on; select 1", Unknown},
-             Case{"select 1; select 2", None},
-         })
-        EXPECT_EQ(read_session_effect(sql), effect) << sql;
-}
-
 TEST(ChooseGroup, TakesTheClientsChoice) {
     const auto two =
         cluster({master(coordinator(1)), master(datanode(1)), master(datanode(2)), slave(datanode(3), 1)});
