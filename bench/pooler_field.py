@@ -1,5 +1,6 @@
 """Who takes part in the measure of poolers: ours, PgBouncer, Pgpool-II and nobody (direct), at one and the same datanode."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -15,27 +16,39 @@ from pgcluster import HOST, Cluster, as_server_user, running_as_root, wait_for  
 
 #: The title in tables, in the order of columns.
 TITLES = {"ours": "ours", "ours2": "two workers", "pgbouncer": "PgBouncer", "pgpool": "Pgpool-II", "direct": "direct"}
+#: Of Pgpool-II, which has one for each client: cells with more clients leave it out.
+PGPOOL_PROCESSES = 72
 
 
 def processor_ns(pid):
-    """What a process and its threads have used so far, user and system."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
+    """What a process and its threads have used so far, user and system; 0 once it has gone."""
+    used = 0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            used += int((task / "schedstat").read_text().split()[0])
+    return used
 
 
 def descendants(pid):
     """A process and those that it started."""
     found = [pid]
     for parent in found:
-        for task in pathlib.Path(f"/proc/{parent}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for task in pathlib.Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
     return found
 
 
 class Entrant:
-    """Where clients connect, and what that costs. `databases`: by protocol, where it isn't `postgres`."""
+    """Where clients connect, and what that costs. `databases`: by protocol, where it isn't `postgres`. `most_clients`: that
+    it can serve at a time; None = any number."""
 
-    def __init__(self, name, port, pids=lambda: [], options="", databases=None):
+    def __init__(self, name, port, pids=lambda: [], options="", databases=None, most_clients=None):
         self.name, self.port, self.pids, self.options, self.databases = name, port, pids, options, databases or {}
+        self.most_clients = most_clients
+
+    def serves(self, clients):
+        return self.most_clients is None or clients <= self.most_clients
 
     def conninfo(self, protocol):
         database = self.databases.get(protocol, "postgres")
@@ -48,13 +61,16 @@ class Entrant:
         """Of all its processes. `what`: VmRSS, or VmHWM for the highest since reset_peak()."""
         total = 0
         for pid in self.pids():
-            status = pathlib.Path(f"/proc/{pid}/status").read_text()
-            total += int(re.search(rf"^{what}:\s+(\d+) kB", status, re.MULTILINE).group(1))
+            # One that has gone meanwhile has none, and neither has one that nobody has waited for yet.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found = re.search(rf"^{what}:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+                total += int(found.group(1)) if found else 0
         return total
 
     def reset_peak(self):
         for pid in self.pids():
-            pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 class Field:
@@ -142,7 +158,7 @@ ignore_startup_parameters = extra_float_digits
         port = self.workspace.free_port()
         folder = self.workspace.path / "pgpool"
         folder.mkdir()
-        # A process for each client, with a server connection of its own: as many as there are clients.
+        # A process for each client, with a server connection of its own; some more for psql and psycopg2.
         (folder / "pgpool.conf").write_text(f"""backend_clustering_mode = 'raw'
 listen_addresses = '{HOST}'
 port = {port}
@@ -153,7 +169,7 @@ pcp_port = {self.workspace.free_port()}
 backend_hostname0 = '{HOST}'
 backend_port0 = {self.datanode.port}
 backend_data_directory0 = '{self.datanode.data}'
-num_init_children = {self.clients + 8}
+num_init_children = {PGPOOL_PROCESSES}
 max_pool = 1
 enable_pool_hba = off
 pid_file_name = '{folder}/pid'
@@ -166,7 +182,8 @@ work_dir = '{folder}'
             shutil.chown(folder, "postgres", "postgres")
         process = self._start_program("pgpool", ["pgpool", "-n", "-f", folder / "pgpool.conf", "-F", folder / "pcp.conf",
                                                  "-a", folder / "pool_hba.conf"])
-        return self._ready(Entrant("pgpool", port, lambda: descendants(process.pid)), process)
+        return self._ready(Entrant("pgpool", port, lambda: descendants(process.pid),
+                                   most_clients=PGPOOL_PROCESSES - 8), process)
 
     def destroy(self):
         for process in self.processes:
