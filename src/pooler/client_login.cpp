@@ -209,13 +209,13 @@ std::string ClientLogin::stored_password() {
 }
 
 ClientLogin::Step ClientLogin::begin_password(wire::Buffer& out) {
-    if (auto status = look_up_role(); !status) return refuse(status.error());
-    const std::string stored = stored_password();
     if (rule_.method == AuthMethod::Password) {
         phase_ = Phase::Password;
         wire::put_authentication_cleartext(out);
         return Step::NeedMore;
     }
+    if (auto status = look_up_role(); !status) return refuse(status.error());
+    const std::string stored = stored_password();
     if (rule_.method == AuthMethod::Md5 && wire::is_md5_secret(stored)) {
         if (!environment_.strong_random(md5_salt_.data(), md5_salt_.size())) {
             return refuse({sqlstate::internal_error, "could not generate random MD5 salt"});
@@ -284,6 +284,7 @@ ClientLogin::Step ClientLogin::check_md5(wire::Bytes body) {
 ClientLogin::Step ClientLogin::check_password(wire::Bytes body) {
     const auto password = given_password(body);
     if (!password) return refuse(password.error());
+    if (auto status = look_up_role(); !status) return refuse(status.error());
     const std::string stored = stored_password();
     if (wire::is_md5_secret(stored)) {
         const std::string given = wire::md5_secret(*password, startup_->user);
@@ -358,8 +359,8 @@ ClientLogin::Step ClientLogin::check_identity(std::string identity) {
                                 : "No match in usermap \"" + rule_.map + "\" for user " + who);
 }
 
+/// Each time anew: a client decides how long it takes to answer.
 Status ClientLogin::look_up_role() {
-    if (role_) return {};
     auto role = environment_.role(startup_->user);
     if (!role) return role.error();
     role_ = std::move(*role);

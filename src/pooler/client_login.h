@@ -57,6 +57,8 @@ class ClientLogin {
     [[nodiscard]] wire::StartupMessage& startup() { return *startup_; }
 
     // After Proven.
+    /// Asks anew whether the role is there and may log in: Proven or Refuse.
+    [[nodiscard]] Step check_role();
     [[nodiscard]] const RoleInfo& role() const { return *role_; }
     [[nodiscard]] const std::optional<wire::ScramPassThrough>& pass_through() const { return pass_through_; }
     /// "method=scram-sha-256 (pg_hba.conf line 3) SSL enabled (protocol=TLSv1.3, ...)".
@@ -82,7 +84,6 @@ class ClientLogin {
     Step authenticated();
     Status look_up_role();
     [[nodiscard]] std::string stored_password();
-    Step check_role();
     Step refuse(Error error);
     /// auth_failed() of auth.c: the words belong to the method.
     Step refuse_by_method(std::string detail);

@@ -138,6 +138,8 @@ class Session final : public Waiter, private net::StreamEvents {
     void begin_login_work();
     /// Who it is has been proven, and what remains is whether there is room.
     void authorized();
+    /// Its role has room for one more; else the login is refused.
+    [[nodiscard]] bool role_has_room();
     void refuse_login(const Error& error);
     void refuse_login_later();
     void log_refusal(const Error& error) const;

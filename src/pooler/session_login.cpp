@@ -84,15 +84,20 @@ void Session::begin_login_work() {
     });
 }
 
-void Session::authorized() {
+bool Session::role_has_room() {
     const RoleInfo& role = login_->role();
     const std::string& user = login_->startup().user;
-    if (!role.superuser && role.connection_limit >= 0 &&
-        owner_.clients_of(user) >= static_cast<std::size_t>(role.connection_limit)) {
-        refuse_login({sqlstate::too_many_connections, "too many connections for role \"" + user + "\"",
-                      "The role's CONNECTION LIMIT allows " + std::to_string(role.connection_limit) + "."});
-        return;
-    }
+    if (role.superuser || role.connection_limit < 0 ||
+        owner_.clients_of(user) < static_cast<std::size_t>(role.connection_limit))
+        return true;
+    refuse_login({sqlstate::too_many_connections, "too many connections for role \"" + user + "\"",
+                  "The role's CONNECTION LIMIT allows " + std::to_string(role.connection_limit) + "."});
+    return false;
+}
+
+void Session::authorized() {
+    if (!role_has_room()) return;
+    const std::string& user = login_->startup().user;
     if (context_.settings().log_connections) {
         const auto application = login_->startup().setting("application_name");
         log_info("pooler: connection authorized: client=" + from_.to_string() + " user=" + user +
@@ -112,7 +117,12 @@ void Session::authorized() {
 void Session::view_came() {
     if (!std::exchange(login_wants_view_, false)) return;
     pause_login(false);
-    proven();
+    // Its role may have been changed meanwhile, and others of it may have got here first.
+    if (const auto step = login_->check_role(); step != ClientLogin::Step::Proven) {
+        login_step(step);
+    } else if (role_has_room()) {
+        proven();
+    }
 }
 
 void Session::refuse_login_later() {

@@ -3,6 +3,8 @@
 #include <openssl/evp.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "fakes/session_test.h"
@@ -87,6 +89,73 @@ TEST_F(ClientLoginTest, WhoHangsUpWhileItWaitsForAServerKeepsNoPlace) {
     EXPECT_TRUE(until([&] { return waiting() == 1; }));
     waits->hang_up();
     EXPECT_TRUE(until([&] { return waiting() == 0; }));
+}
+
+TEST_F(ClientLoginTest, WhatARoleMayCountsWhenItIsProven) {
+    const std::string secret = wire::md5_secret("pw", "u");
+    environment.roles["u"] = {true, true, secret};
+    environment.roles["other"] = {true, true, std::nullopt};
+    ask_for(AuthMethod::Md5);
+    start();
+    const auto answer_after = [&](const std::function<void()>& change) {
+        auto client = connect();
+        client->start();
+        EXPECT_TRUE(until([&] { return client->count('R') == 1; }));
+        change();
+        std::array<std::uint8_t, 4> salt{};
+        std::copy_n(client->messages[0].body.end() - 4, 4, salt.begin());
+        send_password(*client, wire::md5_response(secret, salt));
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1 || client->ended(); }));
+        return client->error().message;
+    };
+    EXPECT_EQ(answer_after([] {}), "");
+    EXPECT_EQ(answer_after([&] { environment.roles["u"].can_login = false; }),
+              "role \"u\" is not permitted to log in");
+    environment.roles["u"].can_login = true;
+    EXPECT_EQ(answer_after([&] { environment.roles.erase("u"); }), "role \"u\" does not exist");
+}
+
+TEST_F(ClientLoginTest, APasswordIsComparedWithTheSecretOfThatMoment) {
+    environment.roles["u"] = {true, true, wire::md5_secret("old", "u")};
+    ask_for(AuthMethod::Password);
+    start();
+    auto client = connect();
+    client->start();
+    EXPECT_TRUE(until([&] { return client->count('R') == 1; }));
+    environment.roles["u"].stored_password = wire::md5_secret("new", "u");
+    send_password(*client, "old");
+    EXPECT_TRUE(until([&] { return client->ended(); }));
+    EXPECT_EQ(client->sqlstate(), sqlstate::invalid_password);
+}
+
+TEST_F(ClientLoginTest, WhoWaitsForTheFirstViewCountsForTheLimitOfItsRole) {
+    const auto view = std::exchange(environment.view, std::make_shared<ClusterView>());
+    environment.roles["u"] = {true, true, std::nullopt};
+    environment.roles["u"].connection_limit = 1;
+    environment.roles["gone"] = {true, true, std::nullopt};
+    start();
+    std::vector<std::unique_ptr<Client>> clients;
+    for (const std::string user : {"u", "u", "u", "gone"}) {
+        clients.push_back(connect());
+        clients.back()->start({}, user);
+    }
+    settle();
+    environment.roles.erase("gone");
+    environment.view = view;
+    pooler->view_changed();
+    std::size_t in = 0;
+    std::size_t refused = 0;
+    EXPECT_TRUE(until([&] {
+        in = refused = 0;
+        for (const auto& client : clients) {
+            in += client->count('Z');
+            refused += client->ended() ? 1 : 0;
+        }
+        return in + refused == clients.size();
+    }));
+    EXPECT_EQ(in, 1U);
+    EXPECT_EQ(refused, 3U);
+    EXPECT_EQ(clients.back()->error().message, "role \"gone\" does not exist");
 }
 
 /// Clients of the pooler's Unix socket, run by one system user or another.
