@@ -225,6 +225,7 @@ Result<pooler::RoleInfo> PoolerEnvironment::role(const std::string& user) {
         bool superuser;
         bool expired;
         int connection_limit;
+        Oid oid;
         const char* password;  // in the transaction's memory
     };
     pooler::RoleInfo info;
@@ -239,6 +240,7 @@ Result<pooler::RoleInfo> PoolerEnvironment::role(const std::string& user) {
             role.can_login = form->rolcanlogin;
             role.superuser = form->rolsuper;
             role.connection_limit = form->rolconnlimit;
+            role.oid = form->oid;
             bool no_password = false;
             bool no_end = false;
             const Datum password = SysCacheGetAttr(AUTHNAME, row, Anum_pg_authid_rolpassword, &no_password);
@@ -254,6 +256,7 @@ Result<pooler::RoleInfo> PoolerEnvironment::role(const std::string& user) {
         info.superuser = found->superuser;
         info.password_expired = found->expired;
         info.connection_limit = found->exists ? found->connection_limit : -1;
+        info.oid = found->oid;
         if (found->password != nullptr) info.stored_password = found->password;
         return Status{};
     });

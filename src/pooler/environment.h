@@ -106,6 +106,7 @@ struct RoleInfo {
     bool password_expired = false;
     bool superuser = false;
     int connection_limit = -1;  // -1 = none
+    std::uint32_t oid = 0;      // another one under the same name is another role
 };
 
 /// libpq's sslmode.

@@ -246,6 +246,13 @@ void NodePool::close_idle() {
     while (!core_.idle().empty()) discard(static_cast<Backend&>(*core_.idle().front()));
 }
 
+void NodePool::role_made_anew() {
+    ++target_version_;
+    logins_.clear();
+    defaults_ = Defaults{};
+    close_idle();
+}
+
 void NodePool::close_all(const std::string& cause) {
     // Each one that is closed makes room for another, for those who wait: opened in here it would be closed
     // in here, without end. refresh() opens what is wanted behind this.
@@ -403,6 +410,17 @@ void PoolSet::close_own_idle(const std::string& database) {
 
 void PoolSet::close_all_idle() {
     for (const auto& [key, pool] : pools_) pool->close_idle();
+}
+
+void PoolSet::role_made_anew(const std::string& user) {
+    for (const auto& [key, pool] : pools_)
+        if (key.user == user) pool->role_made_anew();
+}
+
+std::set<std::string> PoolSet::users() const {
+    std::set<std::string> users;
+    for (const auto& [key, pool] : pools_) users.insert(key.user);
+    return users;
 }
 
 void PoolSet::tick(TimePoint now) {

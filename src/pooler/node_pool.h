@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -81,6 +82,8 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     /// Takes over what a new view or new settings mean for this pool.
     void refresh();
     void close_idle();
+    /// Its connections were authenticated as a role that doesn't have the name any more: none is lent again.
+    void role_made_anew();
     /// Ends what has waited too long.
     void tick(TimePoint now);
     [[nodiscard]] PoolRow row(TimePoint now) const;
@@ -172,6 +175,9 @@ class PoolSet {
     /// Closes idle connections to this coordinator's database of that name; of any if empty.
     void close_own_idle(const std::string& database);
     void close_all_idle();
+    /// As NodePool::role_made_anew(), for all pools of that user.
+    void role_made_anew(const std::string& user);
+    [[nodiscard]] std::set<std::string> users() const;
     /// Tells how many transactions of a paused group still run.
     void report_in_use(NodeKey group);
     /// The bound of a group has moved: its slaves are asked whether they are there yet.

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/log.h"
 #include "net/listener.h"
@@ -55,6 +56,7 @@ struct Pooler::Impl final : SessionOwner {
     void session_ended(Session& session) override;
     void cancel_requested(CancelKey key) override;
     std::size_t clients_of(const std::string& user) const override;
+    void role_logs_in(const std::string& user, std::uint32_t oid) override;
     void cancel_here(CancelKey key);
 
     Context context;
@@ -62,6 +64,8 @@ struct Pooler::Impl final : SessionOwner {
     std::unique_ptr<CancelRelay> relay;
     std::vector<std::unique_ptr<Session>> sessions;
     std::uint64_t next_id = 1;
+    std::map<std::string, std::uint32_t> roles;  // OIDs of those that have pools, and some more
+    std::size_t next_sweep = 64;                 // of `roles`
     std::uint64_t statistics_resets = context.environment.statistics_resets();
     net::Handle timer;
     bool publish_now = false;      // at every second tick
@@ -154,6 +158,27 @@ void Pooler::Impl::session_ended(Session& session) {
 std::size_t Pooler::Impl::clients_of(const std::string& user) const {
     return static_cast<std::size_t>(std::count_if(
         sessions.begin(), sessions.end(), [&](const auto& session) { return session->user() == user; }));
+}
+
+void Pooler::Impl::role_logs_in(const std::string& user, std::uint32_t oid) {
+    if (roles.size() >= next_sweep) {
+        std::erase_if(roles, [users = context.pools->users()](const auto& role) {
+            return !users.contains(role.first);
+        });
+        next_sweep = 2 * roles.size() + 64;
+    }
+    const auto [role, added] = roles.try_emplace(user, oid);
+    if (std::exchange(role->second, oid) == oid) return;
+    log_info("pooler: role \"" + user +
+             "\" is another one than before: the clients and server connections of the old one end");
+    const Error replaced{sqlstate::admin_shutdown,
+                         "terminating connection: role \"" + user + "\" was renamed or made anew",
+                         "Connect again."};
+    for (std::size_t i = sessions.size(); i-- > 0;) {
+        // Ending one may end others.
+        if (i < sessions.size() && sessions[i]->user() == user) sessions[i]->end_when_idle(replaced);
+    }
+    context.pools->role_made_anew(user);
 }
 
 void Pooler::Impl::cancel_requested(CancelKey key) {

@@ -29,6 +29,9 @@ class SessionOwner {
     virtual void cancel_requested(CancelKey key) = 0;
     /// How many clients are logged in, or about to be, as that user.
     [[nodiscard]] virtual std::size_t clients_of(const std::string& user) const = 0;
+    /// A client is about to be let in as the role that has the name now. Where that is another role than the
+    /// one before, nothing of the old one may come to it, nor the other way round.
+    virtual void role_logs_in(const std::string& user, std::uint32_t oid) = 0;
 
   protected:
     ~SessionOwner() = default;

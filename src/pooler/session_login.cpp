@@ -87,6 +87,7 @@ void Session::begin_login_work() {
 bool Session::role_has_room() {
     const RoleInfo& role = login_->role();
     const std::string& user = login_->startup().user;
+    owner_.role_logs_in(user, role.oid);
     if (role.superuser || role.connection_limit < 0 ||
         owner_.clients_of(user) < static_cast<std::size_t>(role.connection_limit))
         return true;

@@ -158,6 +158,37 @@ TEST_F(ClientLoginTest, WhoWaitsForTheFirstViewCountsForTheLimitOfItsRole) {
     EXPECT_EQ(clients.back()->error().message, "role \"gone\" does not exist");
 }
 
+TEST_F(ClientLoginTest, ARoleThatIsMadeAnewGetsNothingOfTheOldOne) {
+    environment.roles["u"] = {true, true, std::nullopt};
+    environment.roles["u"].oid = 1;
+    environment.roles["v"] = {true, true, std::nullopt};
+    start();
+    auto idle = login();
+    auto busy = login();
+    auto other = login({}, "v");
+    run(*busy, "begin");
+    run(*idle, "select 'old'");
+    run(*other, "select 'other'");
+    ASSERT_EQ(server->backends.size(), 3U);
+    environment.roles["u"].oid = 2;
+    auto fresh = login();
+    EXPECT_TRUE(until([&] { return idle->ended(); }));
+    EXPECT_EQ(idle->sqlstate(), sqlstate::admin_shutdown);
+    // Its login has asked a server, and its statements go to that.
+    run(*fresh, "select 'new'");
+    ASSERT_EQ(server->backends.size(), 4U);
+    EXPECT_EQ(server->backends[3]->queries, std::vector<std::string>{"select 'new'"});
+    // What runs is finished, and then over for both.
+    EXPECT_FALSE(busy->ended());
+    run(*busy, "commit");
+    EXPECT_TRUE(until([&] { return busy->ended(); }));
+    EXPECT_TRUE(until([&] { return server->open_backends() == 2; }));
+    EXPECT_FALSE(server->backends[3]->ended());
+    run(*other, "select 'other'");
+    EXPECT_EQ(other->types(), "CZ");
+    EXPECT_EQ(server->backends.size(), 4U);
+}
+
 /// Clients of the pooler's Unix socket, run by one system user or another.
 class LocalClientsTest : public ClientLoginTest {
   protected:
