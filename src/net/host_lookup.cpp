@@ -28,9 +28,20 @@ struct Lookup {
     std::string host;
     UniqueFd done{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
     std::string address;  // written by the thread before it signals `done`, read only after that
-    std::string failure;
+    std::string failure = "no memory for it";
 
+    /// An exception must not leave the thread.
     void run() {
+        try {
+            look_up();
+        } catch (...) {
+            address.clear();
+        }
+        const std::uint64_t one = 1;
+        (void)!::write(done.get(), &one, sizeof one);
+    }
+
+    void look_up() {
         auto found = look_up_host(host, 0);
         if (!found.ok()) {
             failure = found.error().message;
@@ -40,8 +51,6 @@ struct Lookup {
                     if (address.empty() && candidate.family() == family) numeric(candidate);
             if (address.empty()) failure = "host \"" + host + "\" has no address";
         }
-        const std::uint64_t one = 1;
-        (void)!::write(done.get(), &one, sizeof one);
     }
 
     void numeric(const SocketAddress& candidate) {

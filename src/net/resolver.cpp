@@ -8,7 +8,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstring>
-#include <deque>
+#include <list>
 #include <mutex>
 #include <thread>
 
@@ -55,6 +55,14 @@ class Resolver::Request final : public Handle::Target {
     Request(std::weak_ptr<Queue> queue, std::function<void()> to_do, std::function<void()> when_done)
         : job(std::move(to_do)), done(std::move(when_done)), queue_(std::move(queue)) {}
     void cancel() override;
+    /// An exception must not leave the thread: who waits finds no result.
+    void work() {
+        try {
+            job();
+        } catch (...) {
+        }
+        job = nullptr;  // what it holds is destroyed here, not in the loop's thread
+    }
     /// From the loop, once.
     void finish() {
         if (done) std::exchange(done, nullptr)();
@@ -69,13 +77,25 @@ class Resolver::Request final : public Handle::Target {
 
 class Resolver::Queue {
   public:
-    Queue() : wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+    explicit Queue(int most_threads)
+        : most_threads_(most_threads), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
     [[nodiscard]] int wake_fd() const { return wake_.get(); }
 
-    void ask(const std::shared_ptr<Request>& request) {
-        const std::lock_guard lock{mutex_};
-        asked_.push_back(request);
-        changed_.notify_one();
+    /// False: there is no thread, and none can be started.
+    [[nodiscard]] static bool ask(const std::shared_ptr<Queue>& queue,
+                                  const std::shared_ptr<Request>& request) {
+        const std::lock_guard lock{queue->mutex_};
+        if (queue->asked_.size() >= queue->idle_ && queue->threads_ < queue->most_threads_) {
+            if (start_thread(queue)) {
+                ++queue->threads_;
+                ++queue->idle_;
+            } else if (queue->threads_ == 0) {
+                return false;
+            }
+        }
+        queue->asked_.push_back(request);
+        queue->changed_.notify_one();
+        return true;
     }
     /// Unless it has begun.
     void take_back(const Request& request) {
@@ -86,41 +106,59 @@ class Resolver::Queue {
         const std::lock_guard lock{mutex_};
         closed_ = true;
         asked_.clear();
-        changed_.notify_one();
+        changed_.notify_all();
     }
-    std::vector<std::shared_ptr<Request>> take_done() {
+    std::list<std::shared_ptr<Request>> take_done() {
         std::uint64_t count = 0;
         (void)!::read(wake_.get(), &count, sizeof count);
         const std::lock_guard lock{mutex_};
         return std::exchange(done_, {});
     }
 
+  private:
+    /// A new thread inherits the mask: signals belong to the thread that knows PostgreSQL's handlers.
+    [[nodiscard]] static bool start_thread(const std::shared_ptr<Queue>& queue) {
+        sigset_t all;
+        sigset_t before;
+        sigfillset(&all);
+        ::pthread_sigmask(SIG_SETMASK, &all, &before);
+        bool started = true;
+        try {
+            std::thread{[queue] { queue->work(); }}.detach();
+        } catch (const std::exception&) {
+            started = false;
+        }
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return started;
+    }
+
     void work() {
+        std::list<std::shared_ptr<Request>> mine;  // moved from list to list: that needs no memory
         std::unique_lock lock{mutex_};
         for (;;) {
             changed_.wait(lock, [this] { return closed_ || !asked_.empty(); });
             if (closed_) return;
-            auto request = std::move(asked_.front());
-            asked_.pop_front();
+            mine.splice(mine.end(), asked_, asked_.begin());
+            --idle_;
             lock.unlock();
-            request->job();
-            request->job = nullptr;  // what it holds is destroyed here, not in the loop's thread
+            mine.front()->work();
             lock.lock();
+            ++idle_;
             if (closed_) return;
-            done_.push_back(std::move(request));
+            done_.splice(done_.end(), mine);
             const std::uint64_t one = 1;
             (void)!::write(wake_.get(), &one, sizeof one);
         }
     }
 
-    bool started = false;  // the loop's thread only
-
-  private:
+    const int most_threads_;
     UniqueFd wake_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::deque<std::shared_ptr<Request>> asked_;
-    std::vector<std::shared_ptr<Request>> done_;
+    std::list<std::shared_ptr<Request>> asked_;
+    std::list<std::shared_ptr<Request>> done_;
+    int threads_ = 0;
+    std::size_t idle_ = 0;  // of the threads
     bool closed_ = false;
 };
 
@@ -130,7 +168,8 @@ void Resolver::Request::cancel() {
     if (const auto queue = queue_.lock()) queue->take_back(*this);
 }
 
-Resolver::Resolver(Loop& loop) : loop_(loop), queue_(std::make_shared<Queue>()) {}
+Resolver::Resolver(Loop& loop, int most_threads)
+    : loop_(loop), queue_(std::make_shared<Queue>(most_threads)) {}
 
 Resolver::~Resolver() {
     queue_->close();
@@ -166,7 +205,13 @@ Handle Resolver::resolve(const std::string& host, std::uint16_t port, Callback c
 Handle Resolver::look_up(const Key& key) {
     auto answer = std::make_shared<std::optional<Answer>>();
     return run([key, answer] { answer->emplace(look_up_host(key.first, key.second)); },
-               [this, key, answer] { looked_up(key, **answer); });
+               [this, key, answer] {
+                   if (!*answer)
+                       answer->emplace(Error{
+                           sqlstate::unable_to_connect,
+                           "could not look up host name \"" + key.first + "\": no memory or thread for it"});
+                   looked_up(key, **answer);
+               });
 }
 
 void Resolver::looked_up(const Key& key, const Answer& answer) {
@@ -183,27 +228,21 @@ void Resolver::looked_up(const Key& key, const Answer& answer) {
 
 Handle Resolver::run(std::function<void()> job, std::function<void()> done) {
     auto request = std::make_shared<Request>(queue_, std::move(job), std::move(done));
-    if (!queue_->started) {
+    if (!watched_) {
         auto watch = loop_.watch_readable(queue_->wake_fd(), [this] { collect(); });
         if (!watch) {
             // Without descriptors nothing else goes on either: late is better than never.
             loop_.post([request] {
                 if (!request->done) return;
-                request->job();
+                request->work();
                 request->finish();
             });
             return Handle{std::move(request)};
         }
         watch_ = std::move(*watch);
-        sigset_t all;
-        sigset_t before;
-        sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);
-        std::thread{[queue = queue_] { queue->work(); }}.detach();
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        queue_->started = true;
+        watched_ = true;
     }
-    queue_->ask(request);
+    if (!Queue::ask(queue_, request)) loop_.post([request] { request->finish(); });
     return Handle{std::move(request)};
 }
 

@@ -19,9 +19,9 @@ namespace pgxc::net {
 [[nodiscard]] Result<std::vector<SocketAddress>> look_up_host(const std::string& host, std::uint16_t port);
 
 /// Turns host names into addresses without blocking the loop. Literal addresses are answered at once; a name
-/// is asked of getaddrinfo() in one thread of its own, which blocks all signals (it may live in a PostgreSQL
+/// is asked of getaddrinfo() in a thread of its own, which blocks all signals (it may live in a PostgreSQL
 /// process, whose handlers must run in the main thread only), touches nothing of the process but its own
-/// queue, and starts with the first name.
+/// queue, and starts with the first name. `most_threads`: further ones start when all are busy, and stay.
 class Resolver {
   public:
     using Answer = Result<std::vector<SocketAddress>>;
@@ -29,7 +29,7 @@ class Resolver {
     /// Who couldn't wait for a slow look-up gets its answer when he comes back within that time.
     static constexpr Millis answer_is_good_for{2000};
 
-    explicit Resolver(Loop& loop);
+    explicit Resolver(Loop& loop, int most_threads = 1);
     ~Resolver();
     Resolver(const Resolver&) = delete;
     Resolver& operator=(const Resolver&) = delete;
@@ -42,8 +42,9 @@ class Resolver {
     /// (08001). All who ask for a name share one look-up, which goes on, in its place of the queue, when they
     /// have gone; an answer that isn't an error serves for answer_is_good_for.
     [[nodiscard]] Handle resolve(const std::string& host, std::uint16_t port, Callback callback);
-    /// Runs `job` in that thread, then `done` from the loop; not after the handle is gone, when `job` is not
-    /// begun any more, but may still be running. One at a time, in order.
+    /// Runs `job` in such a thread, then `done` from the loop; not after the handle is gone, when `job` is
+    /// not begun any more, but may still be running. Begun in order, one at a time in each thread. `done`
+    /// also comes where `job` has thrown, or was not begun because there can't be any thread.
     [[nodiscard]] Handle run(std::function<void()> job, std::function<void()> done);
 
   private:
@@ -67,6 +68,7 @@ class Resolver {
     std::shared_ptr<Queue>
         queue_;  // shared with the thread, which may still be inside getaddrinfo() at the end
     Handle watch_;
+    bool watched_ = false;
     std::map<Key, Name> names_;
 };
 
