@@ -32,12 +32,15 @@ SocketAddress socket_address(const std::vector<std::uint8_t>& address) {
 
 }  // namespace
 
-ConfirmedName look_up_confirmed_name(const std::vector<std::uint8_t>& address) {
-    // An IPv4 client of an IPv6 socket has its name under its own address.
+std::vector<std::uint8_t> plain_address(const std::vector<std::uint8_t>& address) {
     constexpr std::array<std::uint8_t, 12> mapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
-    std::vector<std::uint8_t> plain = address;
-    if (plain.size() == 16 && std::equal(mapped.begin(), mapped.end(), plain.begin()))
-        plain.erase(plain.begin(), plain.begin() + mapped.size());
+    if (address.size() == 16 && std::equal(mapped.begin(), mapped.end(), address.begin()))
+        return {address.begin() + mapped.size(), address.end()};
+    return address;
+}
+
+ConfirmedName look_up_confirmed_name(const std::vector<std::uint8_t>& address) {
+    const std::vector<std::uint8_t> plain = plain_address(address);
     const SocketAddress from = socket_address(plain);
     ConfirmedName found;
     std::array<char, NI_MAXHOST> name{};

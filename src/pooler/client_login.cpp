@@ -5,7 +5,6 @@
 #include <array>
 #include <vector>
 
-#include "net/host_names.h"
 #include "wire/framing.h"
 #include "wire/messages.h"
 
@@ -13,7 +12,7 @@ namespace pgxc::pooler {
 
 /// What a job has found out, of whichever kind it was.
 struct ClientLogin::JobResult {
-    std::optional<ClientHostName> host;
+    bool finished = false;  // else there was no memory or thread for it
     std::optional<std::string> system_user;
     std::optional<bool> password_right;
 };
@@ -131,7 +130,7 @@ ClientLogin::Step ClientLogin::begin_authentication(wire::Buffer& out) {
     if (auto status = check_client_cert(); !status) return refuse(status.error());
     switch (rule_.method) {
         case AuthMethod::NeedsHostName:
-            return look_up_host();
+            return Step::NameHost;
         case AuthMethod::Trust:
         case AuthMethod::Cert:
             return authenticated();
@@ -169,31 +168,34 @@ Status ClientLogin::check_client_cert() const {
     return {};
 }
 
-ClientLogin::Step ClientLogin::look_up_host() {
+ClientLogin::Step ClientLogin::work(std::function<void(JobResult&)> job) {
     job_result_ = std::make_shared<JobResult>();
-    job_ = [result = job_result_, address = from_.address] {
-        auto found = net::look_up_confirmed_name(address);
-        result->host = ClientHostName{std::move(found.name), found.confirmed};
+    job_ = [result = job_result_, job = std::move(job)] {
+        job(*result);
+        result->finished = true;
     };
     return Step::Work;
+}
+
+ClientLogin::Step ClientLogin::host_named(std::optional<ClientHostName> name, wire::Buffer& out) {
+    // Who has no name is not who a line refuses by it: that must be known.
+    if (!name) return refuse({sqlstate::internal_error, "could not look up the host name of the client"});
+    from_.host_name = std::move(*name);
+    return begin_authentication(out);
 }
 
 ClientLogin::Step ClientLogin::begin_peer() {
     if (!from_.is_unix || !from_.peer_uid) {
         return refuse({sqlstate::invalid_authorization, "peer authentication is not supported here"});
     }
-    job_result_ = std::make_shared<JobResult>();
-    job_ = [result = job_result_, uid = *from_.peer_uid] { result->system_user = user_name_of(uid); };
-    return Step::Work;
+    return work([uid = *from_.peer_uid](JobResult& result) { result.system_user = user_name_of(uid); });
 }
 
-ClientLogin::Step ClientLogin::job_done(wire::Buffer& out) {
+ClientLogin::Step ClientLogin::job_done() {
     const std::shared_ptr<JobResult> result = std::move(job_result_);
     if (!result) return Step::NeedMore;
-    if (result->host) {
-        from_.host_name = std::move(*result->host);
-        return begin_authentication(out);
-    }
+    if (!result->finished)
+        return refuse({sqlstate::internal_error, "could not check the login: no memory or thread for it"});
     if (result->password_right) {
         return *result->password_right ? authenticated() : refuse_by_method("The password does not match.");
     }
@@ -296,12 +298,10 @@ ClientLogin::Step ClientLogin::check_password(wire::Bytes body) {
     const PlainPassword given{std::string{*password}};
     auto prepared =
         std::make_shared<const PlainPassword>(environment_.saslprep(given.text()).value_or(given.text()));
-    job_result_ = std::make_shared<JobResult>();
     // Thousands of hashes: the other clients needn't wait for them.
-    job_ = [result = job_result_, secret = *secret, prepared = std::move(prepared)] {
-        result->password_right = wire::verify_plain_password(prepared->text(), secret);
-    };
-    return Step::Work;
+    return work([secret = *secret, prepared = std::move(prepared)](JobResult& result) {
+        result.password_right = wire::verify_plain_password(prepared->text(), secret);
+    });
 }
 
 ClientLogin::Step ClientLogin::check_sasl_initial(wire::Bytes body, wire::Buffer& out) {

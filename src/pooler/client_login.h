@@ -23,6 +23,7 @@ class ClientLogin {
         NeedMore,       // wait for bytes
         StartTls,       // send what is in `out`, then go on in TLS with environment.tls(), and call secured()
         Work,           // run take_job() off the loop, then call job_done(); take() nothing until then
+        NameHost,       // look up the name of the client's address, then call host_named(); as above
         Proven,         // startup() may go on; AuthenticationOk is not sent yet
         Refuse,         // send error() as FATAL and close; if guessed(), not at once
         CloseSilently,  // what came isn't our protocol, or the client has gone
@@ -39,12 +40,14 @@ class ClientLogin {
     /// The TLS handshake that StartTls began is over.
     void secured(net::TlsInfo info);
     [[nodiscard]] bool wants_tls_info() const { return tls_started_ && !from_.tls; }
-    /// What may take long (names, hashes); it touches nothing of this object and may outlive it.
+    /// What may take long (users, hashes); it touches nothing of this object and may outlive it.
     [[nodiscard]] std::function<void()> take_job() { return std::exchange(job_, nullptr); }
-    /// The job asks a name server, which may not answer for long.
-    [[nodiscard]] bool job_may_hang() const { return rule_.method == AuthMethod::NeedsHostName; }
-    /// The job has run to its end.
-    [[nodiscard]] Step job_done(wire::Buffer& out);
+    /// The job asks the operating system for a user, which may ask a server that doesn't answer for long.
+    [[nodiscard]] bool job_may_hang() const { return rule_.method == AuthMethod::Peer; }
+    /// The job has run to its end, or can't.
+    [[nodiscard]] Step job_done();
+    /// nullopt: it could not be looked up.
+    [[nodiscard]] Step host_named(std::optional<ClientHostName> name, wire::Buffer& out);
 
     [[nodiscard]] const Error& error() const { return error_; }
     /// The refusal answers a wrong guess of a secret.
@@ -71,7 +74,7 @@ class ClientLogin {
     Step take_startup(wire::Bytes& input, wire::Buffer& out);
     Step begin_authentication(wire::Buffer& out);
     Status check_client_cert() const;
-    Step look_up_host();
+    Step work(std::function<void(JobResult&)> job);
     Step begin_peer();
     Step begin_password(wire::Buffer& out);
     Step begin_scram(wire::Buffer& out, std::optional<wire::ScramSecret> secret);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "net/confirmed_names.h"
 #include "net/resolver.h"
 #include "pooler/cancel_map.h"
 #include "pooler/causal_bound.h"
@@ -30,7 +31,8 @@ class Context {
     net::Loop& loop;
     Environment& environment;
     net::Resolver resolver;
-    net::Resolver name_lookups;  // of clients: theirs must not hold up the nodes'
+    net::ConfirmedNames client_names;
+    net::Resolver system_users;  // who a client's process is run by: may hang as any look-up may
     net::Resolver login_work;    // what takes a while, but doesn't hang
     LoginThrottle throttle;
     PassKeys pass_keys;

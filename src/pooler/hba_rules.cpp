@@ -1,9 +1,9 @@
 #include "pooler/hba_rules.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/log.h"
+#include "net/host_names.h"
 #include "pooler/setting_set.h"
 
 namespace pgxc::pooler {
@@ -96,14 +96,6 @@ bool connection_matches(const HbaRule& rule, const ClientAddress& from) {
     return false;
 }
 
-/// An IPv4 client that came through an IPv6 socket is an IPv4 client.
-std::vector<std::uint8_t> plain_address(const std::vector<std::uint8_t>& address) {
-    constexpr std::array<std::uint8_t, 12> mapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
-    if (address.size() == 16 && std::equal(mapped.begin(), mapped.end(), address.begin()))
-        return {address.begin() + mapped.size(), address.end()};
-    return address;
-}
-
 /// hostname_match(): case counts in no name; ".domain" fits what ends in it.
 bool host_name_matches(const std::string& pattern, const std::string& name) {
     const std::string wanted = to_lower(pattern);
@@ -148,7 +140,7 @@ bool ident_matches(const std::vector<IdentRule>& rules, const std::string& map,
 
 AuthRule match_rules(const std::vector<HbaRule>& rules, const ClientAddress& from,
                      const std::string& database, const std::string& user, const HbaFacts& facts) {
-    const std::vector<std::uint8_t> client = plain_address(from.address);
+    const std::vector<std::uint8_t> client = net::plain_address(from.address);
     for (const HbaRule& rule : rules) {
         // The cheap questions first: membership costs a look into the catalog.
         if (!connection_matches(rule, from) || !address_matches(rule, client, facts)) continue;

@@ -139,6 +139,9 @@ class Session final : public Waiter, private net::StreamEvents {
     void start_client_tls();
     void pause_login(bool paused);
     void begin_login_work();
+    void look_up_host();
+    /// What the login had to wait for is there.
+    void login_goes_on(ClientLogin::Step step);
     /// Who it is has been proven, and what remains is whether there is room.
     void authorized();
     /// Its role has room for one more; else the login is refused.

@@ -31,6 +31,9 @@ void Session::login_step(ClientLogin::Step step) {
         case ClientLogin::Step::Work:
             if (send()) begin_login_work();
             return;
+        case ClientLogin::Step::NameHost:
+            if (send()) look_up_host();
+            return;
         case ClientLogin::Step::Proven:
             authorized();
             return;
@@ -72,16 +75,26 @@ void Session::pause_login(bool paused) {
 
 void Session::begin_login_work() {
     pause_login(true);
-    // A name server may keep us waiting; a hash doesn't.
-    net::Resolver& thread = login_->job_may_hang() ? context_.name_lookups : context_.login_work;
-    login_wait_ = thread.run(login_->take_job(), [this] {
-        // Also where it waits for a server now: else nobody would notice that it hangs up.
-        pause_login(false);
-        login_step(login_->job_done(client_.out()));
-        if (state_ != State::Login || login_paused_) return;
-        const std::string input = std::exchange(kept_, {});
-        if (!input.empty()) login_input(input);
+    net::Resolver& thread = login_->job_may_hang() ? context_.system_users : context_.login_work;
+    login_wait_ = thread.run(login_->take_job(), [this] { login_goes_on(login_->job_done()); });
+}
+
+void Session::look_up_host() {
+    pause_login(true);
+    login_wait_ = context_.client_names.ask(from_.address, [this](const net::ConfirmedNames::Answer& answer) {
+        std::optional<ClientHostName> name;
+        if (answer) name = ClientHostName{answer->name, answer->confirmed};
+        login_goes_on(login_->host_named(std::move(name), client_.out()));
     });
+}
+
+void Session::login_goes_on(ClientLogin::Step step) {
+    // Also where it waits for a server now: else nobody would notice that it hangs up.
+    pause_login(false);
+    login_step(step);
+    if (state_ != State::Login || login_paused_) return;
+    const std::string input = std::exchange(kept_, {});
+    if (!input.empty()) login_input(input);
 }
 
 bool Session::role_has_room() {
