@@ -295,6 +295,11 @@ ClientLogin::Step ClientLogin::check_password(wire::Bytes body) {
     }
     const auto secret = wire::parse_scram_secret(stored);
     if (!secret) return refuse_by_method({});
+    if (secret->iterations > wire::scram_max_iterations) {
+        return refuse_by_method("The role's SCRAM secret has " + std::to_string(secret->iterations) +
+                                " iterations: a password is checked with " +
+                                std::to_string(wire::scram_max_iterations) + " at most.");
+    }
     const PlainPassword given{std::string{*password}};
     auto prepared =
         std::make_shared<const PlainPassword>(environment_.saslprep(given.text()).value_or(given.text()));

@@ -17,7 +17,8 @@ inline constexpr std::string_view scram_sha_256 = "SCRAM-SHA-256";
 inline constexpr std::string_view scram_sha_256_plus = "SCRAM-SHA-256-PLUS";
 inline constexpr std::size_t scram_raw_nonce_bytes = 18;  // SCRAM_RAW_NONCE_LEN: what to pass as `random`
 inline constexpr int scram_default_iterations = 4096;
-/// A server that asks for more is refused: it would stop the loop for seconds.
+/// A server that asks for more is refused: it would stop the loop for seconds. A role's secret that has more
+/// is not computed from a password: it would keep all others waiting.
 inline constexpr int scram_max_iterations = 1'000'000;
 
 using ScramKey = std::array<std::uint8_t, 32>;

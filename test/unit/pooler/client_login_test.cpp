@@ -189,6 +189,15 @@ TEST_F(ClientLoginTest, ARoleThatIsMadeAnewGetsNothingOfTheOldOne) {
     EXPECT_EQ(server->backends.size(), 4U);
 }
 
+TEST_F(ClientLoginTest, ASecretWithTooManyIterationsKeepsNobodyElseWaiting) {
+    wire::ScramSecret secret = wire::make_scram_secret("pw", "0123456789abcdef", 1);
+    secret.iterations = 2'147'483'647;
+    environment.roles["u"] = {true, true, wire::to_string(secret)};
+    ask_for(AuthMethod::Password);
+    start();
+    EXPECT_EQ(refusal("pw"), "password authentication failed for user \"u\"");
+}
+
 /// Clients of the pooler's Unix socket, run by one system user or another.
 class LocalClientsTest : public ClientLoginTest {
   protected:
