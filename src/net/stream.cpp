@@ -293,6 +293,10 @@ IoResult Stream::write(std::string_view from) {
     return send_bytes(fd(), from);
 }
 
+std::size_t Stream::unsent() const {
+    return state_ == nullptr || state_->tls == nullptr ? 0 : state_->tls->output().size();
+}
+
 Status Stream::start_tls(std::shared_ptr<const TlsContext> context, const std::string& server_name) {
     auto session = TlsSession::start(std::move(context), server_name);
     if (!session) return session.error();

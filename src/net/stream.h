@@ -64,6 +64,10 @@ class Stream {
     [[nodiscard]] IoResult write(std::span<const iovec> from);
     [[nodiscard]] IoResult write(std::string_view from);
 
+    /// Bytes that were written and that the socket has not taken yet: encrypted ones. on_writable() comes
+    /// when there are none any more.
+    [[nodiscard]] std::size_t unsent() const;
+
     /// From here on everything goes through TLS. The handshake is made by read(), which says WouldBlock until
     /// it is over: a client begins it at once, so call read() when on_readable() comes. Nothing may be
     /// written before secured().

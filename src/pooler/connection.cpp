@@ -13,7 +13,10 @@ constexpr std::size_t kept_capacity = 16 * 1024;
 bool Connection::flush(wire::Bytes tail) {
     if (!open()) return false;
     const std::size_t queued = out_.size() - sent_;
-    if (queued + tail.size() == 0) return true;
+    if (queued + tail.size() + stream_.unsent() == 0) {
+        blocked_ = false;
+        return true;
+    }
     net::IoResult result;
     if (queued == 0) {
         result = stream_.write(tail);

@@ -25,7 +25,7 @@ class Connection {
     /// (call flush() then). False: the connection is broken, error() says how.
     [[nodiscard]] bool flush(wire::Bytes tail = {});
     /// Bytes that the socket hasn't taken yet: while there are any, read no more for this side.
-    [[nodiscard]] std::size_t backlog() const { return out_.size() - sent_; }
+    [[nodiscard]] std::size_t backlog() const { return out_.size() - sent_ + stream_.unsent(); }
     /// The same, without what was collected since and not flushed.
     [[nodiscard]] bool congested() const { return open() && blocked_; }
     [[nodiscard]] int error() const { return error_; }
