@@ -60,6 +60,14 @@ bool in_network(const std::vector<std::uint8_t>& client, const std::vector<std::
     return true;
 }
 
+/// run_ifaddr_callback(): where an interface has no mask that says anything, only its own address fits.
+bool in_network_of(const std::vector<std::uint8_t>& client, const InterfaceAddress& own) {
+    const bool says_something =
+        own.mask.size() == own.address.size() &&
+        std::any_of(own.mask.begin(), own.mask.end(), [](std::uint8_t byte) { return byte != 0; });
+    return says_something ? in_network(client, own.address, own.mask) : client == own.address;
+}
+
 bool address_matches(const HbaRule& rule, const std::vector<std::uint8_t>& client, const HbaFacts& facts) {
     switch (rule.address_kind) {
         case HbaAddress::Any:
@@ -72,7 +80,7 @@ bool address_matches(const HbaRule& rule, const std::vector<std::uint8_t>& clien
             const auto interfaces = facts.interfaces();
             return std::any_of(interfaces.begin(), interfaces.end(), [&](const InterfaceAddress& own) {
                 if (rule.address_kind == HbaAddress::SameHost) return own.address == client;
-                return in_network(client, own.address, own.mask);
+                return in_network_of(client, own);
             });
         }
     }

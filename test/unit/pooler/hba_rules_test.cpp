@@ -184,6 +184,21 @@ TEST(HbaRules, AHostNameIsAskedForOnlyWhereTheLineFits) {
     EXPECT_EQ(line("", false), "pg_hba.conf line 3");
 }
 
+TEST(HbaRules, AnInterfaceWithoutAMaskIsANetworkOfItsOwn) {
+    HbaRule made = rule(1, HbaConnection::Host, "all", "all", AuthMethod::Trust);
+    made.address_kind = HbaAddress::SameNet;
+    const auto let_in = [&](const Bytes& mask, const Bytes& client) {
+        HbaFacts now = facts();
+        now.interfaces = [&] { return std::vector<InterfaceAddress>{{{10, 1, 2, 3}, mask}}; };
+        return match_rules({made}, tcp(client), "db", "me", now).method == AuthMethod::Trust;
+    };
+    EXPECT_TRUE(let_in({255, 255, 0, 0}, {10, 1, 9, 9}));
+    for (const Bytes& mask : {Bytes{}, Bytes{0, 0, 0, 0}, Bytes(16, 255)}) {
+        EXPECT_TRUE(let_in(mask, {10, 1, 2, 3}));
+        EXPECT_FALSE(let_in(mask, {10, 1, 2, 4}));
+    }
+}
+
 class StdPattern final : public Pattern {
   public:
     explicit StdPattern(const std::string& text) : regex_(text) {}
