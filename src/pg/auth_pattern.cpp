@@ -15,7 +15,7 @@ namespace pgxc {
 namespace {
 
 /// What compiling or matching says; `text` is the current memory context's.
-struct Outcome {
+struct Said {
     int code = REG_OKAY;
     const char* text = nullptr;
 };
@@ -43,7 +43,7 @@ class ServerPattern final : public pooler::Pattern {
             MemoryContext const before = MemoryContextSwitchTo(context);
             auto* wide = static_cast<pg_wchar*>(palloc((size + 1) * sizeof(pg_wchar)));
             const int length = pg_mb2wchar_with_len(data, wide, size);
-            Outcome outcome;
+            Said outcome;
             outcome.code =
                 pg_regcomp(regex, wide, static_cast<size_t>(length), REG_ADVANCED, C_COLLATION_OID);
             if (outcome.code != REG_OKAY) {
@@ -62,7 +62,7 @@ class ServerPattern final : public pooler::Pattern {
         return {};
     }
 
-    [[nodiscard]] std::optional<Match> match(const std::string& text) const override {
+    [[nodiscard]] Match match(const std::string& text) const override {
         regex_t* regex = &regex_;
         MemoryContext const parent = context_;
         const char* data = text.data();
@@ -75,7 +75,7 @@ class ServerPattern final : public pooler::Pattern {
             auto* wide = static_cast<pg_wchar*>(palloc((size + 1) * sizeof(pg_wchar)));
             const int length = pg_mb2wchar_with_len(data, wide, size);
             regmatch_t found[2];
-            Outcome outcome;
+            Said outcome;
             outcome.code = pg_regexec(regex, wide, static_cast<size_t>(length), 0, nullptr, 2, found, 0);
             // Positions count characters, not bytes.
             if (outcome.code == REG_OKAY && found[1].rm_so >= 0) {
@@ -88,13 +88,15 @@ class ServerPattern final : public pooler::Pattern {
             MemoryContextSwitchTo(before);
             return outcome;
         });
-        std::optional<Match> result;
+        Match result{Outcome::Failed};
         if (!matched) {
             log_warning("could not match a regular expression: " + matched.error().message);
         } else if (matched->code == REG_OKAY) {
-            result.emplace();
-            if (matched->text != nullptr) result->group = matched->text;
-        } else if (matched->code != REG_NOMATCH) {
+            result.outcome = Outcome::Yes;
+            if (matched->text != nullptr) result.group = matched->text;
+        } else if (matched->code == REG_NOMATCH) {
+            result.outcome = Outcome::No;
+        } else {
             log_warning("could not match a regular expression: code " + std::to_string(matched->code));
         }
         if (scratch != nullptr) (void)pg_call([scratch] { MemoryContextDelete(scratch); });

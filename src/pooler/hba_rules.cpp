@@ -30,13 +30,13 @@ Fit database_word(const HbaToken& token, const std::string& database, const std:
         return membership(facts, user, database);
     // The pooler has no replication connections; a database of that name is written in quotes.
     if (is_keyword(token, "replication")) return Fit::No;
-    if (token.pattern) return token.pattern->match(database) ? Fit::Yes : Fit::No;
+    if (token.pattern) return token.pattern->match(database).matched() ? Fit::Yes : Fit::No;
     return token.text == database ? Fit::Yes : Fit::No;
 }
 
 Fit role_word(const HbaToken& token, const std::string& user, const HbaFacts& facts) {
     if (!token.quoted && token.text.starts_with('+')) return membership(facts, user, token.text.substr(1));
-    if (token.pattern) return token.pattern->match(user) ? Fit::Yes : Fit::No;
+    if (token.pattern) return token.pattern->match(user).matched() ? Fit::Yes : Fit::No;
     return token.text == user || is_keyword(token, "all") ? Fit::Yes : Fit::No;
 }
 
@@ -112,28 +112,29 @@ bool host_name_matches(const std::string& pattern, const std::string& name) {
     return actual.size() >= wanted.size() && actual.ends_with(wanted);
 }
 
-/// check_ident_usermap().
-bool ident_line_matches(const IdentRule& rule, const std::string& system_user, const std::string& user,
-                        const HbaFacts& facts) {
+/// check_ident_usermap(). Unknown: the line can't be read, so that those behind it don't count.
+Fit ident_line_fits(const IdentRule& rule, const std::string& system_user, const std::string& user,
+                    const HbaFacts& facts) {
     HbaToken wanted = rule.user;
     if (rule.system_user.pattern) {
         const auto match = rule.system_user.pattern->match(system_user);
-        if (!match) return false;
+        if (!match.matched()) return match.outcome == Pattern::Outcome::Failed ? Fit::Unknown : Fit::No;
         if (const auto at = wanted.text.find("\\1"); at != std::string::npos) {
-            if (!match->group) {
+            if (!match.group) {
                 log_warning(
                     "pg_ident.conf line " + std::to_string(rule.line) +
                     ": the regular expression has no subexpressions as requested by backreference \"" +
                     wanted.text + "\"");
-                return false;
+                return Fit::Unknown;
             }
             // What came from outside is never a keyword.
-            wanted = {wanted.text.replace(at, 2, *match->group), true, nullptr};
+            wanted = {wanted.text.replace(at, 2, *match.group), true, nullptr};
         }
     } else if (rule.system_user.text != system_user) {
-        return false;
+        return Fit::No;
     }
-    return role_word(wanted, user, facts) == Fit::Yes;
+    // Membership that can't be looked up is none, as in the server where a role isn't there.
+    return role_word(wanted, user, facts) == Fit::Yes ? Fit::Yes : Fit::No;
 }
 
 }  // namespace
@@ -141,9 +142,12 @@ bool ident_line_matches(const IdentRule& rule, const std::string& system_user, c
 bool ident_matches(const std::vector<IdentRule>& rules, const std::string& map,
                    const std::string& system_user, const std::string& user, const HbaFacts& facts) {
     if (map.empty()) return system_user == user;
-    return std::any_of(rules.begin(), rules.end(), [&](const IdentRule& rule) {
-        return rule.map == map && ident_line_matches(rule, system_user, user, facts);
-    });
+    for (const IdentRule& rule : rules) {
+        if (rule.map != map) continue;
+        const Fit fit = ident_line_fits(rule, system_user, user, facts);
+        if (fit != Fit::No) return fit == Fit::Yes;
+    }
+    return false;
 }
 
 AuthRule match_rules(const std::vector<HbaRule>& rules, const ClientAddress& from,

@@ -29,11 +29,18 @@ enum class HbaAddress : std::uint8_t {
 /// A regular expression, compiled by the server's own engine.
 class Pattern {
   public:
+    enum class Outcome : std::uint8_t {
+        No,
+        Yes,
+        Failed,  // it could not be found out
+    };
     struct Match {
-        std::optional<std::string> group;  // what its first parenthesis stands for
+        Outcome outcome = Outcome::No;
+        std::optional<std::string> group{};  // what its first parenthesis stands for
+        [[nodiscard]] bool matched() const { return outcome == Outcome::Yes; }
     };
     virtual ~Pattern() = default;
-    [[nodiscard]] virtual std::optional<Match> match(const std::string& text) const = 0;
+    [[nodiscard]] virtual Match match(const std::string& text) const = 0;
 };
 
 struct HbaToken {
@@ -87,7 +94,7 @@ struct HbaFacts {
                                    const HbaFacts& facts);
 
 /// Does a line of that map (check_usermap) let the system user be the role? An empty map: if both are the
-/// same.
+/// same. A line whose regular expression fails ends the search: nobody is let in.
 [[nodiscard]] bool ident_matches(const std::vector<IdentRule>& rules, const std::string& map,
                                  const std::string& system_user, const std::string& user,
                                  const HbaFacts& facts);

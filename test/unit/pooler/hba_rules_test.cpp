@@ -202,16 +202,21 @@ TEST(HbaRules, AnInterfaceWithoutAMaskIsANetworkOfItsOwn) {
 class StdPattern final : public Pattern {
   public:
     explicit StdPattern(const std::string& text) : regex_(text) {}
-    std::optional<Match> match(const std::string& text) const override {
+    Match match(const std::string& text) const override {
         std::smatch found;
-        if (!std::regex_search(text, found, regex_)) return std::nullopt;
-        Match made;
+        if (!std::regex_search(text, found, regex_)) return {};
+        Match made{Outcome::Yes};
         if (found.size() > 1) made.group = found[1].str();
         return made;
     }
 
   private:
     std::regex regex_;
+};
+
+class BrokenPattern final : public Pattern {
+  public:
+    Match match(const std::string&) const override { return {Outcome::Failed}; }
 };
 
 HbaToken pattern(const std::string& text) {
@@ -270,6 +275,17 @@ TEST(IdentRules, TheFirstParenthesisReplacesItsReference) {
     // What comes from outside is no keyword.
     EXPECT_FALSE(ident_matches(rules, "m", "all@example.com", "me", facts()));
     EXPECT_FALSE(ident_matches(rules, "m", "+staff@example.com", "me", facts({{"staff", {"me"}}})));
+}
+
+TEST(IdentRules, ALineThatFailsEndsTheSearch) {
+    const IdentRule me = ident("m", {"root", false}, {"me", true});
+    const IdentRule no_group = ident("m", pattern("^root$"), {"\\1", true});
+    const IdentRule broken = ident("m", {"/x", false, std::make_shared<BrokenPattern>()}, {"you", true});
+    const IdentRule elsewhere = ident("n", {"/x", false, std::make_shared<BrokenPattern>()}, {"you", true});
+    EXPECT_FALSE(ident_matches({no_group, me}, "m", "root", "me", facts()));
+    EXPECT_FALSE(ident_matches({broken, me}, "m", "root", "me", facts()));
+    EXPECT_TRUE(ident_matches({me, broken, no_group}, "m", "root", "me", facts()));
+    EXPECT_TRUE(ident_matches({elsewhere, me}, "m", "root", "me", facts()));
 }
 
 TEST(IdentRules, FromVersion16OnTheRoleMayBeAKeyword) {
