@@ -2,7 +2,10 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <array>
+
+#include "net/host_names.h"
 
 namespace pgxc::pooler {
 
@@ -18,7 +21,11 @@ std::string ClientAddress::host() const {
 }
 
 std::string ClientAddress::throttle_key() const {
-    return peer_uid ? host() + " uid " + std::to_string(*peer_uid) : host();
+    if (peer_uid) return host() + " uid " + std::to_string(*peer_uid);
+    if (net::plain_address(address).size() != 16) return host();
+    ClientAddress network = *this;
+    std::fill(network.address.begin() + 8, network.address.end(), std::uint8_t{0});
+    return network.host() + "/64";
 }
 
 std::string ClientAddress::to_string() const {

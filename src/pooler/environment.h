@@ -93,7 +93,7 @@ struct ClientAddress {
     [[nodiscard]] std::string host() const;       // "[local]", "127.0.0.1"
     [[nodiscard]] std::string to_string() const;  // "[local]", "127.0.0.1(52114)"
     /// Whom wrong guesses are counted against: the host; on a unix socket, which all local users share, who
-    /// runs the client.
+    /// runs the client. Of IPv6 a network of 64 bits is one host: who has one of its addresses has them all.
     [[nodiscard]] std::string throttle_key() const;
 };
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "net/address.h"
+#include "pooler/environment.h"
 #include "pooler/pass_keys.h"
 
 namespace pgxc::pooler {
@@ -18,6 +20,18 @@ TEST(LoginThrottle, GrowsForAnAddressAndForAUserUpToItsBound) {
     EXPECT_EQ(throttle.failed("10.0.0.3", "nobody", start), Millis{100});
     for (int i = 0; i < 100; ++i) (void)throttle.failed("10.0.0.1", "me", start);
     EXPECT_EQ(throttle.failed("10.0.0.1", "me", start), LoginThrottle::longest_delay);
+}
+
+TEST(LoginThrottle, ANetworkOfIpv6IsOneHost) {
+    const auto key = [](const std::string& address) {
+        ClientAddress from;
+        from.address = net::SocketAddress::from_literal(address, 1)->ip_bytes();
+        return from.throttle_key();
+    };
+    EXPECT_EQ(key("2001:db8:0:7::1"), key("2001:db8:0:7:ffff::2"));
+    EXPECT_NE(key("2001:db8:0:7::1"), key("2001:db8:0:8::1"));
+    EXPECT_NE(key("::ffff:10.0.0.1"), key("::ffff:10.0.0.2"));
+    EXPECT_NE(key("10.0.0.1"), key("10.0.0.2"));
 }
 
 TEST(LoginThrottle, ForgetsAfterAWhile) {
