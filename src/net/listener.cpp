@@ -63,14 +63,22 @@ class SocketListener : public Listener {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
                 log_warning(std::string("pooler: could not accept a connection: ") + std::strerror(errno));
                 watch_.reset();
-                retry_ = loop_.call_after(accept_retry, [this] {
-                    if (auto status = start(); !status) log_warning("pooler: " + status.error().message);
-                });
+                start_later();
                 return;
             }
             if (errno == EINTR || errno == ECONNABORTED) continue;
             return;
         }
+    }
+
+    /// What accept() ran out of, watching may lack too: until there is enough of it.
+    void start_later() {
+        retry_ = loop_.call_after(accept_retry, [this] {
+            if (auto status = start(); !status) {
+                log_warning("pooler: " + status.error().message);
+                start_later();
+            }
+        });
     }
 
     Loop& loop_;
