@@ -37,6 +37,8 @@ struct TlsServerSettings {
 /// What libpq's ssl* options say; files that are named must be there.
 struct TlsClientSettings {
     std::string root_cert;  // empty: the server's certificate is not verified
+    bool system_roots =
+        false;  // by what OpenSSL trusts on this system, in place of root_cert; without `crl`s
     std::string cert;
     std::string key;
     std::string key_password;

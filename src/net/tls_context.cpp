@@ -196,7 +196,12 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::client(const TlsClientSett
     set_common(context);
     if (auto status = set_protocols(context, settings.min_protocol, settings.max_protocol); !status)
         return status.error();
-    if (!settings.root_cert.empty()) {
+    if (settings.system_roots) {
+        if (SSL_CTX_set_default_verify_paths(context) != 1)
+            return bad_with_reason("could not load system root certificate paths");
+        SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+        made->verifies_peer_ = true;
+    } else if (!settings.root_cert.empty()) {
         if (SSL_CTX_load_verify_locations(context, settings.root_cert.c_str(), nullptr) != 1)
             return bad_with_reason("could not load root certificate file \"" + settings.root_cert + "\"");
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);

@@ -114,16 +114,33 @@ pooler::NodeTls read_node_tls(const std::string& conninfo) {
     if (!values) log_warning("pooler: pgxc.node_conninfo: " + values.error().message);
     const LibpqDefaults defaults(values ? std::move(*values) : std::map<std::string, std::string>{});
     pooler::NodeTls tls;
-    tls.mode = mode_of(defaults.value("sslmode", "PGSSLMODE", "prefer"));
+    // libpq's word for what the operating system trusts. It tells nothing of whose the node is, unless the
+    // certificate is for its name.
+    const std::string root_cert =
+        defaults.value("sslrootcert", "PGSSLROOTCERT", LibpqDefaults::file("root.crt"));
+    const bool system_roots = root_cert == "system";
+    const std::string mode = defaults.value("sslmode", "PGSSLMODE", system_roots ? "verify-full" : "prefer");
+    tls.mode = mode_of(mode);
     const std::string binding = defaults.value("channel_binding", "PGCHANNELBINDING", "prefer");
     tls.bind_channel = binding != "disable";
     tls.must_bind_channel = binding == "require";
     tls.server_name_indication = defaults.value("sslsni", "PGSSLSNI", "1") != "0";
+    if (system_roots && tls.mode != pooler::SslMode::VerifyFull) {
+        tls.error = {
+            sqlstate::config_file_error,
+            "weak sslmode \"" + mode + "\" may not be used with sslrootcert=system (use \"verify-full\")",
+            "Change pgxc.node_conninfo."};
+        log_warning("pooler: TLS towards nodes (pgxc.node_conninfo): " + tls.error.message);
+        // No node is connected to in another way, either.
+        tls.mode = pooler::SslMode::VerifyFull;
+        return tls;
+    }
     if (tls.mode == pooler::SslMode::Disable) return tls;
 
     net::TlsClientSettings settings;
-    settings.root_cert = defaults.value("sslrootcert", "PGSSLROOTCERT", LibpqDefaults::file("root.crt"));
-    if (!exists(settings.root_cert)) {
+    settings.root_cert = root_cert;
+    settings.system_roots = system_roots;
+    if (!system_roots && !exists(settings.root_cert)) {
         if (tls.mode >= pooler::SslMode::VerifyCa) {
             tls.error = {sqlstate::config_file_error,
                          "root certificate file \"" + settings.root_cert + "\" does not exist",

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -285,6 +286,36 @@ TEST_F(TlsTest, AServerOfAnotherAuthorityIsRefused) {
     fakes::Certificates others;
     TlsClientSettings settings;
     settings.root_cert = others.authority();
+    begin(server_context(), *TlsContext::client(settings));
+    EXPECT_TRUE(run_until(loop, [&] { return client->over(); }));
+    EXPECT_EQ(client->last.outcome, IoResult::Outcome::Failed);
+    EXPECT_FALSE(client->stream.secured());
+}
+
+/// OpenSSL's own variable says what this system trusts.
+class SystemRoots {
+  public:
+    explicit SystemRoots(const std::string& file) { ::setenv("SSL_CERT_FILE", file.c_str(), 1); }
+    SystemRoots(const SystemRoots&) = delete;
+    SystemRoots& operator=(const SystemRoots&) = delete;
+    ~SystemRoots() { ::unsetenv("SSL_CERT_FILE"); }
+};
+
+TEST_F(TlsTest, AServerMayBeVerifiedByWhatTheSystemTrusts) {
+    const SystemRoots trusted{certificates.authority()};
+    TlsClientSettings settings;
+    settings.system_roots = true;
+    const auto context = *TlsContext::client(settings);
+    EXPECT_TRUE(context->verifies_peer());
+    begin(server_context(), context);
+    EXPECT_TRUE(both_secured());
+}
+
+TEST_F(TlsTest, AServerThatTheSystemDoesNotTrustIsRefused) {
+    fakes::Certificates others;
+    const SystemRoots trusted{others.authority()};
+    TlsClientSettings settings;
+    settings.system_roots = true;
     begin(server_context(), *TlsContext::client(settings));
     EXPECT_TRUE(run_until(loop, [&] { return client->over(); }));
     EXPECT_EQ(client->last.outcome, IoResult::Outcome::Failed);
