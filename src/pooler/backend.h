@@ -39,6 +39,8 @@ class Backend final : public Member, private net::StreamEvents {
 
     /// Begins to connect. The pool hears backend_ready() or backend_failed(), never from inside this call.
     void start(const HostPort& address);
+    /// Closes it, whatever it is in the middle of: the pool hears nothing of it any more.
+    void give_up();
 
     [[nodiscard]] NodePool& pool() { return pool_; }
     [[nodiscard]] Connection& connection() { return connection_; }

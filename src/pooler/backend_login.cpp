@@ -447,11 +447,15 @@ void Backend::ready() {
 
 void Backend::fail(const BackendFailure& failure) {
     if (phase_ == Phase::Ended) return;
+    give_up();
+    pool_.backend_failed(*this, failure);
+}
+
+void Backend::give_up() {
     phase_ = Phase::Ended;
     connection_.close();
     deadline_.reset();
     resolving_.reset();
-    pool_.backend_failed(*this, failure);
 }
 
 }  // namespace pgxc::pooler

@@ -74,7 +74,8 @@ void NodePool::discard(Backend& backend) {
     backend.unlink();
     backend.lend_to(nullptr);
     backend.meter.bytes_sent(backend.connection().bytes_sent());
-    backend.connection().close();
+    // Its burial is posted: a deadline or an answer that is seen before must not find it alive.
+    backend.give_up();
     const std::size_t index = backend.pool_index;
     auto owned = std::move(backends_[index]);
     if (index + 1 != backends_.size()) {

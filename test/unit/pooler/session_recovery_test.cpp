@@ -1,6 +1,7 @@
 // What a lost, silent or refusing server must not do to a client: leave it without an answer, or do what it
 // said twice or under another one's settings.
 #include <algorithm>
+#include <thread>
 
 #include "fakes/auto_routing_test.h"
 #include "fakes/session_test.h"
@@ -68,6 +69,21 @@ TEST_F(AutoRoutingTest, AReadsAnswerThatComesTogetherWithTheLossIsGiven) {
     run(*client, "select 2");
     EXPECT_EQ(client->types(), "CZ");
     EXPECT_EQ(client->status(), 'T');
+}
+
+TEST_F(SessionTest, AConnectionThatAMoveGaveUpIsNotFailedByItsDeadlineToo) {
+    Server silent{loop};
+    silent.on_startup = [](Backend&) {};
+    environment.settings_now.connect_timeout = Millis{300};
+    show_master(silent);
+    start();
+    auto client = connect();
+    client->start();
+    ASSERT_TRUE(until([&] { return !silent.backends.empty() && silent.backends[0]->started; }));
+    // Both are due when the loop looks again, the new view first.
+    const net::Handle moves = loop.call_after(Millis{0}, [&] { show_master(*server, 2); });
+    std::this_thread::sleep_for(Millis{350});
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << client->types();
 }
 
 TEST_F(SessionTest, WhatFollowsAReadOnlyBlockIsNotDoneTwice) {
