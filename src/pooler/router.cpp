@@ -70,19 +70,6 @@ const NodeLoad* load_of(const RouteFacts& facts, NodeKey node) {
     return it == facts.load.end() ? nullptr : &*it;
 }
 
-/// Is the node below that master, directly or through other slaves? A broken or circular chain is no.
-bool is_slave_of(const ClusterView& view, const NodeView& slave, NodeKey master) {
-    const NodeView* at = &slave;
-    for (std::size_t steps = 0; steps <= view.nodes.size(); ++steps) {
-        if (at->node.is_master()) return false;
-        const NodeKey above{at->node.key.type, at->node.master_id};
-        if (above == master) return true;
-        at = view.find(above);
-        if (at == nullptr) return false;
-    }
-    return false;
-}
-
 bool is_live(const RouteFacts& facts, const NodeView& slave) {
     if (slave.node.key.type != facts.group.type || slave.node.is_master()) return false;
     if (slave.state != NodeState::Up || !slave.may_read || slave.role_seen == RoleSeen::Master) return false;
@@ -156,6 +143,18 @@ std::string_view masters_business(const RouteFacts& facts) {
 }
 
 }  // namespace
+
+bool is_slave_of(const ClusterView& view, const NodeView& slave, NodeKey master) {
+    const NodeView* at = &slave;
+    for (std::size_t steps = 0; steps <= view.nodes.size(); ++steps) {
+        if (at->node.is_master()) return false;
+        const NodeKey above{at->node.key.type, at->node.master_id};
+        if (above == master) return true;
+        at = view.find(above);
+        if (at == nullptr) return false;
+    }
+    return false;
+}
 
 bool chooses_own_coordinator(std::optional<std::string_view> choice) {
     return choice && (*choice == "C" || *choice == "c");

@@ -104,6 +104,9 @@ struct Decision {
 /// May that slave serve a read that begins now? (decide_route() asks no more of the one it chooses.)
 [[nodiscard]] bool may_read_at(const RouteFacts& facts, NodeKey slave);
 
+/// Is the node below that master, directly or through other slaves? A broken or circular chain is no.
+[[nodiscard]] bool is_slave_of(const ClusterView& view, const NodeView& slave, NodeKey master);
+
 /// Does the group have a slave that could serve reads, had it replayed everything?
 [[nodiscard]] bool has_live_slave(const RouteFacts& facts);
 

@@ -94,7 +94,8 @@ void Session::know_slaves(RouteFacts& facts) {
     }
     facts.turn = context_.turn++;
     for (const NodeView& node : facts.view->nodes) {
-        if (node.node.is_master() || node.node.key.type != group_.type || !node.may_read) continue;
+        // Another group's positions mean nothing here.
+        if (!node.may_read || !is_slave_of(*facts.view, node, group_)) continue;
         const auto& pool = slave_pool(node.node.key);
         const ReplayProgress& replayed = pool->replayed();
         if (pool->in_trouble()) pool->try_again();

@@ -119,6 +119,19 @@ TEST_F(CausalReadsTest, WhoSawARunningCommitAtTheMasterReadsOnThere) {
     EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
 }
 
+TEST_F(CausalReadsTest, SlavesOfOtherGroupsAreNotAskedHowFarTheyAre) {
+    fakes::Server other_slave{loop};
+    other_slave.in_recovery = true;
+    const auto port = [](const fakes::Server& server) { return static_cast<std::uint16_t>(server.port); };
+    PoolerTest::show({master_at(master), slave_at(slave),
+                      FakeEnvironment::master(3, "127.0.0.1", port(master)),
+                      FakeEnvironment::slave(4, 3, "127.0.0.1", port(other_slave))});
+    start();
+    auto client = login({{"options", "-c pgxc.node=1"}});
+    EXPECT_TRUE(until([&] { return reads_at_slave(*client); }));
+    EXPECT_TRUE(other_slave.backends.empty());
+}
+
 TEST_F(CausalReadsTest, AConnectionThatIsLostTakesThePositionAlong) {
     start();
     auto client = login();
