@@ -431,8 +431,9 @@ void Session::forget_block() {
 }
 
 void Session::transaction_seen() {
+    // Tickets are numbered by each group for itself.
     if (!to_slave_ && routing_ != ReadRouting::Master && backend_ != nullptr &&
-        backend_->pool().target().is_master)
+        backend_->pool().target().is_master && backend_->pool().key().node == group_)
         seen_ = backend_->pool().position().newest();
 }
 

@@ -119,6 +119,30 @@ TEST_F(CausalReadsTest, WhoSawARunningCommitAtTheMasterReadsOnThere) {
     EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
 }
 
+TEST_F(CausalReadsTest, AStatementOfTheCoordinatorsDoesNotMakeForgetWhatWasSeenAtTheMaster) {
+    fakes::Server coordinator{loop};
+    environment.settings_now.own_server = {"127.0.0.1", static_cast<std::uint16_t>(coordinator.port)};
+    start();
+    auto writer = login();
+    auto reader = login();
+    // The master's tickets are well ahead of the coordinator's.
+    for (int i = 0; i < 5; ++i) run(*writer, "insert");
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    fakes::Backend* committing = nullptr;
+    master.on_query = [&](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "insert slowly") return false;
+        committing = &backend;
+        return true;
+    };
+    writer->query("insert slowly");
+    ASSERT_TRUE(until([&] { return committing != nullptr; }));
+    run(*reader, "insert");  // it looks at the master
+    run(*reader, "call pgxc.resume('7')");
+    ASSERT_EQ(coordinator.queries().size(), 1U);
+    settle();
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader));
+}
+
 TEST_F(CausalReadsTest, SlavesOfOtherGroupsAreNotAskedHowFarTheyAre) {
     fakes::Server other_slave{loop};
     other_slave.in_recovery = true;
