@@ -42,8 +42,9 @@ void CausalPosition::attach(CausalRecord& record, int worker, int workers) {
     worker_ = worker;
     workers_ = std::min(workers, limits::max_pooler_workers);
     // What ran when the former process ended: its clients will never hear of it, but it may have committed.
-    record_->oldest_running[worker_].store(0);
+    // Counted first, as in commit_ends().
     record_->acked.fetch_add(1);
+    record_->oldest_running[worker_].store(0);
 }
 
 CausalPosition::Ticket CausalPosition::commit_begins() {
@@ -54,6 +55,8 @@ CausalPosition::Ticket CausalPosition::commit_begins() {
 }
 
 void CausalPosition::commit_ends(Ticket ticket, bool maybe_async) {
+    // It is counted before it stops running: to who reads these the other way round, as bound() does, it is
+    // at every moment one or the other.
     const std::uint64_t number = record_->acked.fetch_add(1) + 1;
     if (maybe_async) raise(record_->acked_async, number);
     const auto found = std::find(running_.begin(), running_.end(), ticket);
@@ -79,13 +82,14 @@ CausalBound look_at(const CausalRecord& record, Epoch epoch) {
 
 CausalBound CausalPosition::bound(Epoch epoch, Ticket seen) const {
     constexpr CausalBound unknown{CausalBound::State::Unknown, {}, {}};
-    const CausalBound now = look_at(*record_, epoch);
-    if (now.state != CausalBound::State::Known || workers_ == 0) return unknown;
+    if (workers_ == 0) return unknown;
+    // What runs before what was answered: a commit that ends in between is seen as either.
     for (int worker = 0; worker < workers_; ++worker) {
         const Ticket oldest = record_->oldest_running[worker].load();
         if (oldest != 0 && oldest <= seen) return unknown;
     }
-    return now;
+    const CausalBound now = look_at(*record_, epoch);
+    return now.state == CausalBound::State::Known ? now : unknown;
 }
 
 void CausalPosition::want(TimePoint now) {

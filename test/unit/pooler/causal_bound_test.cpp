@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
+#include <thread>
 
 namespace pgxc::pooler {
 namespace {
@@ -91,6 +93,32 @@ TEST_F(CausalPositionTest, TheOldestRunningCommitCounts) {
     two.commit_ends(c, false);
     resolve(130);
     EXPECT_EQ(one.bound(first, c).state, State::Known);
+}
+
+TEST_F(CausalPositionTest, ACommitIsRunningOrAnsweredAtEveryMoment) {
+    std::atomic<bool> over{false};
+    std::atomic<CausalPosition::Ticket> sent{0};  // to the master, who may show it from then on
+    std::thread writer([&] {
+        while (!over.load()) {
+            sent = two.commit_begins();
+            two.commit_ends(sent, false);
+        }
+    });
+    // The position is the number of commits that it covers: the two of attach() and all of the writer's.
+    int known = 0;
+    for (int i = 0; i < 300'000; ++i) {
+        const auto question = one.ask(first);
+        one.answered(question, {Lsn{question.acked}, Lsn{question.acked}});
+        const CausalPosition::Ticket seen = sent;
+        const auto bound = one.bound(first, seen);
+        if (bound.state != State::Known) continue;
+        ++known;
+        EXPECT_GE(bound.progress.position.bytes(), seen + 2) << i;
+        if (HasFailure()) break;
+    }
+    over = true;
+    writer.join();
+    EXPECT_GT(known, 0);
 }
 
 TEST_F(CausalPositionTest, WhatMayNotHaveBeenFlushedIsCoveredByWhatWasInserted) {
