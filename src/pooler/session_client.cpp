@@ -266,9 +266,16 @@ Session::Admit Session::begin_transaction(wire::FrontendMessage type, wire::Byte
     // Whatever it begins with, all of it has been read.
     if (facts.routing == ReadRouting::Auto && !text) facts.first_statement = text = "";
     Decision decision = planned_ ? *planned_ : decide(facts);
-    if (decision.to_slave && (facts.routing != ReadRouting::Auto || default_read_only_) && text) {
-        // What a session keeps must be kept at the master, where everything else can be done too.
-        if (keeps_at_master(read_session_use(*text, whole))) {
+    if (decision.to_slave && text) {
+        // What a session keeps must be kept at the master, where everything else can be done too; and so must
+        // an unnamed statement that is too large to be brought to another server.
+        const bool looked_ahead = facts.routing == ReadRouting::Auto;
+        const bool bound =
+            looked_ahead && !(facts.statement && facts.statement->kind == StatementClass::Unknown);
+        const bool stays = type == wire::FrontendMessage::Parse && body.size() > limits::max_unnamed_bytes &&
+                           body[0] == '\0' && !bound;
+        if (stays ||
+            ((!looked_ahead || default_read_only_) && keeps_at_master(read_session_use(*text, whole)))) {
             facts.routing = ReadRouting::Master;
             decision = decide_route(facts);
         }

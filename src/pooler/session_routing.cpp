@@ -380,6 +380,7 @@ std::optional<Session::Admit> Session::keep_nothing_at_slave(wire::FrontendMessa
 void Session::leave_slave() {
     // A slave can't be this client's only server. What was kept there is lost; from now on the master has it.
     never_slave_ = true;
+    unnamed_unbound_ = false;
     forget_pins();
     paused_ = false;
     let_go(false);

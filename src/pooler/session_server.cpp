@@ -517,7 +517,7 @@ void Session::transaction_over() {
         return;
     }
     forget_use();
-    if (to_slave_ && pinned()) {
+    if (to_slave_ && (pinned() || unnamed_unbound_)) {
         leave_slave();
         return;
     }

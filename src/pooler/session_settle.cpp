@@ -136,7 +136,7 @@ void Session::settled() {
         pin_text_ = pins.text();
         context_.stats_changed = true;
     }
-    if (to_slave_ && pinned()) {
+    if (to_slave_ && (pinned() || unnamed_unbound_)) {
         leave_slave();
         return;
     }

@@ -116,6 +116,50 @@ TEST_F(UnnamedTest, ALargeOneKeepsItsConnectionUntilItIsBoundAndNotLonger) {
     EXPECT_EQ(other->types(), "CZ");
 }
 
+TEST_F(UnnamedTest, ALargeOneIsPreparedAtTheMasterWhereTheNextTransactionCanWrite) {
+    FirstWord classifier;
+    environment.classifier_now = &classifier;
+    show({master_at(one.server), slave_at(slave.server)});
+    start();
+    for (const char* routing : {"explicit", "auto"}) {
+        auto client = login({{"options", std::string{"-c pgxc.read_routing="} + routing},
+                             {"default_transaction_read_only", "on"}});
+        const std::string large = "select " + std::string(limits::max_unnamed_bytes, 'x');
+        EXPECT_EQ(parse(*client, large), "1Z");
+        EXPECT_EQ(bind(*client), large);
+        EXPECT_EQ(parse(*client, large), "1Z");
+        run(*client, "begin read write");
+        run(*client, "insert");
+        run(*client, "commit");
+        EXPECT_EQ(one.server.queries().back(), "commit") << routing;
+        EXPECT_EQ(slave.server.queries(), Queries{}) << routing;
+    }
+    pooler.reset();
+}
+
+TEST_F(UnnamedTest, ALargeOneDoesNotKeepItsClientAtASlave) {
+    show({master_at(one.server), slave_at(slave.server)});
+    start();
+    auto client = login();
+    wire::Buffer out;
+    wire::put_parse(out, "c", "commit");
+    wire::put_sync(out);
+    EXPECT_EQ(send(*client, out), "1Z");
+    run(*client, "begin read only");
+    EXPECT_EQ(slave.server.queries(), Queries{"begin read only"});
+    EXPECT_EQ(parse(*client, "select " + std::string(limits::max_unnamed_bytes, 'x')), "1Z");
+    // It is there when the transaction ends without a simple query.
+    slave.server.backends.back()->status = 'I';
+    out.clear();
+    put_run(out, "c");
+    wire::put_sync(out);
+    EXPECT_EQ(send(*client, out), "2DCZ");
+    // Gone with that server, and from now on the master keeps them.
+    EXPECT_EQ(bind(*client), "26000");
+    run(*client, "insert");
+    EXPECT_EQ(one.server.queries().back(), "insert");
+}
+
 TEST_F(UnnamedTest, AQuestionOfThePoolersOwnTakesItAwayAndItIsBroughtAgain) {
     auto& settings = environment.settings_now;
     settings.causal_reads = true;
