@@ -180,7 +180,13 @@ bool change_is_safe(const SettingSet& from, const SettingSet& to) {
     const auto plain = [](const SettingSet& set) {
         return set.find(role_setting) == nullptr && set.find(session_authorization) == nullptr;
     };
-    return plain(from) && plain(to) && ok(from, to) && ok(to, from);
+    // It runs under the limits of the one that it takes away, which may cancel it.
+    const auto limits = [&from](std::string_view name) {
+        const std::string* value = from.find(name);
+        return value != nullptr && *value != "0";
+    };
+    return !limits("statement_timeout") && !limits("lock_timeout") && plain(from) && plain(to) &&
+           ok(from, to) && ok(to, from);
 }
 
 bool is_followed_setting(std::string_view name) {

@@ -52,8 +52,8 @@ inline constexpr std::string_view session_authorization = "session_authorization
 /// Has it values whose bytes mean something else under another client_encoding?
 [[nodiscard]] bool depends_on_encoding(const SettingSet& settings);
 
-/// Can that change not fail, its values having been in force in a session before? Then nobody waits for its
-/// answer.
+/// Can that change not fail, its values having been in force in a session before, nor be cancelled? Then
+/// nobody waits for its answer.
 [[nodiscard]] bool change_is_safe(const SettingSet& from, const SettingSet& to);
 
 /// Settings that the server reports (ParameterStatus) and a session may change: those are followed from

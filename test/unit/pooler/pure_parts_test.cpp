@@ -280,6 +280,19 @@ TEST(SettingSet, WhatCannotFailIsSafe) {
     EXPECT_TRUE(change_is_safe(to, to));
 }
 
+TEST(SettingSet, WhatRunsUnderATimeLimitIsNotSafe) {
+    for (const char* name : {"statement_timeout", "lock_timeout"}) {
+        SettingSet from;
+        SettingSet to;
+        from.set(name, "1ms");
+        to.set("work_mem", "4096");
+        EXPECT_FALSE(change_is_safe(from, to)) << name;
+        EXPECT_TRUE(change_is_safe(to, from)) << name;
+        from.set(name, "0");
+        EXPECT_TRUE(change_is_safe(from, to)) << name;
+    }
+}
+
 ClusterView view_of(std::vector<NodeView> nodes) {
     ClusterView view;
     view.nodes = std::move(nodes);
