@@ -369,7 +369,11 @@ void Session::cancel() {
             return;
         case State::Linked: {
             auto& tracker = backend_->tracker();
-            if (tracker.quiet()) return;
+            const auto& expected = backend_->expected;
+            if (tracker.quiet() || (expected.any_own_unit() && expects_only_own())) return;
+            // What runs now is the pooler's, and not what the client wants cancelled.
+            cancel_waits_ = expected.in_own_unit();
+            if (cancel_waits_) return;
             // A cancelled COMMIT would be one whose durability nobody knows (FAILOVER_PROTOCOL, rule 12).
             const bool committing = told_ != wire::TransactionStatus::Idle && tracker.commit_may_be_running();
             if (!committing) backend_->cancel();

@@ -404,6 +404,7 @@ class Session final : public Waiter, private net::StreamEvents {
     Access access_ = Access::Open;
     bool committing_ = false;           // counted in the position of the group as a commit that runs
     bool force_master_ = false;         // the next transaction: a slave could not do it
+    bool cancel_waits_ = false;         // until the server has answered a unit of the pooler's own
     bool drop_until_ready_ = false;     // an error was put in place of the answers up to ReadyForQuery
     SessionUse use_;                    // what the texts of this transaction may do
     SessionUse use_now_;                // what the text that was looked at last may do

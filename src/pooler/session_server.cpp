@@ -181,6 +181,7 @@ void Session::relay(wire::Bytes& input) {
             }
             if (begin_answers() && header.type == wire::BackendMessage::CommandComplete) begin_owed_ = false;
             own_answer(header.type, body);
+            if (cancel_waits_ && !backend.expected.in_own_unit()) cancel();
             continue;
         }
         bool drop = drop_until_ready_;
@@ -351,6 +352,7 @@ void Session::all_answered() {
     backend.bringing.clear();
     settings_unit_.reset();  // units are numbered anew
     awaited_ = {};
+    cancel_waits_ = false;
     if (backend.tracker().clean_and_idle()) {
         if (probe_) {
             settled();
@@ -549,6 +551,7 @@ void Session::let_go(bool reusable) {
     over_at_end_of_message_ = false;
     awaited_ = {};
     deallocates_ = false;
+    cancel_waits_ = false;
     drop_until_ready_ = false;
     unit_answered_ = false;
     paused_ = false;

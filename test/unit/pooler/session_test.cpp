@@ -406,6 +406,42 @@ TEST_F(SessionTest, CancelReachesTheServerOrTheQueue) {
     EXPECT_EQ(waiting->sqlstate(), "57014");
 }
 
+TEST_F(SessionTest, ACancelDoesNotHitTheSettingsInFrontOfWhatItIsFor) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto client = connect();
+    client->start({{"application_name", "x"}});
+    ASSERT_TRUE(until([&] { return client->count('Z') == 1; }));
+    wire::Buffer cancel;
+    for (const auto& message : client->messages) {
+        if (message.type != 'K') continue;
+        const auto key = wire::parse_backend_key_data(message.body);
+        wire::put_cancel_request(cancel, {key->pid, key->secret});
+    }
+    auto other = login();
+    run(*other, "select 1");
+    fakes::Backend* setting = nullptr;
+    bool sleeps = false;
+    server->on_query = [&](fakes::Backend& backend, const std::string& sql) {
+        sleeps = sleeps || sql == "sleep";
+        if (sql.find("application_name") != std::string::npos) setting = &backend;
+        return true;
+    };
+    client->messages.clear();
+    client->query("sleep");
+    ASSERT_TRUE(until([&] { return setting != nullptr && sleeps; }));
+    auto asks = connect();
+    asks->send(cancel);
+    EXPECT_TRUE(until([&] { return asks->ended(); }));
+    settle();
+    EXPECT_TRUE(server->cancels.empty());
+    setting->complete("SELECT 1", 'I');
+    EXPECT_TRUE(until([&] { return server->cancels.size() == 1; }));
+    setting->fail("57014");
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->sqlstate(), "57014");
+}
+
 class LateCancelTest : public SessionTest {
   protected:
     /// A client asks to cancel what it runs, and the server has got that and says nothing.
