@@ -469,7 +469,7 @@ class Session final : public Waiter, private net::StreamEvents {
     bool movable_ = false;             // it runs at a slave, and moves to the master at its first write
     std::optional<Decision> planned_;  // for the BEGIN that is sent now
     bool only_reads_ = false;          // the statement that runs at the master was one for a slave
-    bool pause_held_ = false;          // pinned, and its next transaction waits for the end of a pause
+    bool pause_held_ = false;          // linked, and its next transaction waits for the end of a pause
     bool strict_default_ = false;      // transactions may begin with a strict isolation level
     bool maybe_async_ = false;         // commits may not wait for their WAL
     SqlDialect dialect_;

@@ -410,7 +410,7 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
     } else if (to_slave_ && told_ != wire::TransactionStatus::Idle && !tracker.skipping_until_sync()) {
         if (const auto left = keep_nothing_at_slave(type, body, whole)) return *left;
     }
-    if ((pinned() || unnamed_unbound_) && held_by_pause()) return Admit::Pause;
+    if ((pinned() || unnamed_unbound_ || !admitted_) && held_by_pause()) return Admit::Pause;
     // To a server that skips all up to Sync nothing else need be said, and it means nothing.
     if (tracker.skipping_until_sync() && type != wire::FrontendMessage::Sync) return Admit::Drop;
     if ((may_be_skipped() || backend_->expected.any_of_earlier_units()) &&

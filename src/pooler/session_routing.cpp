@@ -410,8 +410,14 @@ void Session::released() {
 }
 
 bool Session::held_by_pause() {
-    // A client that is pinned keeps its connection: its next transaction waits here.
-    if (!backend_->pool().target().paused || !backend_->tracker().clean_and_idle()) return false;
+    // A client that keeps its connection, or has got it for nothing yet: its next transaction waits here,
+    // also behind what the pooler has sent for it.
+    const auto& tracker = backend_->tracker();
+    const bool owes_own = backend_->expected.any_own_unit() && expects_only_own() && !tracker.in_doubt() &&
+                          tracker.copy_mode() == wire::TransactionTracker::CopyMode::None;
+    if (!backend_->pool().target().paused || tracker.status() != wire::TransactionStatus::Idle ||
+        !(tracker.quiet() || owes_own))
+        return false;
     pause_held_ = true;
     paused_ = true;
     return true;

@@ -358,6 +358,8 @@ void Session::all_answered() {
             settled();
         } else if (admitted_) {
             transaction_over();
+        } else if (backend.pool().target().paused) {
+            context_.pools->report_in_use(backend.pool().target().group);
         }
     }
     if (state_ != State::Settling && !leaving_ && std::exchange(paused_, false)) resume();

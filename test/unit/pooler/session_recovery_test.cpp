@@ -188,6 +188,36 @@ TEST_F(AutoRoutingTest, ABlockThatNeedsTheMasterGetsItInASmartShutdown) {
     EXPECT_TRUE(until([&] { return pooler->drained(); }));
 }
 
+TEST_F(SessionTest, NoTransactionOfAPinnedClientBeginsInAPauseBehindWhatThePoolerSentForIt) {
+    Backend* asked = nullptr;
+    server->on_query = [&](Backend& backend, const std::string& sql) {
+        if (sql.starts_with(question)) {
+            backend.tell_what_is_left({{"s", "client_min_messages", "error"}, {"k", "", ""}});
+            return true;
+        }
+        if (sql.find("set_config") != std::string::npos) asked = &backend;
+        return asked != nullptr && sql != "insert";
+    };
+    start();
+    auto client = login();
+    run(*client, "select pg_advisory_lock(1)");
+    ASSERT_TRUE(until([&] { return asked != nullptr; }));
+    auto view = master_at(*server);
+    view.paused = true;
+    show({view});
+    client->messages.clear();
+    client->query("insert");
+    settle();
+    EXPECT_EQ(times(*server, "insert"), 0);
+    asked->complete("SELECT 1", 'I');
+    settle();
+    EXPECT_EQ(times(*server, "insert"), 0);
+    EXPECT_EQ(environment.in_use[d1], 0U);
+    show_master(*server);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(times(*server, "insert"), 1);
+}
+
 TEST_F(SessionTest, NoTransactionBeginsInAPauseBehindItsSettings) {
     environment.settings_now.max_pool_size = 1;
     start();

@@ -72,6 +72,31 @@ TEST_F(SessionStatementsTest, NamesAreTheClientsOwnAndTextsAreShared) {
     EXPECT_EQ(run(*a, "s"), "select a");
 }
 
+TEST_F(SessionStatementsTest, WhatWasPreparedWithoutTheServerIsNotRunInAPause) {
+    auto a = login();
+    auto b = login();
+    EXPECT_EQ(parse(*a, "s", "select a"), "1Z");
+    wire::Buffer out;
+    wire::put_parse(out, "s", "select a");
+    b->send(out);
+    ASSERT_TRUE(until([&] { return b->count('1') == 1; }));
+    EXPECT_EQ(one.only().parses, 1U);
+    auto paused = master_at(one.server);
+    paused.paused = true;
+    show({paused});
+    EXPECT_EQ(environment.in_use[d1], 0U);
+    out.clear();
+    put_run(out, "s");
+    wire::put_sync(out);
+    b->messages.clear();
+    b->send(out);
+    settle();
+    EXPECT_EQ(b->types(), "");
+    show_master(one, 1);
+    EXPECT_TRUE(until([&] { return b->count('Z') == 1; }));
+    EXPECT_EQ(b->types(), "2DCZ");
+}
+
 TEST_F(SessionStatementsTest, AreBroughtToTheNextMaster) {
     auto client = login();
     EXPECT_EQ(parse(*client, "s", "select a"), "1Z");
