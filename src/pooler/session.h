@@ -343,8 +343,11 @@ class Session final : public Waiter, private net::StreamEvents {
 
     // session_loss.cpp
     [[nodiscard]] bool may_repeat() const;
-    /// In the middle of its settings: another connection gets them. `reusable`: this one can be used on.
+    /// Nothing of the client's has gone there: another connection gets it, or its settings. `reusable`: this
+    /// one can be used on.
     void begin_elsewhere(bool reusable);
+    /// It can do what a slave can't.
+    void begin_at_master();
     void repeat_elsewhere();
     /// `refusal`: what the server said to the BEGIN that went along with what is lost.
     void lose_transaction(const std::string& cause, const std::optional<Error>& refusal = std::nullopt);

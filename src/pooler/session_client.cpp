@@ -182,11 +182,8 @@ bool Session::forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest) {
     std::string all{original};
     all += rest;
     kept_ = std::move(all);
-    const auto pool = backend.pool().shared_from_this();
-    pool->report(TrafficFailure::ConnectionLost);
-    let_go(false);
-    set_state(State::Waiting);
-    wait_for(pool);
+    backend.pool().report(TrafficFailure::ConnectionLost);
+    begin_elsewhere(false);
     return false;
 }
 
@@ -356,10 +353,7 @@ void Session::refuse_start(const Error& error, bool login) {
     if (login) {
         refuse_login(error);
     } else if (to_slave_) {
-        // The master can do what a slave can't.
-        force_master_ = true;
-        set_state(State::Idle);
-        resume();
+        begin_at_master();
     } else {
         refuse_pending(error);
     }

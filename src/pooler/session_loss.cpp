@@ -46,13 +46,23 @@ void Session::leave_silent_slave(const std::string& cause) {
 }
 
 void Session::begin_elsewhere(bool reusable) {
-    // Nothing of the client's has gone there.
     const auto pool = backend_->pool().shared_from_this();
     const bool login = state_ == State::LoginApplying;
     let_go(reusable);
-    set_state(login ? State::LoginWaiting : State::Waiting);
     client_.stream().want_readable(true);
+    if (!login && to_slave_ && !pool->target().exists) {
+        // Nobody will ever connect there.
+        begin_at_master();
+        return;
+    }
+    set_state(login ? State::LoginWaiting : State::Waiting);
     wait_for(pool);
+}
+
+void Session::begin_at_master() {
+    force_master_ = true;
+    set_state(State::Idle);
+    resume();
 }
 
 void Session::server_lost(const std::string& cause) {

@@ -188,6 +188,24 @@ TEST_F(AutoRoutingTest, ABlockThatNeedsTheMasterGetsItInASmartShutdown) {
     EXPECT_TRUE(until([&] { return pooler->drained(); }));
 }
 
+TEST_F(AutoRoutingTest, AReadThatASlaveHasNotBegunWhenItIsDroppedGoesToTheMasterAtOnce) {
+    environment.settings_now.failover_hold = Millis{60'000};
+    start();
+    auto client = login({{"timezone", "Asia/Tokyo"}});
+    Backend* asked = nullptr;
+    slave.on_query = [&](Backend& backend, const std::string& sql) {
+        if (sql.find("set_config") != std::string::npos) asked = &backend;
+        return asked != nullptr;
+    };
+    client->messages.clear();
+    client->query("select 1");
+    ASSERT_TRUE(until([&] { return asked != nullptr; }));
+    PoolerTest::show({master_at(master)});
+    asked->hang_up(true);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << client->types();
+    EXPECT_EQ(master.queries().back(), "select 1");
+}
+
 TEST_F(SessionTest, NoTransactionOfAPinnedClientBeginsInAPauseBehindWhatThePoolerSentForIt) {
     Backend* asked = nullptr;
     server->on_query = [&](Backend& backend, const std::string& sql) {
