@@ -27,8 +27,16 @@ NodePool::NodePool(Context& context, PoolKey key, std::shared_ptr<PoolCounters> 
 NodePool::~NodePool() = default;
 
 Backend* NodePool::request(Session& session) {
+    return lent_or_awaited(core_.borrow(session, context_.now()));
+}
+
+Backend* NodePool::request_again(Session& session) {
+    return lent_or_awaited(core_.borrow_again(session));
+}
+
+Backend* NodePool::lent_or_awaited(Member* member) {
     context_.stats_changed = true;
-    if (Member* member = core_.borrow(session, context_.now())) {
+    if (member != nullptr) {
         counters_->waited(Clock::duration{0});
         return static_cast<Backend*>(member);
     }

@@ -65,6 +65,8 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
 
     /// A connection at once; or nullptr, and the session waits: it will hear lend() or lend_failed().
     [[nodiscard]] Backend* request(Session& session);
+    /// The same for one who was given one here that is of no use: the next one is for it.
+    [[nodiscard]] Backend* request_again(Session& session);
     void stop_waiting(Session& session);
     /// Takes a clean and idle connection back.
     void give_back(Backend& backend);
@@ -127,6 +129,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void each_session(const std::function<void(Session&)>& act);
     /// A slave that doesn't answer: the master does what can be repeated.
     void leave_silent(const std::string& cause);
+    [[nodiscard]] Backend* lent_or_awaited(Member* member);
     void serve();
     void open_more();
     void retry_later();

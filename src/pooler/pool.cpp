@@ -38,15 +38,22 @@ void Pool::lend(Member& member, Waiter& waiter) {
 }
 
 Member* Pool::borrow(Waiter& waiter, TimePoint now) {
-    used_ = true;
-    if (!paused_ && waiters_.empty() && !idle_.empty()) {
-        Member* member = choose(waiter);
-        lend(*member, waiter);
-        return member;
-    }
     waiter.since_ = now;
+    if (waiters_.empty()) return borrow_again(waiter);
+    used_ = true;
     waiters_.push_back(waiter);
     return nullptr;
+}
+
+Member* Pool::borrow_again(Waiter& waiter) {
+    used_ = true;
+    if (paused_ || idle_.empty()) {
+        waiters_.push_front(waiter);
+        return nullptr;
+    }
+    Member* member = choose(waiter);
+    lend(*member, waiter);
+    return member;
 }
 
 std::optional<Pool::Match> Pool::match() {

@@ -74,6 +74,9 @@ class Pool {
     /// recently used one that is nobody's last, else the least recently used. Otherwise nullptr, and the
     /// waiter stands last in the queue.
     [[nodiscard]] Member* borrow(Waiter& waiter, TimePoint now);
+    /// The same for one who has borrowed a connection that was of no use: it was its turn, and it has waited
+    /// since it asked first.
+    [[nodiscard]] Member* borrow_again(Waiter& waiter);
     void stop_waiting(Waiter& waiter) { waiter.unlink(); }
 
     /// While paused nothing is lent, and no connection is wanted.

@@ -193,7 +193,8 @@ class Session final : public Waiter, private net::StreamEvents {
     void note_commit();
     void end_commit();
     void resume();
-    void wait_for(const std::shared_ptr<NodePool>& pool);
+    /// `again`: what the pool had given it was of no use.
+    void wait_for(const std::shared_ptr<NodePool>& pool, bool again = false);
     void use(Backend& backend);
     void pin(std::uint16_t reasons);
     void unpin(std::uint16_t reasons) {

@@ -303,8 +303,8 @@ const std::shared_ptr<NodePool>& Session::pool_of(NodeKey node) {
     return other_pool_;
 }
 
-void Session::wait_for(const std::shared_ptr<NodePool>& pool) {
-    if (Backend* backend = pool->request(*this)) {
+void Session::wait_for(const std::shared_ptr<NodePool>& pool, bool again) {
+    if (Backend* backend = again ? pool->request_again(*this) : pool->request(*this)) {
         lend(*backend);
     } else {
         waits_for_ = pool;

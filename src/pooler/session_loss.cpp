@@ -48,6 +48,8 @@ void Session::leave_silent_slave(const std::string& cause) {
 void Session::begin_elsewhere(bool reusable) {
     const auto pool = backend_->pool().shared_from_this();
     const bool login = state_ == State::LoginApplying;
+    // What was answered without the server ended the first wait.
+    const bool again = !unit_answered_;
     let_go(reusable);
     client_.stream().want_readable(true);
     if (!login && to_slave_ && !pool->target().exists) {
@@ -56,7 +58,7 @@ void Session::begin_elsewhere(bool reusable) {
         return;
     }
     set_state(login ? State::LoginWaiting : State::Waiting);
-    wait_for(pool);
+    wait_for(pool, again);
 }
 
 void Session::begin_at_master() {

@@ -100,6 +100,22 @@ TEST(Pool, KeepsTheMinimumFromTheFirstUseOn) {
     EXPECT_EQ(pool.members_wanted(), 0);
 }
 
+TEST(Pool, WhoseTurnItWasIsFirstAgainAndHasWaitedSinceItAskedFirst) {
+    Pool pool;
+    pool.set_limits({1, 0});
+    Waiter first;
+    Waiter second;
+    Member useless;
+    pool.became_idle(useless, TimePoint{});
+    const TimePoint then = TimePoint{} + Millis{10};
+    EXPECT_EQ(pool.borrow(first, then), &useless);
+    EXPECT_EQ(pool.borrow(second, then + Millis{1}), nullptr);
+    useless.unlink();
+    EXPECT_EQ(pool.borrow_again(first), nullptr);
+    EXPECT_EQ(pool.waiters().front(), &first);
+    EXPECT_EQ(first.waiting_since(), then);
+}
+
 TEST(Pool, LendsNothingWhilePaused) {
     Pool pool;
     pool.set_limits({5, 2});

@@ -188,6 +188,32 @@ TEST_F(AutoRoutingTest, ABlockThatNeedsTheMasterGetsItInASmartShutdown) {
     EXPECT_TRUE(until([&] { return pooler->drained(); }));
 }
 
+TEST_F(SessionTest, WhoseTurnItWasIsFirstAgainWhenItsConnectionIsOfNoUse) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto busy = login();
+    auto first = login({{"default_tablespace", "a"}});
+    auto second = login();
+    run(*busy, "begin");
+    bool lost = false;
+    server->on_query = [&](Backend& backend, const std::string& sql) {
+        if (sql.find("set_config") == std::string::npos || std::exchange(lost, true)) return false;
+        backend.hang_up(true);
+        return true;
+    };
+    for (auto* client : {first.get(), second.get()}) {
+        client->messages.clear();
+        client->query(client == first.get() ? "select first" : "select second");
+        settle();
+    }
+    run(*busy, "commit");
+    EXPECT_TRUE(until([&] { return first->count('Z') == 1 && second->count('Z') == 1; }));
+    EXPECT_TRUE(lost);
+    const auto& queries = server->backends.back()->queries;
+    const auto at = [&](const char* sql) { return std::find(queries.begin(), queries.end(), sql); };
+    EXPECT_LT(at("select first"), at("select second"));
+}
+
 TEST_F(AutoRoutingTest, AReadThatASlaveHasNotBegunWhenItIsDroppedGoesToTheMasterAtOnce) {
     environment.settings_now.failover_hold = Millis{60'000};
     start();
