@@ -46,6 +46,7 @@ Backend* NodePool::lent_or_awaited(Member* member) {
 
 void NodePool::stop_waiting(Session& session) {
     core_.stop_waiting(session);
+    counters_->waited(context_.now() - session.waiting_since());
 }
 
 void NodePool::give_back(Backend& backend) {
@@ -295,9 +296,7 @@ void NodePool::fail_waiters(const Error& error) {
 }
 
 void NodePool::fail_waiter(Session& session, const Error& error) {
-    core_.stop_waiting(session);
-    ++counters_->errors;
-    counters_->waited(context_.now() - session.waiting_since());
+    stop_waiting(session);
     session.lend_failed(error);
 }
 

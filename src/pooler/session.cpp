@@ -363,10 +363,12 @@ void Session::finish_login(const Backend::Reported& reported) {
 void Session::cancel() {
     const Error canceled{sqlstate::query_canceled, "canceling statement due to user request"};
     switch (state_) {
-        case State::Waiting:
-            waits_for_->stop_waiting(*this);
-            refuse_pending(canceled);
+        case State::Waiting: {
+            const auto pool = std::exchange(waits_for_, nullptr);
+            pool->stop_waiting(*this);
+            refuse_pending(canceled, *pool);
             return;
+        }
         case State::Linked: {
             auto& tracker = backend_->tracker();
             const auto& expected = backend_->expected;

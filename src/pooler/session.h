@@ -162,9 +162,9 @@ class Session final : public Waiter, private net::StreamEvents {
     /// Sends what is collected for the server and then `run`. `original`: the client's bytes that this is
     /// made of.
     [[nodiscard]] bool forward(wire::Bytes run, wire::Bytes original, wire::Bytes rest);
-    /// It gets no server to begin with, or not with its settings.
-    void refuse_start(const Error& error, bool login);
-    void refuse_pending(const Error& error);
+    /// It gets no server of that pool to begin with, or not with its settings.
+    void refuse_start(const Error& error, bool login, const NodePool& pool);
+    void refuse_pending(const Error& error, const NodePool& pool);
     void take_commands(wire::Bytes input);
     [[nodiscard]] Admit admit(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit admit_unlinked(wire::FrontendMessage type, wire::Bytes body, bool whole);

@@ -346,21 +346,22 @@ void Session::lend(Backend& backend) {
 
 void Session::lend_failed(const Error& error) {
     const auto pool = std::exchange(waits_for_, nullptr);
-    refuse_start(error, state_ == State::LoginWaiting);
+    refuse_start(error, state_ == State::LoginWaiting, *pool);
 }
 
-void Session::refuse_start(const Error& error, bool login) {
+void Session::refuse_start(const Error& error, bool login, const NodePool& pool) {
     if (login) {
+        ++pool.counters()->errors;
         refuse_login(error);
     } else if (to_slave_) {
         begin_at_master();
     } else {
-        refuse_pending(error);
+        refuse_pending(error, pool);
     }
 }
 
-void Session::refuse_pending(const Error& error) {
-    waits_for_.reset();
+void Session::refuse_pending(const Error& error, const NodePool& pool) {
+    ++pool.counters()->errors;
     const bool in_block = told_ != wire::TransactionStatus::Idle;
     forget_block();
     outstanding_.end();

@@ -120,8 +120,9 @@ void Session::refuse_settings() {
         return;
     }
     tried_elsewhere_ = false;
+    const auto pool = backend_->pool().shared_from_this();
     let_go(!others);
-    refuse_start(error, login);
+    refuse_start(error, login, *pool);
 }
 
 void Session::relay(wire::Bytes& input) {
@@ -263,6 +264,7 @@ void Session::relay(wire::Bytes& input) {
                 answers = false;
                 if (std::exchange(drop_until_ready_, false)) {
                     collect();
+                    backend.meter.error_sent();
                     wire::put_error_response(client_.out(), wire::Severity::Error,
                                              {sqlstate::transaction_resolution_unknown,
                                               "the commit is not known to be on a synchronous slave of " +

@@ -283,6 +283,66 @@ TEST_F(LimitsTest, CountsTransactionsQueriesErrorsAndBytes) {
     EXPECT_EQ(counters().bytes_in - before, std::string("select 1").size() + 6);
 }
 
+TEST_F(LimitsTest, AReadThatTheMasterDoesInPlaceOfItsSlaveIsNoError) {
+    Server slave{loop};
+    show({master_at(*server), slave_at(slave)});
+    start();
+    auto client = login();
+    slave.die();
+    run(*client, "begin read only");
+    EXPECT_EQ(client->types(), "CZ");
+    pooler->publish_stats();
+    ASSERT_EQ(environment.statistics.size(), 2U);
+    for (const auto& row : environment.statistics)
+        EXPECT_EQ(row.counters->errors, 0U) << row.node.to_string();
+}
+
+TEST_F(LimitsTest, ACancelledWaitIsAnErrorAndAWait) {
+    environment.settings_now.max_pool_size = 1;
+    start();
+    auto busy = login();
+    run(*busy, "begin");
+    auto waiting = connect();
+    waiting->start();
+    ASSERT_TRUE(until([&] { return waiting->count('Z') == 1; }));
+    wire::Buffer cancel;
+    for (const auto& message : waiting->messages) {
+        if (message.type != 'K') continue;
+        const auto key = wire::parse_backend_key_data(message.body);
+        wire::put_cancel_request(cancel, {key->pid, key->secret});
+    }
+    const std::uint64_t waits = counters().wait_time.count();
+    waiting->query("select 1");
+    (void)loop.run_for(Millis{60});
+    auto asks = connect();
+    asks->send(cancel);
+    EXPECT_TRUE(until([&] { return waiting->sqlstate() == "57014"; }));
+    EXPECT_EQ(counters().errors, 1U);
+    EXPECT_EQ(counters().wait_time.count(), waits + 1);
+    EXPECT_GE(counters().wait_us, 50'000U);
+}
+
+TEST_F(LimitsTest, ACommitThatIsNotDurableIsAnError) {
+    server->on_query = [](fakes::Backend& backend, const std::string& sql) {
+        if (sql != "insert") return false;
+        wire::Buffer fields;
+        for (const char* field : {"SWARNING", "VWARNING", "C01000", "Mcanceling wait", "RSyncRepWaitForLSN"})
+            wire::put_cstring(fields, field);
+        fields += '\0';
+        wire::Buffer out = "N";
+        wire::put_u32(out, static_cast<std::uint32_t>(fields.size() + 4));
+        out += fields;
+        backend.send(out);
+        backend.complete("INSERT 0 1", 'I');
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "insert");
+    EXPECT_EQ(client->sqlstate(), "08007");
+    EXPECT_EQ(counters().errors, 1U);
+}
+
 TEST_F(LimitsTest, TimesAreThoseOfTheServerAndOfTheQueue) {
     environment.settings_now.max_pool_size = 1;
     start();
