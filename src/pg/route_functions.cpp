@@ -22,18 +22,15 @@ namespace {
 /// The type of an argument: what names the group in the overload that is called.
 enum class GroupNamed : std::uint8_t { ByText, ById };
 
-/// A datanode group as pgxc.node names it.
-Result<NodeKey> group_argument(const AdminCall& call, GroupNamed named) {
-    std::string text;
-    if (named == GroupNamed::ById) {
-        const auto id = call.integer(0, "node_id");
-        if (!id) return id.error();
-        text = std::to_string(*id);
-    } else {
-        auto given = call.text(0, "node");
-        if (!given) return given.error();
-        text = std::move(*given);
-    }
+/// How the call names a datanode group, as pgxc.node does.
+Result<std::string> group_text(const AdminCall& call, GroupNamed named) {
+    if (named == GroupNamed::ByText) return call.text(0, "node");
+    const auto id = call.integer(0, "node_id");
+    if (!id) return id.error();
+    return std::to_string(*id);
+}
+
+Result<NodeKey> find_group(const std::string& text) {
     SharedClusterView source;
     const auto view = source.current();
     auto group = pooler::choose_group(text, *view, guc::node_id());
@@ -54,7 +51,9 @@ std::string class_word(const std::string& sql, const pooler::Classification& sta
 Result<Datum> pause_group_named(FunctionCallInfo fcinfo, GroupNamed named) {
     auto call = AdminCall::begin(fcinfo);
     if (!call) return std::move(call).error();
-    const auto group = group_argument(*call, named);
+    const auto text = group_text(*call, named);
+    if (!text) return text.error();
+    const auto group = find_group(*text);
     if (!group) return group.error();
     const auto paused = pause_group(*group, call->user());
     if (!paused) return paused.error();
@@ -63,25 +62,25 @@ Result<Datum> pause_group_named(FunctionCallInfo fcinfo, GroupNamed named) {
     } else {
         report(NOTICE, Error{"00000", group->to_string() + " is paused already"});
     }
-    Status unused = wait_until_unused(*group);
+    Status unused = wait_until_unused(*group, *paused);
     if (unused) return Datum{0};
-    // Cancelled: whoever asked doesn't want it any more.
-    if (*paused && unused.error().sqlstate != sqlstate::object_not_in_prerequisite_state)
-        (void)resume_group(*group);
     return std::move(unused).error();
 }
 
 Result<Datum> resume_group_named(FunctionCallInfo fcinfo, GroupNamed named) {
     auto call = AdminCall::begin(fcinfo);
     if (!call) return std::move(call).error();
-    const auto group = group_argument(*call, named);
-    if (!group) return group.error();
     if (Status there = require_shared_state(); !there) return std::move(there).error();
-    if (resume_group(*group)) {
-        call->log("resumes " + group->to_string());
-    } else {
-        report(NOTICE, Error{"00000", group->to_string() + " is not paused"});
+    const auto text = group_text(*call, named);
+    if (!text) return text.error();
+    // A group that is gone may still be paused.
+    if (const auto gone = pooler::named_group(*text); gone && resume_group(*gone)) {
+        call->log("resumes " + gone->to_string());
+        return Datum{0};
     }
+    const auto group = find_group(*text);
+    if (!group) return group.error();
+    report(NOTICE, Error{"00000", group->to_string() + " is not paused"});
     return Datum{0};
 }
 

@@ -7,6 +7,7 @@
 
 extern "C" {
 #include "pgstat.h"
+#include "storage/ipc.h"
 }
 
 namespace pgxc {
@@ -22,8 +23,49 @@ PausedGroup* find_paused(NodeKey group) {
     return nullptr;
 }
 
+/// Is there a master of that name? The caller holds view_lock.
+bool in_view(NodeKey group) {
+    const SharedNode* const end = shared->view + shared->view_count;
+    return std::any_of(static_cast<const SharedNode*>(shared->view), end, [group](const SharedNode& node) {
+        return node.type == group.type && node.id == group.id.value() && node.master_id == 0;
+    });
+}
+
 void next_view() {
     pg_atomic_fetch_add_u64(&shared->view_generation, 1);
+}
+
+/// Whoever asked for the pause goes away (an error, a cancel, the end of the session) before it has begun.
+void take_pause_back(int /*code*/, Datum datanode) {
+    (void)resume_group({NodeType::Datanode, NodeId{DatumGetInt32(datanode)}});
+}
+
+enum class Outcome { Unused, Resumed, Dropped };
+
+/// Errors of the server pass: for pg_call().
+Outcome wait_for_end_of_use(NodeKey group) {
+    // A worker that is just being started takes the view when it is there; it is looked at again in time.
+    constexpr long look_again_ms = 100;
+    Outcome outcome = Outcome::Unused;
+    ConditionVariablePrepareToSleep(&shared->paused_changed);
+    for (;;) {
+        LWLockAcquire(shared->view_lock, LW_SHARED);
+        PausedGroup* const paused = find_paused(group);
+        bool unused = true;
+        if (paused == nullptr) {
+            outcome = Outcome::Resumed;
+        } else if (!in_view(group)) {
+            outcome = Outcome::Dropped;
+        } else {
+            for (int worker = 0; worker < shared->pooler_workers; ++worker)
+                unused = unused && pg_atomic_read_u32(&paused->in_use[worker]) == 0;
+        }
+        LWLockRelease(shared->view_lock);
+        if (unused) break;
+        ConditionVariableTimedSleep(&shared->paused_changed, look_again_ms, PG_WAIT_EXTENSION);
+    }
+    ConditionVariableCancelSleep();
+    return outcome;
 }
 
 }  // namespace
@@ -66,26 +108,14 @@ bool resume_group(NodeKey group) {
     return true;
 }
 
-Status wait_until_unused(NodeKey group) {
-    enum class Outcome { Unused, Resumed };
-    // A worker that is just being started takes the view when it is there; it is looked at again in time.
-    constexpr long look_again_ms = 100;
-    const auto waited = pg_call([group]() -> Outcome {
+Status wait_until_unused(NodeKey group, bool own_pause) {
+    const auto waited = pg_call([group, own_pause]() -> Outcome {
+        if (!own_pause) return wait_for_end_of_use(group);
         Outcome outcome = Outcome::Unused;
-        ConditionVariablePrepareToSleep(&shared->paused_changed);
-        for (;;) {
-            LWLockAcquire(shared->view_lock, LW_SHARED);
-            PausedGroup* const paused = find_paused(group);
-            bool unused = true;
-            if (paused != nullptr)
-                for (int worker = 0; worker < shared->pooler_workers; ++worker)
-                    unused = unused && pg_atomic_read_u32(&paused->in_use[worker]) == 0;
-            LWLockRelease(shared->view_lock);
-            if (paused == nullptr) outcome = Outcome::Resumed;
-            if (paused == nullptr || unused) break;
-            ConditionVariableTimedSleep(&shared->paused_changed, look_again_ms, PG_WAIT_EXTENSION);
-        }
-        ConditionVariableCancelSleep();
+        const Datum id = Int32GetDatum(group.id.value());
+        PG_ENSURE_ERROR_CLEANUP(take_pause_back, id);
+        outcome = wait_for_end_of_use(group);
+        PG_END_ENSURE_ERROR_CLEANUP(take_pause_back, id);
         return outcome;
     });
     if (!waited) return waited.error();
@@ -93,9 +123,14 @@ Status wait_until_unused(NodeKey group) {
         case Outcome::Unused:
             return {};
         case Outcome::Resumed:
+            return Error{sqlstate::object_not_in_prerequisite_state,
+                         group.to_string() + " was resumed meanwhile"};
+        case Outcome::Dropped:
             break;
     }
-    return Error{sqlstate::object_not_in_prerequisite_state, group.to_string() + " was resumed meanwhile"};
+    // Else it would hold a group that is made under that number later.
+    (void)resume_group(group);
+    return Error{sqlstate::connection_exception, group.to_string() + " was dropped meanwhile"};
 }
 
 void report_group_in_use(int worker, NodeKey group, std::uint32_t transactions) {

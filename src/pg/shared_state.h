@@ -54,8 +54,10 @@ class SharedClusterView : public ClusterViewSource {
 [[nodiscard]] Result<bool> pause_group(NodeKey group, const std::string& user);
 /// False: it wasn't paused.
 [[nodiscard]] bool resume_group(NodeKey group);
-/// Waits until no pooler runs a transaction of that group any more, or somebody has resumed it (55000).
-[[nodiscard]] Status wait_until_unused(NodeKey group);
+/// Waits until no pooler runs a transaction of that group any more, or somebody has resumed it (55000), or it
+/// is gone (08000; nothing is paused then). `own_pause`: an error, a cancel or the end of the session before
+/// that takes the pause back.
+[[nodiscard]] Status wait_until_unused(NodeKey group, bool own_pause);
 void report_group_in_use(int worker, NodeKey group, std::uint32_t transactions);
 
 // --- What the poolers know of commits ---------------------------------------------------------------------

@@ -160,6 +160,14 @@ bool chooses_own_coordinator(std::optional<std::string_view> choice) {
     return choice && (*choice == "C" || *choice == "c");
 }
 
+std::optional<NodeKey> named_group(std::string_view choice) {
+    NodeId::rep number = 0;
+    const char* const end = choice.data() + choice.size();
+    const auto [stopped, error] = std::from_chars(choice.data(), end, number);
+    if (error != std::errc{} || stopped != end || number < 1) return std::nullopt;
+    return NodeKey{NodeType::Datanode, NodeId{number}};
+}
+
 Result<NodeKey> choose_group(std::optional<std::string_view> choice, const ClusterView& view,
                              NodeId own_coordinator) {
     const NodeKey own{NodeType::Coordinator, own_coordinator};
@@ -168,17 +176,17 @@ Result<NodeKey> choose_group(std::optional<std::string_view> choice, const Clust
         return groups.size() == 1 ? NodeKey{NodeType::Datanode, groups.front()} : own;
     }
     if (chooses_own_coordinator(choice)) return own;
-    NodeId::rep number = 0;
-    const auto [end, error] = std::from_chars(choice->data(), choice->data() + choice->size(), number);
-    if (error != std::errc{} || end != choice->data() + choice->size() || number < 1)
+    const auto named = named_group(*choice);
+    if (!named)
         return Error(sqlstate::invalid_parameter_value,
                      "invalid value for parameter \"pgxc.node\": \"" + std::string(*choice) + "\"",
                      "Give the id of a datanode group, or C for this coordinator.");
-    const NodeKey key{NodeType::Datanode, NodeId{number}};
+    const NodeKey key = *named;
     const NodeView* found = view.find(key);
     if (found == nullptr)
         return Error(sqlstate::connection_exception,
-                     "datanode group " + std::to_string(number) + " does not exist", list_groups(view));
+                     "datanode group " + std::to_string(key.id.value()) + " does not exist",
+                     list_groups(view));
     if (!found->node.is_master())
         return Error(sqlstate::connection_exception,
                      key.to_string() + " is a slave and does not name a group of its own",

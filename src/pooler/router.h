@@ -20,6 +20,8 @@ namespace pgxc::pooler {
 /// such group.
 [[nodiscard]] Result<NodeKey> choose_group(std::optional<std::string_view> choice, const ClusterView& view,
                                            NodeId own_coordinator);
+/// The datanode group of that number, whether or not there is one; nullopt: not a number from 1 on.
+[[nodiscard]] std::optional<NodeKey> named_group(std::string_view choice);
 /// Is it "C", whatever nodes there are?
 [[nodiscard]] bool chooses_own_coordinator(std::optional<std::string_view> choice);
 

@@ -433,6 +433,39 @@ def test_a_group_to_pause_is_named_by_number_or_text(cluster, group):
     cluster.wait_status(1, gate="open")
 
 
+def test_a_pause_ends_with_the_session_that_waits_for_it(cluster):
+    with client(cluster) as running, contextlib.closing(cluster.coordinator.connect()) as admin:
+        running.execute("BEGIN")
+        running.execute("UPDATE t SET b = 'running' WHERE a = 5")
+        admin_pid = admin.get_backend_pid()
+
+        def pause():
+            with pytest.raises(psycopg2.Error):
+                admin.cursor().execute("CALL pgxc.pause('1')")
+        pausing = threading.Thread(target=pause)
+        pausing.start()
+        cluster.wait_status(1, gate="paused")
+        assert cluster.coordinator.value("SELECT pg_terminate_backend(%s)", (admin_pid,))
+        pausing.join(30)
+        cluster.wait_status(1, gate="open")
+        running.execute("COMMIT")
+        assert cluster.pooler_sql("SELECT 1") == [(1,)]
+
+
+def test_a_pause_of_a_group_that_is_dropped_ends(cluster):
+    with contextlib.closing(cluster.coordinator.connect()) as admin, admin.cursor() as cursor:
+        cursor.execute("SET pgxc.check_nodes = off")
+        cursor.execute("REGISTER DATANODE MASTER IDENTIFIED BY ID 7 WITH CONNECTION ('127.0.0.1:1')")
+    cluster.wait_status(7)
+    cluster.coordinator.sql("CALL pgxc.pause('7')")
+    cluster.coordinator.sql("UNREGISTER DATANODE MASTER 7")
+    wait_for(lambda: not cluster.coordinator.value("SELECT count(*) FROM pgxc_node_status WHERE node_id = 7"),
+             "the group to be gone")
+    cluster.coordinator.sql("CALL pgxc.resume('7')")
+    with pytest.raises(psycopg2.Error, match="does not exist"):
+        cluster.coordinator.sql("CALL pgxc.resume('7')")
+
+
 def test_a_pause_outlives_the_monitor(cluster):
     cluster.coordinator.sql("CALL pgxc.pause('1')")
     try:
