@@ -38,9 +38,10 @@ class SessionOwner {
 };
 
 /// One client, from its first byte to its last. session.cpp: its life; session_login.cpp: how it proves who
-/// it is; session_client.cpp: what the client says; session_statements.cpp: its prepared statements;
-/// session_server.cpp: what the server answers; session_loss.cpp: what a lost server means;
-/// session_settle.cpp: what its transactions leave behind.
+/// it is; session_client.cpp: what the client says; session_traces.cpp: what that may do and leave behind;
+/// session_statements.cpp: its prepared statements; session_sql_names.cpp: those that SQL names;
+/// session_routing.cpp: who reads at a slave; session_server.cpp: what the server answers; session_loss.cpp:
+/// what a lost server means; session_settle.cpp: what its transactions have left behind.
 class Session final : public Waiter, private net::StreamEvents {
   public:
     Session(Context& context, SessionOwner& owner, ClientId id, ClientAddress from);
@@ -171,6 +172,18 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] Admit admit_linked(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit begin_transaction(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit prepare_to_send(wire::FrontendMessage type, wire::Bytes body, bool whole);
+    void remember_sent(wire::Bytes run);
+    /// It can't be repeated any more.
+    void forget_sent() {
+        repeatable_ = false;
+        sent_.clear();
+    }
+    void take_in_failed_block(wire::FrontendMessage type, wire::Bytes body, bool whole);
+    void resume();
+    /// `again`: what the pool had given it was of no use.
+    void wait_for(const std::shared_ptr<NodePool>& pool, bool again = false);
+
+    // session_traces.cpp
     void note_text(std::string_view text, bool whole);
     /// `text`: that does so, empty if it isn't known.
     void note_use(SessionUse use, std::string_view text);
@@ -182,20 +195,9 @@ class Session final : public Waiter, private net::StreamEvents {
         set_in_transaction_.clear();
     }
     void keep_sequence_values(SessionUse use, bool drew_before);
-    void remember_sent(wire::Bytes run);
-    /// It can't be repeated any more.
-    void forget_sent() {
-        repeatable_ = false;
-        sent_.clear();
-    }
-    void take_in_failed_block(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_access(wire::FrontendMessage type, wire::Bytes body, bool whole);
     void note_commit();
     void end_commit();
-    void resume();
-    /// `again`: what the pool had given it was of no use.
-    void wait_for(const std::shared_ptr<NodePool>& pool, bool again = false);
-    void use(Backend& backend);
     void pin(std::uint16_t reasons);
     void unpin(std::uint16_t reasons) {
         pins_.bits &= static_cast<std::uint16_t>(~reasons);
@@ -215,6 +217,8 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool not_brought(std::string_view why);
     /// The server has told what is prepared in SQL.
     void take_over_sql_statements();
+    /// A Close ends those, too.
+    void close_sql_statement(std::string_view name);
     /// What statements may do that SQL names.
     [[nodiscard]] SessionUse use_of_named(std::string_view sql) const;
     void bring_named_in_sql(std::string_view sql, bool simple);

@@ -421,7 +421,7 @@ bool Session::parameter_changed(std::string_view name, std::string_view value) {
     // What its login asked for will be brought back before its next transaction, and the client hears of
     // that.
     if (tell_settings_) return login_wanted_->find(lower) == nullptr;
-    if (!is_followed_setting(lower) || pinned()) return true;
+    if (!is_followed_setting(lower)) return true;
     if (lower == "application_name") application_name_ = value;
     SettingSet changed = *wanted_;
     changed.set(lower, value);

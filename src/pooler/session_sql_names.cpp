@@ -50,6 +50,16 @@ void Session::take_over_sql_statements() {
     backend.sql_statements = std::move(there);
 }
 
+void Session::close_sql_statement(std::string_view name) {
+    // Whether the server has done it, it is asked.
+    if (backend_ != nullptr && backend_->sql_statements) left_.add({SessionUse::Prepares});
+    if (!sql_statements_ || sql_statements_->find(name) == nullptr) return;
+    SqlStatements others = *sql_statements_;
+    others.erase(name);
+    sql_statements_ =
+        others.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(others));
+}
+
 SessionUse Session::use_of_named(std::string_view sql) const {
     SessionUse use;
     const auto named = read_statement_name(sql);

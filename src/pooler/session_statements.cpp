@@ -239,8 +239,9 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         unnamed_unbound_ ? unnamed_.clear() : void(unnamed_.assign(tail));
         return pass();
     }
-    if (backend.sql_statements && backend.sql_statements->find(name) != nullptr) {
-        // The name is taken, as the server will say; if not, it is there under its own name.
+    const bool taken = backend.sql_statements && backend.sql_statements->find(name) != nullptr;
+    if (taken || (use_.has(SessionUse::Prepares) && prepared_.find(name) == nullptr)) {
+        // The name may be taken, as the server will say; if not, it is there under its own name.
         left_.add({SessionUse::Prepares});
         return pass();
     }
@@ -259,7 +260,8 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         }
         return pass();
     }
-    if (pins_.has(PinReasons::NamedInSql)) return pass();
+    // What is there under the client's own names isn't known by name.
+    if (pins_.has(PinReasons::NamedInSql | PinReasons::Prepared)) return pass();
     if (!whole || tail.size() > limits::max_prepared_bytes ||
         prepared_.size() >= limits::max_client_statements ||
         prepared_.bytes() + tail.size() > limits::max_client_statement_bytes) {
@@ -356,6 +358,7 @@ StatementRef Session::close_named(wire::Bytes body) {
     const std::string_view name = reader.cstring();
     if (!reader.ok()) return nullptr;
     if (name.empty()) has_unnamed_ = unnamed_unbound_ = false;
+    close_sql_statement(name);
     return prepared_.take(name);
 }
 

@@ -216,13 +216,13 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
         use.bits |= Use::SetsSession | Use::Keeps | Use::Calls | Use::Several | Use::Releases | Use::Sets;
         if (has_word(sql, "do") || has_word(sql, "call")) use.bits |= Use::RunsCode;
         if (has_word(sql, "execute") || has_word(sql, "deallocate")) use.bits |= Use::NamesStatements;
-        if (has_word(sql, "prepare")) use.bits |= Use::Prepares;
+        if (has_word(sql, "prepare")) use.bits |= Use::Prepares | Use::Awaited;
     } else if (first.is("set")) {
         use.bits |= Use::Sets | set_use(scanner);
     } else if (first.is("reset")) {
         use.bits |= Use::Keeps | Use::SetsSession | Use::Releases | Use::Awaited | Use::Sets;
     } else if (first.is("prepare")) {
-        use.bits |= Use::Keeps | Use::Prepares;
+        use.bits |= Use::Keeps | Use::Prepares | Use::Awaited;
     } else if (first.is("listen") || first.is("load")) {
         use.bits |= Use::Keeps;
     } else if (first.is("do")) {

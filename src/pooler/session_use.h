@@ -31,7 +31,7 @@ struct SessionUse {
         ReadsSequence = 1U << 15U,    // currval(), lastval(): what this session did before
         SeesStatements = 1U << 17U,   // reads pg_prepared_statements
         MovesSequence = 1U << 16U,    // may draw a value that those tell of
-        Awaited = 1U << 18U,          // DISCARD ALL, DEALLOCATE ALL, RESET: what follows needs to know
+        Awaited = 1U << 18U,          // DISCARD ALL, PREPARE, DEALLOCATE, RESET: what follows needs to know
         Sets = 1U << 19U,             // may set something, if only for its transaction
         RunsCode = 1U << 20U,         // DO, or CALL of somebody else's procedure: may commit, and then fail
     };

@@ -50,7 +50,7 @@ bool SqlStatements::put(std::string_view name, std::string_view text) {
         std::lower_bound(entries_.begin(), entries_.end(), name,
                          [](const Entry& entry, std::string_view key) { return entry.name < key; });
     SessionUse use = read_session_use(text, true);
-    use.bits &= ~static_cast<std::uint32_t>(SessionUse::Prepares | SessionUse::Keeps);
+    use.bits &= ~static_cast<std::uint32_t>(SessionUse::Prepares | SessionUse::Keeps | SessionUse::Awaited);
     entries_.insert(at, {std::string{name}, std::string{text}, use});
     bytes_ += text.size();
     return true;

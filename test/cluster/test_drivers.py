@@ -198,7 +198,8 @@ def client_row(cluster, name):
     ("SELECT 1 AS i INTO TEMPORARY kept", "temporary object", "DISCARD TEMP"),
     ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "WITH HOLD cursor", "CLOSE ALL"),
     ("SELECT pg_advisory_lock(7)", "session advisory lock", "SELECT pg_advisory_unlock(7)"),
-    ("PREPARE p AS SELECT 1", "PREPARE", "DEALLOCATE p"),
+    # What other settings would make another text of stays where it was prepared.
+    (r"PREPARE p AS SELECT E'\\134'", "PREPARE", "DEALLOCATE p"),
     ("DO $$ BEGIN CREATE TEMP TABLE kept (i int); END $$", "temporary object", "DO $$ BEGIN DROP TABLE kept; END $$"),
     ("LOAD 'plpgsql'", "LOAD", "DISCARD ALL"),
 ])
@@ -212,6 +213,31 @@ def test_pinned_for_as_long_as_there_is_a_reason(cluster, busy, begin, reason, e
         wait_for(lambda: client_row(cluster, name) == ("pinned", reason), f"{name} to be pinned")
         connection.execute(end)
         wait_for(lambda: client_row(cluster, name) == ("idle", ""), f"{name} to be released")
+
+
+def test_what_is_prepared_in_sql_is_there_on_every_server_connection(cluster, busy):
+    name = "prepared_in_sql"
+    settings = {**cluster.pooler_dsn(user=ROLE), "application_name": name}
+    with psycopg.connect(**settings, autocommit=True, prepare_threshold=None) as connection, \
+            psycopg.connect(**cluster.pooler_dsn(user=ROLE), autocommit=True, prepare_threshold=None) as other:
+        connection.execute("PREPARE p (int) AS SELECT pg_backend_pid(), $1 + 1")
+        connection.execute("PREPARE q AS SELECT 'q'")
+        wait_for(lambda: client_row(cluster, name) == ("idle", ""), f"{name} not to be pinned")
+        def run(number):
+            # Somebody else may take the connection that it had before.
+            with other.transaction(), pytest.raises(psycopg.errors.InvalidSqlStatementName), other.transaction():
+                other.execute("EXECUTE p (1)")
+            return connection.execute(f"EXECUTE p ({number})").fetchone()
+        answers = [run(number) for number in range(20)]
+        assert [sum_ for _, sum_ in answers] == list(range(1, 21))
+        assert connection.execute("EXECUTE q").fetchone() == ("q",)
+        names = "SELECT name FROM pg_prepared_statements ORDER BY name"
+        assert connection.execute(names).fetchall() == [("p",), ("q",)]
+        assert other.execute(names).fetchall() == []
+        connection.execute("DEALLOCATE p")
+        assert connection.execute(names).fetchall() == [("q",)]
+        connection.execute("DISCARD ALL")
+        assert connection.execute(names).fetchall() == []
 
 
 def test_what_ends_with_its_transaction_pins_nobody(cluster, busy):
