@@ -57,12 +57,13 @@ Result<Datum> pause_group_named(FunctionCallInfo fcinfo, GroupNamed named) {
     if (!group) return group.error();
     const auto paused = pause_group(*group, call->user());
     if (!paused) return paused.error();
+    // Nothing that could end the session stands between the pause and what takes it back then.
+    Status unused = wait_until_unused(*group, *paused);
     if (*paused) {
-        call->log("pauses " + group->to_string());
+        call->log("has paused " + group->to_string());
     } else {
         report(NOTICE, Error{"00000", group->to_string() + " is paused already"});
     }
-    Status unused = wait_until_unused(*group, *paused);
     if (unused) return Datum{0};
     return std::move(unused).error();
 }

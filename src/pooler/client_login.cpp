@@ -373,7 +373,10 @@ Status ClientLogin::look_up_role() {
 }
 
 ClientLogin::Step ClientLogin::check_role() {
+    const std::uint32_t proven = role_ ? role_->oid : 0;
     if (auto status = look_up_role(); !status) return refuse(status.error());
+    if (proven != 0 && role_->exists && role_->oid != proven)
+        return refuse_by_method("The role was renamed or made anew meanwhile.");
     if (!role_->exists) {
         return refuse({sqlstate::invalid_authorization, "role \"" + startup_->user + "\" does not exist"});
     }

@@ -315,7 +315,7 @@ void NodePool::tick(TimePoint now) {
     while (Member* surplus = core_.surplus(now)) discard(static_cast<Backend&>(*surplus));
     // A pause lasts as long as who asked for it wants; who waited in it waits for its turn from then on.
     if (target_.paused) {
-        in_order_since_ = now;
+        in_order_since_ = pause_ended_ = now;
         return;
     }
     const std::string why = trouble();
@@ -327,7 +327,7 @@ void NodePool::tick(TimePoint now) {
     const Millis hold = context_.settings().failover_hold;
     while (!core_.waiters().empty()) {
         auto& session = static_cast<Session&>(*core_.waiters().front());
-        if (now - session.waiting_since() < hold) return;
+        if (now - std::max(session.waiting_since(), pause_ended_) < hold) return;
         fail_waiter(session,
                     {sqlstate::connection_failure,
                      node_text() + " could not be used for " + std::to_string(hold.count()) + " ms: " + why,

@@ -163,6 +163,7 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     std::vector<std::unique_ptr<Backend>> backends_;
     Millis backoff_{0};         // 0: the last attempt to connect succeeded
     TimePoint in_order_since_;  // the last time that there was trouble(), or nothing
+    TimePoint pause_ended_;
     net::Handle retry_;
     bool retry_pending_ = false;
     bool tells_sequence_values_ = false;

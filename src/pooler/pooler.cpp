@@ -116,8 +116,11 @@ Status Pooler::Impl::listen() {
         auto made = CancelRelay::listen(context.loop, settings.relay_directory, settings.port,
                                         context.environment.worker_index(),
                                         [this](CancelKey key) { cancel_here(key); });
-        if (!made) return made.error();
-        relay = std::move(*made);
+        if (made) {
+            relay = std::move(*made);
+        } else {
+            log_warning("pooler: cancel requests don't come to other workers: " + made.error().message);
+        }
     }
     return {};
 }
@@ -176,7 +179,7 @@ void Pooler::Impl::role_logs_in(const std::string& user, std::uint32_t oid) {
                          "Connect again."};
     for (std::size_t i = sessions.size(); i-- > 0;) {
         // Ending one may end others.
-        if (i < sessions.size() && sessions[i]->user() == user) sessions[i]->end_when_idle(replaced);
+        if (i < sessions.size() && sessions[i]->user() == user) sessions[i]->role_replaced(replaced);
     }
     context.pools->role_made_anew(user);
 }

@@ -23,6 +23,14 @@ bool silences_warnings(std::string_view name, std::string_view value) {
     return name == "client_min_messages" && is_quiet_level(value);
 }
 
+/// Are new tables made in pg_temp? "$user" may stand for no schema.
+bool begins_with_temporary(std::string_view search_path) {
+    const auto at = search_path.find("pg_temp");
+    if (at == std::string_view::npos) return false;
+    const std::string_view before = search_path.substr(0, at);
+    return before.find(',') == std::string_view::npos || before.find("$user") != std::string_view::npos;
+}
+
 bool is_true(const std::string* value) {
     if (value == nullptr) return false;
     const std::string text = to_lower(*value);
@@ -189,6 +197,15 @@ void Session::end_when_idle(const Error& error) {
     }
 }
 
+void Session::role_replaced(const Error& error) {
+    if (state_ != State::Linked || !in_transaction()) {
+        end(error);
+        return;
+    }
+    end_when_idle_ = error;
+    no_other_server_ = true;
+}
+
 bool Session::in_transaction() const {
     switch (state_) {
         case State::Idle:
@@ -319,7 +336,7 @@ void Session::proven() {
 
 void Session::read_defaults() {
     const std::string* path = wanted_->find("search_path");
-    makes_all_temporary_ = path != nullptr && path->find("pg_temp") != std::string::npos;
+    makes_all_temporary_ = path != nullptr && begins_with_temporary(*path);
     default_read_only_ = is_true(wanted_->find("default_transaction_read_only"));
     const std::string* isolation = wanted_->find("default_transaction_isolation");
     default_serializable_ = isolation != nullptr && to_lower(*isolation) == "serializable";
@@ -375,7 +392,11 @@ void Session::cancel() {
             if (tracker.quiet() || (expected.any_own_unit() && expects_only_own())) return;
             // What runs now is the pooler's, and not what the client wants cancelled.
             cancel_waits_ = expected.in_own_unit();
-            if (cancel_waits_) return;
+            if (cancel_waits_) {
+                // But a PREPARE waits for locks as what needs it does.
+                if (brings_statement()) backend_->cancel();
+                return;
+            }
             // A cancelled COMMIT would be one whose durability nobody knows (FAILOVER_PROTOCOL, rule 12).
             const bool committing = told_ != wire::TransactionStatus::Idle && tracker.commit_may_be_running();
             if (!committing) backend_->cancel();

@@ -70,6 +70,9 @@ class Session final : public Waiter, private net::StreamEvents {
     void end(const Error& error);
     /// Ends the client if it is in no transaction, else as soon as that is over.
     void end_when_idle(const Error& error);
+    /// Its user name is another role's now, and so is every server connection that is made from now on: what
+    /// it has begun at the one that it has ends there, and the client with it.
+    void role_replaced(const Error& error);
     /// Login has taken too long, or the like: true if the session was ended.
     bool tick(TimePoint now);
     /// The first view of the cluster has come: a login that waited for it goes on.
@@ -193,6 +196,7 @@ class Session final : public Waiter, private net::StreamEvents {
         use_ = {};
         unnamed_noted_ = false;
         set_in_transaction_.clear();
+        names_in_transaction_.clear();
     }
     void keep_sequence_values(SessionUse use, bool drew_before);
     void note_access(wire::FrontendMessage type, wire::Bytes body, bool whole);
@@ -207,12 +211,22 @@ class Session final : public Waiter, private net::StreamEvents {
     void forget_pins() {
         pins_ = {};
         pin_text_.clear();
+        own_names_.clear();
     }
     [[nodiscard]] bool pinned() const { return pins_.any(); }
 
     // session_sql_names.cpp
-    /// Gives the server connection what the client has prepared in SQL, in place of what others have.
-    void bring_sql_statements();
+    /// Takes away from the server connection what others have prepared in SQL.
+    void drop_others_statements();
+    /// Prepares there what a text names of what the client has prepared in SQL.
+    void bring_sql_statements(wire::Buffer& out, SessionUse use, std::string_view sql);
+    /// One that the protocol names.
+    void bring_sql_statement(std::string_view name);
+    /// The same for all of it, where the client begins a pipeline: it may name any, and no Query can be put
+    /// in later.
+    void bring_for_pipeline();
+    /// Is that what the server does now?
+    [[nodiscard]] bool brings_statement() const;
     /// Some of that, which the server has refused to prepare; false: it wasn't that.
     [[nodiscard]] bool not_brought(std::string_view why);
     /// The server has told what is prepared in SQL.
@@ -225,6 +239,7 @@ class Session final : public Waiter, private net::StreamEvents {
     void end_own_unit();
     void close_other_clients();
     [[nodiscard]] bool answer_deallocate(std::string_view sql);
+    [[nodiscard]] bool has_statements() const { return !prepared_.empty() || sql_statements_; }
 
     // session_statements.cpp
     [[nodiscard]] Admit admit_parse(wire::Bytes body, bool whole);
@@ -379,6 +394,7 @@ class Session final : public Waiter, private net::StreamEvents {
     std::optional<CancelKey> cancel_key_;
     bool counted_ = false;  // in context_.logged_in
     std::optional<Error> end_when_idle_;
+    bool no_other_server_ = false;  // ends rather than being lent another connection
 
     // Routing.
     NodeKey group_;
@@ -438,7 +454,9 @@ class Session final : public Waiter, private net::StreamEvents {
     // Prepared statements. The unnamed one is lost with each simple Query.
     ClientStatements prepared_;
     SqlStatementsRef sql_statements_;
-    std::string unnamed_;  // as Statement::parse_tail; empty though there is one: too large
+    StatementNames own_names_;             // of what it is pinned for as Prepared
+    StatementNames names_in_transaction_;  // that SQL may have prepared in the transaction that runs
+    std::string unnamed_;                  // as Statement::parse_tail; empty though there is one: too large
     bool has_unnamed_ = false;
     bool had_unnamed_ = false;      // before the newest Query or FunctionCall
     bool unnamed_unbound_ = false;  // too large to be remembered, and not bound yet: keep the connection

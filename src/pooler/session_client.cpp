@@ -220,7 +220,7 @@ Session::Admit Session::admit_unlinked(wire::FrontendMessage type, wire::Bytes b
         take_in_failed_block(type, body, whole);
         return Admit::Drop;
     }
-    if (type == wire::FrontendMessage::Query && whole && !prepared_.empty() &&
+    if (type == wire::FrontendMessage::Query && whole && has_statements() &&
         answer_deallocate(*statement_text(type, body)))
         return Admit::Drop;
     switch (type) {
@@ -304,6 +304,10 @@ const std::shared_ptr<NodePool>& Session::pool_of(NodeKey node) {
 }
 
 void Session::wait_for(const std::shared_ptr<NodePool>& pool, bool again) {
+    if (no_other_server_) {
+        end(Error{*end_when_idle_});
+        return;
+    }
     if (Backend* backend = again ? pool->request_again(*this) : pool->request(*this)) {
         lend(*backend);
     } else {
@@ -459,10 +463,11 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
             break;
         case wire::FrontendMessage::Query:
             if (const auto text = statement_text(type, body)) {
-                if (whole && !prepared_.empty() && tracker.quiet() && !backend_->soiled &&
+                if (whole && has_statements() && tracker.quiet() && !backend_->soiled &&
                     tracker.status() != wire::TransactionStatus::Failed && answer_deallocate(*text))
                     return Admit::Drop;
                 note_text(*text, whole);
+                bring_sql_statements(context_.front, use_now_, *text);
                 if (use_now_.has(SessionUse::NamesStatements | SessionUse::Prepares))
                     bring_named_in_sql(*text, true);
             }

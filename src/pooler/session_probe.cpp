@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "base/limits.h"
 #include "base/text.h"
 #include "pooler/prepared_statements.h"
 #include "wire/bytes.h"
@@ -53,10 +54,10 @@ std::string probe_sql(bool locks_too, std::span<const std::string> custom_settin
         " UNION ALL SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"
         " UNION ALL SELECT 'h', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursor() WHERE is_holdable)"
         " UNION ALL SELECT 'q', name, statement FROM pg_catalog.pg_prepared_statement() WHERE from_sql"
-        " UNION ALL SELECT 'p', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() WHERE "
+        " UNION ALL (SELECT 'p', name, '' FROM pg_catalog.pg_prepared_statement() WHERE "
         "NOT from_sql AND NOT pg_catalog.starts_with(name, '" +
-        std::string{server_name_prefix} +
-        "'))"
+        std::string{server_name_prefix} + "') LIMIT " + std::to_string(limits::max_sql_statements + 1) +
+        ")"
         " UNION ALL SELECT 't', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace "
         "OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())"
         " OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) "
@@ -114,11 +115,12 @@ bool ProbeAnswer::take_row(std::string_view body) {
         case 'h':
             pins.add(PinReasons::HeldCursor);
             return true;
+        case 'q':
+            if (sql_statements.put(values[1], values[2])) return true;
+            [[fallthrough]];
         case 'p':
             pins.add(PinReasons::Prepared);
-            return true;
-        case 'q':
-            if (!sql_statements.put(values[1], values[2])) pins.add(PinReasons::Prepared);
+            own_names.add(std::string{values[1]});
             return true;
         case 't':
             pins.add(PinReasons::Temporary);

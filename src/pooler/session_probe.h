@@ -56,6 +56,7 @@ class ProbeAnswer {
 
     SettingSet settings;  // all that the session has set, ours and the client's
     PinReasons pins;
+    StatementNames own_names;      // of what pins as Prepared
     SqlStatements sql_statements;  // those that can be prepared elsewhere
 };
 

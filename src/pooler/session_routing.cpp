@@ -362,7 +362,10 @@ std::optional<Session::Admit> Session::keep_nothing_at_slave(wire::FrontendMessa
     const auto text = text_of(type, body);
     if (!text) return std::nullopt;
     const SessionUse use = read_session_use(*text, whole || type == wire::FrontendMessage::Bind);
-    const bool names = use.has(SessionUse::NamesStatements) && !prepared_.empty();
+    const auto named = read_statement_name(*text);
+    const bool names = use.has(SessionUse::NamesStatements) && !prepared_.empty() &&
+                       (!named || (named->verb == SqlStatementName::Verb::Execute &&
+                                   prepared_.find(named->name) != nullptr));
     if (!names && !pins_client(use)) return std::nullopt;
     const bool only_begun = units_answered_ == 1 && may_repeat() && backend_->tracker().quiet();
     kept_ = upcoming_;

@@ -59,7 +59,8 @@ void Session::settings_applied() {
         return;
     }
     set_state(State::Linked);
-    bring_sql_statements();
+    drop_others_statements();
+    bring_for_pipeline();
     if (!beginning_) resume();
 }
 

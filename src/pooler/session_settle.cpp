@@ -127,6 +127,7 @@ void Session::settled() {
         }
         take_over_settings();
         take_over_sql_statements();
+        own_names_ = std::move(probe_->own_names);
     }
     probe_.reset();
     left_ = {};

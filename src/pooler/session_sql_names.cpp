@@ -8,15 +8,60 @@
 
 namespace pgxc::pooler {
 
-void Session::bring_sql_statements() {
+void Session::drop_others_statements() {
     Backend& backend = *backend_;
-    if (same_statements(backend.sql_statements, sql_statements_)) return;
-    for (SqlStatementChange& change : statement_changes(backend.sql_statements, sql_statements_)) {
-        if (change.prepares) backend.bringing.emplace_back(backend.expected.unit_sent(), change.name);
-        // Each by itself: one that can't be prepared any more must not keep the others away.
-        put_own_query(backend.connection().out(), change.sql);
+    if (!backend.sql_statements || backend.sql_statements == sql_statements_) return;
+    SqlStatements left;
+    for (const SqlStatements::Entry& entry : backend.sql_statements->entries()) {
+        const auto* own = sql_statements_ ? sql_statements_->find(entry.name) : nullptr;
+        if (own != nullptr && *own == entry) {
+            (void)left.put(entry.name, entry.text);
+        } else {
+            put_own_query(backend.connection().out(), deallocate_sql(entry.name));
+        }
     }
-    backend.sql_statements = sql_statements_;
+    backend.sql_statements =
+        left.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(left));
+}
+
+void Session::bring_sql_statements(wire::Buffer& out, SessionUse use, std::string_view sql) {
+    constexpr std::uint32_t by_name =
+        SessionUse::NamesStatements | SessionUse::Prepares | SessionUse::Several | SessionUse::RunsCode;
+    Backend& backend = *backend_;
+    if (!sql_statements_ || !use.has(by_name) || backend.sql_statements == sql_statements_) return;
+    const auto& tracker = backend.tracker();
+    // Behind messages of a pipeline a Query of ours would be skipped should they fail.
+    if (tracker.pipeline_open() && !begin_last_) return;
+    if (tracker.status() == wire::TransactionStatus::Failed) return;
+    const auto named = read_statement_name(sql);
+    SqlStatements there = backend.sql_statements ? *backend.sql_statements : SqlStatements{};
+    for (const SqlStatements::Entry& entry : sql_statements_->entries()) {
+        if ((named && named->name != entry.name) || there.find(entry.name) != nullptr) continue;
+        backend.bringing.emplace_back(backend.expected.unit_sent(), entry.name);
+        // Each by itself: one that can't be prepared any more must not keep the others away.
+        put_own_query(out, entry.text);
+        (void)there.put(entry.name, entry.text);
+    }
+    backend.sql_statements =
+        there == *sql_statements_ ? sql_statements_ : std::make_shared<const SqlStatements>(std::move(there));
+}
+
+void Session::bring_sql_statement(std::string_view name) {
+    if (sql_statements_ && sql_statements_->find(name) != nullptr)
+        bring_sql_statements(context_.front, {SessionUse::NamesStatements}, {});
+}
+
+void Session::bring_for_pipeline() {
+    if (!sql_statements_) return;
+    const wire::Bytes next = beginning_ ? upcoming_ : wire::Bytes{kept_};
+    const bool query = !next.empty() && next[0] == static_cast<char>(wire::FrontendMessage::Query);
+    if (query || next.empty()) return;
+    bring_sql_statements(backend_->connection().out(), {SessionUse::NamesStatements}, {});
+}
+
+bool Session::brings_statement() const {
+    return std::any_of(backend_->bringing.begin(), backend_->bringing.end(),
+                       [&](const auto& each) { return each.first == backend_->expected.unit_answered(); });
 }
 
 bool Session::not_brought(std::string_view why) {
@@ -29,7 +74,8 @@ bool Session::not_brought(std::string_view why) {
              " can't prepare its statement \"" + sent->second + "\" any more: " + std::string{why});
     SqlStatements there = backend.sql_statements ? *backend.sql_statements : SqlStatements{};
     there.erase(sent->second);
-    backend.sql_statements = std::make_shared<const SqlStatements>(std::move(there));
+    backend.sql_statements =
+        there.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(there));
     return true;
 }
 
@@ -52,7 +98,8 @@ void Session::take_over_sql_statements() {
 
 void Session::close_sql_statement(std::string_view name) {
     // Whether the server has done it, it is asked.
-    if (backend_ != nullptr && backend_->sql_statements) left_.add({SessionUse::Prepares});
+    if (backend_ != nullptr && backend_->sql_statements && backend_->sql_statements->find(name) != nullptr)
+        left_.add({SessionUse::Prepares});
     if (!sql_statements_ || sql_statements_->find(name) == nullptr) return;
     SqlStatements others = *sql_statements_;
     others.erase(name);
@@ -78,7 +125,11 @@ bool Session::answer_deallocate(std::string_view sql) {
             return false;
         prepared_.clear();
     } else if (!prepared_.take(what->name)) {
-        return false;
+        // One of SQL's that isn't there need not be brought for that.
+        const bool there = backend_ != nullptr && backend_->sql_statements &&
+                           backend_->sql_statements->find(what->name) != nullptr;
+        if (there || !sql_statements_ || sql_statements_->find(what->name) == nullptr) return false;
+        close_sql_statement(what->name);
     }
     has_unnamed_ = unnamed_unbound_ = false;
     wire::put_command_complete(client_.out(), what->name.empty() ? "DEALLOCATE ALL" : "DEALLOCATE");

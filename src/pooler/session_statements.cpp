@@ -130,6 +130,7 @@ void Session::note_unnamed() {
         if (unnamed_here()) note_use(unnamed_use_, {});
     } else {
         note_text(sql_of(unnamed_), true);
+        bring_sql_statements(context_.front, use_now_, sql_of(unnamed_));
     }
 }
 
@@ -229,6 +230,7 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         return Admit::Forward;
     };
     note_text(sql, whole);
+    bring_sql_statements(context_.front, use_now_, sql);
     if (use_now_.has(SessionUse::NamesStatements | SessionUse::Prepares)) bring_named_in_sql(sql, false);
     if (!reader.ok()) return pass();
     if (name.empty()) {
@@ -239,8 +241,10 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         unnamed_unbound_ ? unnamed_.clear() : void(unnamed_.assign(tail));
         return pass();
     }
-    const bool taken = backend.sql_statements && backend.sql_statements->find(name) != nullptr;
-    if (taken || (use_.has(SessionUse::Prepares) && prepared_.find(name) == nullptr)) {
+    const bool taken = sql_statements_ && sql_statements_->find(name) != nullptr;
+    bring_sql_statement(name);
+    const bool unknown = names_in_transaction_.may_have(name) || own_names_.may_have(name);
+    if (taken || (unknown && prepared_.find(name) == nullptr)) {
         // The name may be taken, as the server will say; if not, it is there under its own name.
         left_.add({SessionUse::Prepares});
         return pass();
@@ -260,13 +264,13 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         }
         return pass();
     }
-    // What is there under the client's own names isn't known by name.
-    if (pins_.has(PinReasons::NamedInSql | PinReasons::Prepared)) return pass();
+    if (pins_.has(PinReasons::NamedInSql)) return pass();
     if (!whole || tail.size() > limits::max_prepared_bytes ||
         prepared_.size() >= limits::max_client_statements ||
         prepared_.bytes() + tail.size() > limits::max_client_statement_bytes) {
         // It lives under its own name on this connection alone.
         pin(PinReasons::Prepared);
+        own_names_.add(std::string{name});
         return pass();
     }
 
@@ -314,9 +318,14 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
                             ? prepared_.find_ref(name)
                             : nullptr;
     if (found == nullptr) {
+        bring_sql_statement(name);
         tracker.client_sent(wire::FrontendMessage::Bind, body, whole);
         return;
     }
+    const SessionUse use = (*found)->use;
+    if (use.has(SessionUse::ReadsSequence | SessionUse::MovesSequence))
+        keep_sequence_values(use, use_.has(SessionUse::MovesSequence));
+    bring_sql_statements(context_.front, use, (*found)->sql());
     const StatementRef statement = bring(name, *found);
     if (statement->use.any()) {
         note_use(statement->use, statement->sql());
@@ -344,7 +353,10 @@ void Session::admit_describe(wire::Bytes body) {
         return;
     }
     const auto* found = pins_.has(PinReasons::NamedInSql) ? nullptr : prepared_.find_ref(name);
-    if (found == nullptr) return;
+    if (found == nullptr) {
+        bring_sql_statement(name);
+        return;
+    }
     const StatementRef statement = bring(name, *found);
     put_header(context_.front, wire::FrontendMessage::Describe, 1 + statement->server_name.size() + 1);
     wire::put_u8(context_.front, kind);

@@ -20,7 +20,11 @@ void Session::note_use(SessionUse use, std::string_view text) {
     const bool drew_before = use_.has(SessionUse::MovesSequence);
     use_.add(use);
     left_.add(left_when_sent(use));
-    if (use.has(SessionUse::Sets)) note_set_in_transaction(text);
+    if (use.has(SessionUse::Sets) && may_change_reading(text, use)) note_set_in_transaction(text);
+    if (use.has(SessionUse::Prepares)) {
+        const auto named = read_statement_name(text);
+        names_in_transaction_.add(named ? named->name : std::string{});
+    }
     if (use.has(SessionUse::Awaited)) awaited_.prepared = true;
     if (use.has(SessionUse::Unreadable)) pin(PinReasons::Unreadable);
     if (use.has(SessionUse::Seeds)) pin(PinReasons::Seeded);

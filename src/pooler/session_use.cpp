@@ -167,9 +167,26 @@ std::uint32_t find_words(std::string_view sql) {
     return bits;
 }
 
+bool is_word_at(std::string_view sql, std::size_t at, std::string_view word) {
+    return lower(sql[at]) == word[0] && begins_with(sql.substr(at), word) &&
+           (at == 0 || !in_word(sql[at - 1])) &&
+           (at + word.size() == sql.size() || !in_word(sql[at + word.size()]));
+}
+
 bool has_word(std::string_view sql, std::string_view word) {
+    for (std::size_t i = 0; i + word.size() <= sql.size(); ++i)
+        if (is_word_at(sql, i, word)) return true;
+    return false;
+}
+
+/// Does it begin one of the statements? Behind a comment it counts, too.
+bool begins_statement(std::string_view sql, std::string_view word) {
     for (std::size_t i = 0; i + word.size() <= sql.size(); ++i) {
-        if (lower(sql[i]) == word[0] && begins_with(sql.substr(i), word) && (i == 0 || !in_word(sql[i - 1])))
+        if (!is_word_at(sql, i, word)) continue;
+        const auto before = sql.find_last_not_of(" \t\r\n", i == 0 ? std::string_view::npos : i - 1);
+        if (i == 0 || before == std::string_view::npos || sql[before] == ';' || sql[before] == '/')
+            return true;
+        if (sql.substr(before, i - before).find('\n') != std::string_view::npos && wire::mentions(sql, "--"))
             return true;
     }
     return false;
@@ -214,9 +231,9 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
     if (is_plain && one) return use;
     if (!one) {
         use.bits |= Use::SetsSession | Use::Keeps | Use::Calls | Use::Several | Use::Releases | Use::Sets;
-        if (has_word(sql, "do") || has_word(sql, "call")) use.bits |= Use::RunsCode;
+        if (begins_statement(sql, "do") || begins_statement(sql, "call")) use.bits |= Use::RunsCode;
         if (has_word(sql, "execute") || has_word(sql, "deallocate")) use.bits |= Use::NamesStatements;
-        if (has_word(sql, "prepare")) use.bits |= Use::Prepares | Use::Awaited;
+        if (begins_statement(sql, "prepare")) use.bits |= Use::Prepares | Use::Awaited;
     } else if (first.is("set")) {
         use.bits |= Use::Sets | set_use(scanner);
     } else if (first.is("reset")) {
@@ -286,6 +303,37 @@ SessionUse left_when_done(std::string_view tag, SessionUse use) {
             break;
     }
     return {use.bits & (by_any_tag & ~static_cast<std::uint32_t>(Use::HoldsCursor))};
+}
+
+bool may_change_reading(std::string_view sql, SessionUse use) {
+    static constexpr std::array<std::string_view, 17> parts{"search_path",
+                                                            "schema",
+                                                            "transform_null_equals",
+                                                            "array_nulls",
+                                                            "client_encoding",
+                                                            "names",
+                                                            "datestyle",
+                                                            "intervalstyle",
+                                                            "lc_monetary",
+                                                            "standard_conforming_strings",
+                                                            "timezone",
+                                                            "time zone",
+                                                            "xmloption",
+                                                            "xml option",
+                                                            "reset",
+                                                            "discard",
+                                                            "pg_settings"};
+    if (sql.empty() || use.has(Use::RunsCode)) return true;
+    if (std::any_of(parts.begin(), parts.end(),
+                    [&](std::string_view part) { return wire::mentions(sql, part); }))
+        return true;
+    for (std::size_t i = 0; i < sql.size(); ++i) {
+        if (lower(sql[i]) != 's' || !begins_with(sql.substr(i), "set_config")) continue;
+        // Whose name is no plain string.
+        SqlScanner scanner{behind_quote(sql.substr(i + 10))};
+        if (!scanner.next().is_symbol('(') || scanner.next().kind != SqlToken::Kind::String) return true;
+    }
+    return false;
 }
 
 void add_custom_settings(std::string_view sql, std::vector<std::string>& names) {

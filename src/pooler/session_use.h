@@ -61,6 +61,9 @@ struct SessionUse {
 /// The same, for what outlives even an error of its statement.
 [[nodiscard]] SessionUse left_when_sent(SessionUse use);
 
+/// Of a text that may set something: something by which the server reads other texts (parse_context)?
+[[nodiscard]] bool may_change_reading(std::string_view sql, SessionUse use);
+
 /// Names of settings of extensions and of the application's own ("a.b") that a text sets for the session:
 /// pg_settings doesn't show them all.
 void add_custom_settings(std::string_view sql, std::vector<std::string>& names);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/limits.h"
 #include "pooler/setting_set.h"
 #include "wire/statement_head.h"
 
@@ -21,15 +20,6 @@ bool reads_the_same(std::string_view text) {
 bool is_prepare_of(std::string_view text, std::string_view name) {
     const auto found = read_statement_name(text);
     return found && found->verb == SqlStatementName::Verb::Prepare && found->name == name;
-}
-
-std::string quoted(std::string_view name) {
-    std::string text{'"'};
-    for (const char c : name) {
-        if (c == '"') text += c;
-        text += c;
-    }
-    return text += '"';
 }
 
 }  // namespace
@@ -64,26 +54,17 @@ void SqlStatements::erase(std::string_view name) {
     entries_.erase(at);
 }
 
-bool same_statements(const SqlStatementsRef& one, const SqlStatementsRef& other) {
-    if (one == other) return true;
-    const bool none = !one || one->entries().empty();
-    const bool other_none = !other || other->entries().empty();
-    return none || other_none ? none == other_none : *one == *other;
+bool StatementNames::may_have(std::string_view name) const {
+    return any_ || std::find(names_.begin(), names_.end(), name) != names_.end();
 }
 
-std::vector<SqlStatementChange> statement_changes(const SqlStatementsRef& from, const SqlStatementsRef& to) {
-    std::vector<SqlStatementChange> changes;
-    const auto lacks = [](const SqlStatementsRef& set, const SqlStatements::Entry& entry) {
-        const auto* found = set ? set->find(entry.name) : nullptr;
-        return found == nullptr || !(*found == entry);
-    };
-    if (from)
-        for (const auto& entry : from->entries())
-            if (lacks(to, entry)) changes.push_back({entry.name, "DEALLOCATE " + quoted(entry.name), false});
-    if (to)
-        for (const auto& entry : to->entries())
-            if (lacks(from, entry)) changes.push_back({entry.name, entry.text, true});
-    return changes;
+std::string deallocate_sql(std::string_view name) {
+    std::string text{"DEALLOCATE \""};
+    for (const char c : name) {
+        if (c == '"') text += c;
+        text += c;
+    }
+    return text += '"';
 }
 
 std::optional<SqlStatementName> read_statement_name(std::string_view sql) {

@@ -5,8 +5,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "base/limits.h"
 #include "pooler/session_use.h"
 
 /// Statements that a session has prepared in SQL (PREPARE). They have the client's own names on the server,
@@ -41,17 +43,27 @@ class SqlStatements {
 
 using SqlStatementsRef = std::shared_ptr<const SqlStatements>;
 
-/// The same statements?
-[[nodiscard]] bool same_statements(const SqlStatementsRef& one, const SqlStatementsRef& other);
+/// Names of statements that may be on the server connection under the client's own.
+class StatementNames {
+  public:
+    /// Empty: one that isn't known.
+    void add(std::string name) {
+        if (name.empty() || names_.size() >= limits::max_sql_statements) any_ = true;
+        if (!any_) names_.push_back(std::move(name));
+    }
+    [[nodiscard]] bool may_have(std::string_view name) const;
+    void clear() {
+        names_.clear();
+        any_ = false;
+    }
 
-/// One of the steps from one set to another: the text of a Query.
-struct SqlStatementChange {
-    std::string name;
-    std::string sql;
-    bool prepares = false;
+  private:
+    std::vector<std::string> names_;
+    bool any_ = false;
 };
-[[nodiscard]] std::vector<SqlStatementChange> statement_changes(const SqlStatementsRef& from,
-                                                                const SqlStatementsRef& to);
+
+/// The text of a Query that takes it away.
+[[nodiscard]] std::string deallocate_sql(std::string_view name);
 
 /// A text of one statement that names one prepared statement.
 struct SqlStatementName {

@@ -50,23 +50,41 @@ TEST(SqlStatements, Limits) {
     EXPECT_TRUE(put(0, 1)) << "there is room again";
 }
 
-TEST(SqlStatements, FromOneSetToAnother) {
-    auto from = std::make_shared<SqlStatements>();
-    auto to = std::make_shared<SqlStatements>();
-    ASSERT_TRUE(from->put("same", "PREPARE same AS SELECT 1"));
-    ASSERT_TRUE(to->put("same", "PREPARE same AS SELECT 1"));
-    ASSERT_TRUE(from->put("other", "PREPARE other AS SELECT 1"));
-    ASSERT_TRUE(to->put("other", "PREPARE other AS SELECT 2"));
-    ASSERT_TRUE(from->put("a\"b", "PREPARE gone AS SELECT 1") ||
-                from->put("gone", "PREPARE gone AS SELECT 1"));
-    const auto changes = statement_changes(from, to);
-    ASSERT_EQ(changes.size(), 3U);
-    EXPECT_EQ(changes[0].sql, "DEALLOCATE \"gone\"");
-    EXPECT_EQ(changes[1].sql, "DEALLOCATE \"other\"");
-    EXPECT_EQ(changes[2].sql, "PREPARE other AS SELECT 2");
-    EXPECT_TRUE(statement_changes(from, from).empty());
-    EXPECT_TRUE(same_statements(nullptr, std::make_shared<SqlStatements>()));
-    EXPECT_FALSE(same_statements(nullptr, to));
+TEST(SqlStatements, NamesThatMayBeTaken) {
+    StatementNames names;
+    EXPECT_FALSE(names.may_have("a"));
+    names.add("a");
+    EXPECT_TRUE(names.may_have("a"));
+    EXPECT_FALSE(names.may_have("b"));
+    names.add({});
+    EXPECT_TRUE(names.may_have("b")) << "one isn't known";
+    names.clear();
+    EXPECT_FALSE(names.may_have("a"));
+    EXPECT_EQ(deallocate_sql("a\"b"), "DEALLOCATE \"a\"\"b\"");
+}
+
+TEST(SessionUse, CodeAndPrepareBeginTheirStatements) {
+    const auto use = [](std::string_view sql) { return read_session_use(sql, true); };
+    EXPECT_TRUE(use("select 1; do $$begin end$$").has(SessionUse::RunsCode));
+    EXPECT_TRUE(use("/* c */ call p(); select 1").has(SessionUse::RunsCode));
+    EXPECT_TRUE(use("select 1;\n-- c\ndo $$begin end$$").has(SessionUse::RunsCode));
+    EXPECT_FALSE(use("insert into t values (1) on conflict do nothing; select 1").has(SessionUse::RunsCode));
+    EXPECT_FALSE(use("update t set done = true; select double_it from document").has(SessionUse::RunsCode));
+    EXPECT_FALSE(use("update o set prepared_at = now(); select 1").has(SessionUse::Prepares));
+    EXPECT_TRUE(use("select 1; prepare p as select 1").has(SessionUse::Prepares));
+}
+
+TEST(SessionUse, WhatMayChangeHowTextsAreRead) {
+    const auto changes = [](std::string_view sql) {
+        return may_change_reading(sql, read_session_use(sql, true));
+    };
+    EXPECT_TRUE(changes("set local search_path = a"));
+    EXPECT_TRUE(changes("set time zone 'UTC'"));
+    EXPECT_TRUE(changes("select set_config($1, $2, true)"));
+    EXPECT_TRUE(changes("do $$begin end$$"));
+    EXPECT_FALSE(changes("select set_config('app.tenant', $1, true)"));
+    EXPECT_FALSE(changes("set local statement_timeout = 5"));
+    EXPECT_FALSE(changes("set transaction isolation level serializable"));
 }
 
 TEST(SqlStatements, NamesInTexts) {
@@ -229,11 +247,36 @@ TEST_F(SharedTest, OneThatCannotBePreparedAnyMoreStaysTheClientsAndKeepsNothingE
     run(*client, "execute b");
     EXPECT_EQ(client->types(), "CZ");
     run(*client, "prepare c as select 1");  // the server is asked what there is
+    run(*client, "execute a");
+    EXPECT_EQ(client->sqlstate(), "26000");
     run(*other, "select 1");
     refuses = false;
     run(*client, "execute a");
     EXPECT_EQ(client->types(), "CZ") << client->sqlstate();
     EXPECT_EQ(one.server.open_backends(), 1U);
+}
+
+TEST_F(SharedTest, OnlyWhatATextNamesIsPreparedForIt) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare a as select 1");
+    run(*client, "prepare b as select 2");
+    run(*other, "select 1");
+    EXPECT_TRUE(there.empty());
+    run(*client, "select 1");
+    EXPECT_TRUE(there.empty());
+    run(*client, "execute b");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_FALSE(there.contains("a"));
+    run(*other, "select 1");
+    run(*client, "deallocate a");
+    EXPECT_EQ(client->types(), "CZ");
+    EXPECT_EQ(sent("deallocate a"), 0);
+    run(*client, "execute a");
+    EXPECT_EQ(client->sqlstate(), "26000");
+    run(*client, "do something");
+    EXPECT_TRUE(there.contains("b")) << "what code does isn't known";
 }
 
 TEST_F(SharedTest, ANameIsTakenHoweverItWasPrepared) {
@@ -376,6 +419,22 @@ TEST_F(DeclaredTest, WhatKeepsItsSessionMovesToTheMasterWhileNothingElseWasDone)
     EXPECT_EQ(client->types(), "CZ");
     EXPECT_FALSE(got(slave, "declare c cursor with hold for select 1"));
     EXPECT_TRUE(got(master, "declare c cursor with hold for select 1"));
+    run(*client, "commit");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(DeclaredTest, ToForgetAStatementKeepsNothing) {
+    start();
+    auto client = login();
+    wire::Buffer out;
+    wire::put_parse(out, "s", "select 1");
+    wire::put_sync(out);
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    run(*client, "begin read only");
+    run(*client, "select 1");
+    run(*client, "deallocate s");
+    EXPECT_EQ(client->types(), "CZ") << client->sqlstate();
     run(*client, "commit");
     EXPECT_EQ(client->types(), "CZ");
 }
