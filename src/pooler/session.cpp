@@ -394,7 +394,7 @@ void Session::cancel() {
             cancel_waits_ = expected.in_own_unit();
             if (cancel_waits_) {
                 // But a PREPARE waits for locks as what needs it does.
-                if (brings_statement()) backend_->cancel();
+                if (statement_being_brought() != nullptr) backend_->cancel();
                 return;
             }
             // A cancelled COMMIT would be one whose durability nobody knows (FAILOVER_PROTOCOL, rule 12).

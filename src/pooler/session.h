@@ -225,8 +225,8 @@ class Session final : public Waiter, private net::StreamEvents {
     /// The same for all of it, where the client begins a pipeline: it may name any, and no Query can be put
     /// in later.
     void bring_for_pipeline();
-    /// Is that what the server does now?
-    [[nodiscard]] bool brings_statement() const;
+    /// The name of what the server prepares of that now; nullptr: it does something else.
+    [[nodiscard]] const std::string* statement_being_brought() const;
     /// Some of that, which the server has refused to prepare; false: it wasn't that.
     [[nodiscard]] bool not_brought(std::string_view why);
     /// The server has told what is prepared in SQL.

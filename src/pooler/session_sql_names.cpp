@@ -59,21 +59,21 @@ void Session::bring_for_pipeline() {
     bring_sql_statements(backend_->connection().out(), {SessionUse::NamesStatements}, {});
 }
 
-bool Session::brings_statement() const {
-    return std::any_of(backend_->bringing.begin(), backend_->bringing.end(),
-                       [&](const auto& each) { return each.first == backend_->expected.unit_answered(); });
+const std::string* Session::statement_being_brought() const {
+    const auto sent =
+        std::find_if(backend_->bringing.begin(), backend_->bringing.end(),
+                     [&](const auto& each) { return each.first == backend_->expected.unit_answered(); });
+    return sent == backend_->bringing.end() ? nullptr : &sent->second;
 }
 
 bool Session::not_brought(std::string_view why) {
     Backend& backend = *backend_;
-    const auto sent = std::find_if(backend.bringing.begin(), backend.bringing.end(), [&](const auto& each) {
-        return each.first == backend.expected.unit_answered();
-    });
-    if (sent == backend.bringing.end()) return false;
+    const std::string* const name = statement_being_brought();
+    if (name == nullptr) return false;
     log_info("pooler: client " + from_.to_string() + ": " + backend.pool().node_text() +
-             " can't prepare its statement \"" + sent->second + "\" any more: " + std::string{why});
+             " can't prepare its statement \"" + *name + "\" any more: " + std::string{why});
     SqlStatements there = backend.sql_statements ? *backend.sql_statements : SqlStatements{};
-    there.erase(sent->second);
+    there.erase(*name);
     backend.sql_statements =
         there.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(there));
     return true;

@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "replication/process_runner.h"
 #include "unit/replication/temporary_directory.h"
 
@@ -148,7 +150,13 @@ TEST(InspectServerTest, SeesARunningServerAndADeadOne) {
         ASSERT_TRUE(process.ok());
         write_text(directory / "postmaster.pid",
                    std::to_string(process->pid()) + "\n" + directory.path() + "\n1\n5433\n\n*\n\nready   \n");
-        const auto server = inspect_server(directory.path(), "/etc/pg/postgresql.conf");
+        auto server = inspect_server(directory.path(), "/etc/pg/postgresql.conf");
+        // It is there before it has become that program.
+        const TimePoint deadline = Clock::now() + Millis{60000};
+        while (server.ok() && server->arguments.front() != "/bin/sleep" && Clock::now() < deadline) {
+            std::this_thread::yield();
+            server = inspect_server(directory.path(), "/etc/pg/postgresql.conf");
+        }
         ASSERT_TRUE(server.ok()) << server.error().message;
         EXPECT_EQ(server->major_version, 15);
         EXPECT_EQ(server->system_identifier, identifier);
