@@ -16,19 +16,6 @@ ConfirmedNames::Address host_of(const ConfirmedNames::Address& address) {
 
 }  // namespace
 
-class ConfirmedNames::Asker final : public Handle::Target {
-  public:
-    explicit Asker(Callback callback) : callback_(std::move(callback)) {}
-    void cancel() override { callback_ = nullptr; }
-    [[nodiscard]] bool has_gone() const { return callback_ == nullptr; }
-    void tell(const Answer& answer) {
-        if (callback_) std::exchange(callback_, nullptr)(answer);
-    }
-
-  private:
-    Callback callback_;
-};
-
 ConfirmedNames::ConfirmedNames(Loop& loop, LookUp look_up)
     : loop_(loop), look_up_(std::move(look_up)), threads_(loop, most_threads) {}
 
@@ -36,7 +23,7 @@ ConfirmedNames::~ConfirmedNames() = default;
 
 Handle ConfirmedNames::ask(const Address& address, Callback callback) {
     forget_old(Clock::now());
-    auto asker = std::make_shared<Asker>(std::move(callback));
+    auto asker = std::make_shared<Asker<Answer>>(std::move(callback));
     const auto [place, added] = names_.try_emplace(address);
     Name& name = place->second;
     if (name.answer) {

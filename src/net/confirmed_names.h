@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "net/asker.h"
 #include "net/host_names.h"
 #include "net/loop.h"
 #include "net/resolver.h"
@@ -41,10 +42,9 @@ class ConfirmedNames {
     [[nodiscard]] Handle ask(const Address& address, Callback callback);
 
   private:
-    class Asker;
     /// What waits for its turn, is being looked up, or has been a moment ago.
     struct Name {
-        std::vector<std::shared_ptr<Asker>> askers;
+        std::vector<std::shared_ptr<Asker<Answer>>> askers;
         Handle look_up;
         Answer answer;
         TimePoint answered_at;

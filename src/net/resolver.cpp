@@ -37,19 +37,6 @@ Result<std::vector<SocketAddress>> look_up_host(const std::string& host, std::ui
     return addresses;
 }
 
-class Resolver::Asker final : public Handle::Target {
-  public:
-    explicit Asker(Callback callback) : callback_(std::move(callback)) {}
-    void cancel() override { callback_ = nullptr; }
-    [[nodiscard]] bool has_gone() const { return callback_ == nullptr; }
-    void tell(const Answer& answer) {
-        if (callback_) std::exchange(callback_, nullptr)(answer);
-    }
-
-  private:
-    Callback callback_;
-};
-
 class Resolver::Request final : public Handle::Target {
   public:
     Request(std::weak_ptr<Queue> queue, std::function<void()> to_do, std::function<void()> when_done)
@@ -186,7 +173,7 @@ Handle Resolver::resolve(const std::string& host, std::uint16_t port, Callback c
         const Name& name = entry.second;
         return name.answer && now - name.answered_at >= answer_is_good_for;
     });
-    auto asker = std::make_shared<Asker>(std::move(callback));
+    auto asker = std::make_shared<Asker<Answer>>(std::move(callback));
     const Key key{host, port};
     std::optional<Answer> known;
     if (const auto address = without_lookup(host, port)) {

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "net/address.h"
+#include "net/asker.h"
 #include "net/loop.h"
 
 namespace pgxc::net {
@@ -50,12 +51,11 @@ class Resolver {
   private:
     class Queue;
     class Request;
-    class Asker;
     using Key = std::pair<std::string, std::uint16_t>;
     /// What is being looked up, or has been a moment ago.
     struct Name {
         Handle look_up;
-        std::vector<std::shared_ptr<Asker>> askers;
+        std::vector<std::shared_ptr<Asker<Answer>>> askers;
         std::optional<Answer> answer;
         TimePoint answered_at;
     };

@@ -20,8 +20,7 @@ void Session::drop_others_statements() {
             put_own_query(backend.connection().out(), deallocate_sql(entry.name));
         }
     }
-    backend.sql_statements =
-        left.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(left));
+    backend.sql_statements = share(std::move(left));
 }
 
 void Session::bring_sql_statements(wire::Buffer& out, SessionUse use, std::string_view sql) {
@@ -54,8 +53,7 @@ void Session::bring_sql_statement(std::string_view name) {
 void Session::bring_for_pipeline() {
     if (!sql_statements_) return;
     const wire::Bytes next = beginning_ ? upcoming_ : wire::Bytes{kept_};
-    const bool query = !next.empty() && next[0] == static_cast<char>(wire::FrontendMessage::Query);
-    if (query || next.empty()) return;
+    if (next.empty() || next[0] == static_cast<char>(wire::FrontendMessage::Query)) return;
     bring_sql_statements(backend_->connection().out(), {SessionUse::NamesStatements}, {});
 }
 
@@ -74,15 +72,14 @@ bool Session::not_brought(std::string_view why) {
              " can't prepare its statement \"" + *name + "\" any more: " + std::string{why});
     SqlStatements there = backend.sql_statements ? *backend.sql_statements : SqlStatements{};
     there.erase(*name);
-    backend.sql_statements =
-        there.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(there));
+    backend.sql_statements = share(std::move(there));
     return true;
 }
 
 void Session::take_over_sql_statements() {
     Backend& backend = *backend_;
     SqlStatements now = std::move(probe_->sql_statements);
-    auto there = now.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(now);
+    auto there = share(now);
     if (sql_statements_) {
         // What could not be prepared here stays the client's.
         for (const auto& entry : sql_statements_->entries()) {
@@ -103,8 +100,7 @@ void Session::close_sql_statement(std::string_view name) {
     if (!sql_statements_ || sql_statements_->find(name) == nullptr) return;
     SqlStatements others = *sql_statements_;
     others.erase(name);
-    sql_statements_ =
-        others.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(others));
+    sql_statements_ = share(std::move(others));
 }
 
 SessionUse Session::use_of_named(std::string_view sql) const {

@@ -54,6 +54,10 @@ void SqlStatements::erase(std::string_view name) {
     entries_.erase(at);
 }
 
+SqlStatementsRef share(SqlStatements set) {
+    return set.entries().empty() ? nullptr : std::make_shared<const SqlStatements>(std::move(set));
+}
+
 bool StatementNames::may_have(std::string_view name) const {
     return any_ || std::find(names_.begin(), names_.end(), name) != names_.end();
 }

@@ -43,6 +43,9 @@ class SqlStatements {
 
 using SqlStatementsRef = std::shared_ptr<const SqlStatements>;
 
+/// nullptr for an empty one.
+[[nodiscard]] SqlStatementsRef share(SqlStatements set);
+
 /// Names of statements that may be on the server connection under the client's own.
 class StatementNames {
   public:
