@@ -19,6 +19,9 @@ namespace {
 constexpr Millis tick_interval{250};
 /// Connections that are not logged in yet; more are closed as they come.
 constexpr std::size_t max_logging_in = 2000;
+/// Pause before a socket is tried again that could not be listened on: whoever held it may be ending only
+/// now.
+constexpr Millis listen_retry{1000};
 
 const Error shutdown_error{sqlstate::admin_shutdown, "terminating connection due to administrator command"};
 
@@ -34,17 +37,27 @@ ClientAddress client_address(const net::Accepted& accepted) {
     return address;
 }
 
+/// A socket that the settings name.
+struct WantedSocket {
+    std::string name;  // as the log has it
+    std::function<Result<std::unique_ptr<net::Listener>>()> listen;
+};
+
 }  // namespace
 
 struct Pooler::Impl final : SessionOwner {
     Impl(net::Loop& event_loop, Environment& server) : context(event_loop, server) {}
     ~Impl() {
-        listeners.clear();
+        stop_listening();
         // Sessions let go of their server connections while the pools are still there.
         while (!sessions.empty()) sessions.back()->end(shutdown_error);
     }
 
     Status listen();
+    [[nodiscard]] std::vector<WantedSocket> wanted_sockets(Error& failure);
+    Status listen_on(const WantedSocket& socket);
+    void listen_on_missing_later();
+    void stop_listening();
     void accept(net::Accepted accepted);
     void tick();
     void schedule_tick();
@@ -61,6 +74,8 @@ struct Pooler::Impl final : SessionOwner {
 
     Context context;
     std::vector<std::unique_ptr<net::Listener>> listeners;
+    std::vector<WantedSocket> missing;  // could not be listened on so far
+    net::Handle missing_timer;
     std::unique_ptr<CancelRelay> relay;
     std::vector<std::unique_ptr<Session>> sessions;
     std::uint64_t next_id = 1;
@@ -77,42 +92,19 @@ struct Pooler::Impl final : SessionOwner {
 
 Status Pooler::Impl::listen() {
     const Settings& settings = context.settings();
-    const bool shared = settings.workers > 1;
     Error last{sqlstate::config_file_error, "the pooler has no address to listen on",
                "Set pgxc.pooler_listen_addresses or pgxc.pooler_socket_directories."};
-    const auto keep = [&](Result<std::unique_ptr<net::Listener>> listener, const std::string& where) {
-        if (listener) {
-            listeners.push_back(std::move(*listener));
-            log_info("pooler: listening on " + where + ", port " + std::to_string(settings.port));
-        } else {
-            last = listener.error();
-            log_warning("pooler: could not listen on " + where + ": " + last.message);
-        }
-    };
-    const auto on_accept = [this](net::Accepted accepted) { accept(std::move(accepted)); };
-    const auto port = static_cast<std::uint16_t>(settings.port);
-    for (const std::string& name : settings.listen_addresses) {
-        // At start there is nobody to be kept waiting by a look-up.
-        const auto addresses = net::listen_addresses(name, port);
-        if (!addresses) {
-            last = addresses.error();
-            log_warning("pooler: could not listen on \"" + name + "\": " + last.message);
-            continue;
-        }
-        for (const auto& address : *addresses) {
-            keep(net::Listener::tcp(context.loop, address, shared, on_accept), "address \"" + name + "\"");
-        }
-    }
-    if (context.environment.worker_index() == 0) {
-        for (const std::string& directory : settings.socket_directories) {
-            keep(
-                net::Listener::unix_socket(context.loop, directory, settings.port, settings.unix_socket_group,
-                                           settings.unix_socket_permissions, on_accept),
-                "directory \"" + directory + "\"");
-        }
+    for (auto& socket : wanted_sockets(last)) {
+        auto status = listen_on(socket);
+        if (status) continue;
+        last = status.error();
+        log_warning("pooler: could not listen on " + socket.name + ": " + last.message +
+                    (last.hint.empty() ? "" : " (" + last.hint + ")") + "; trying again");
+        missing.push_back(std::move(socket));
     }
     if (listeners.empty()) return last;
-    if (shared) {
+    listen_on_missing_later();
+    if (settings.workers > 1) {
         auto made = CancelRelay::listen(context.loop, settings.relay_directory, settings.port,
                                         context.environment.worker_index(),
                                         [this](CancelKey key) { cancel_here(key); });
@@ -123,6 +115,61 @@ Status Pooler::Impl::listen() {
         }
     }
     return {};
+}
+
+/// `failure` becomes why a name was not found, if one was not.
+std::vector<WantedSocket> Pooler::Impl::wanted_sockets(Error& failure) {
+    const Settings& settings = context.settings();
+    const auto on_accept = [this](net::Accepted accepted) { accept(std::move(accepted)); };
+    std::vector<WantedSocket> wanted;
+    for (const std::string& name : settings.listen_addresses) {
+        // At start there is nobody to be kept waiting by a look-up.
+        const auto addresses = net::listen_addresses(name, static_cast<std::uint16_t>(settings.port));
+        if (!addresses) {
+            failure = addresses.error();
+            log_warning("pooler: could not listen on \"" + name + "\": " + failure.message);
+            continue;
+        }
+        for (const auto& address : *addresses) {
+            wanted.push_back(
+                {"address \"" + name + "\"", [this, address, on_accept, shared = settings.workers > 1] {
+                     return net::Listener::tcp(context.loop, address, shared, on_accept);
+                 }});
+        }
+    }
+    if (context.environment.worker_index() != 0) return wanted;
+    for (const std::string& directory : settings.socket_directories) {
+        wanted.push_back({"directory \"" + directory + "\"", [this, directory, on_accept] {
+                              const Settings& now = context.settings();
+                              return net::Listener::unix_socket(context.loop, directory, now.port,
+                                                                now.unix_socket_group,
+                                                                now.unix_socket_permissions, on_accept);
+                          }});
+    }
+    return wanted;
+}
+
+Status Pooler::Impl::listen_on(const WantedSocket& socket) {
+    auto listener = socket.listen();
+    if (!listener) return listener.error();
+    listeners.push_back(std::move(*listener));
+    log_info("pooler: listening on " + socket.name + ", port " + std::to_string(context.settings().port));
+    return {};
+}
+
+/// Until all are listened on. The first failure of each was told.
+void Pooler::Impl::listen_on_missing_later() {
+    if (missing.empty()) return;
+    missing_timer = context.loop.call_after(listen_retry, [this] {
+        std::erase_if(missing, [this](const WantedSocket& socket) { return listen_on(socket).ok(); });
+        listen_on_missing_later();
+    });
+}
+
+void Pooler::Impl::stop_listening() {
+    missing_timer.reset();
+    missing.clear();
+    listeners.clear();
 }
 
 void Pooler::Impl::accept(net::Accepted accepted) {
@@ -290,7 +337,7 @@ void Pooler::begin_shutdown(ShutdownMode mode, std::function<void()> on_drained)
     Impl& impl = *impl_;
     impl.context.shutting_down = true;
     if (on_drained) impl.on_drained = std::move(on_drained);
-    impl.listeners.clear();
+    impl.stop_listening();
     for (std::size_t i = impl.sessions.size(); i-- > 0;) {
         // Ending one may end others.
         if (i >= impl.sessions.size()) continue;

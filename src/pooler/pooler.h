@@ -20,8 +20,8 @@ enum class ShutdownMode : std::uint8_t {
 /// nothing here blocks. The Environment and the Loop outlive it.
 class Pooler {
   public:
-    /// Listens on the sockets that the settings name. The error says which one failed and why (as the server
-    /// does, one listening socket is enough: what fails beside it is logged).
+    /// Listens on the sockets that the settings name. The error says which one failed and why. As for the
+    /// server, one listening socket is enough: what fails beside it is logged, and tried again every second.
     [[nodiscard]] static Result<std::unique_ptr<Pooler>> start(net::Loop& loop, Environment& environment);
     ~Pooler();
     Pooler(const Pooler&) = delete;

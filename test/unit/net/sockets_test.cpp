@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "fakes/bystander.h"
 #include "fakes/run_until.h"
 #include "net/listener.h"
 #include "net/poller.h"
@@ -195,22 +196,12 @@ TEST_F(UnixSocketTest, TakesOverWhatADeadProcessLeft) {
 }
 
 TEST_F(UnixSocketTest, RefusesASocketThatALivingProcessHolds) {
-    int pipe_fds[2];
-    ASSERT_EQ(::pipe(pipe_fds), 0);
-    const pid_t alive = ::fork();
-    if (alive == 0) {
-        char byte;
-        ::close(pipe_fds[1]);
-        (void)!::read(pipe_fds[0], &byte, 1);
-        ::_exit(0);
-    }
-    std::ofstream{path + ".lock"} << alive << "\n";
+    const fakes::Bystander alive;
+    ASSERT_GT(alive.pid(), 0);
+    std::ofstream{path + ".lock"} << alive.pid() << "\n";
     auto listener = listen();
     ASSERT_FALSE(listener.ok());
-    EXPECT_NE(listener.error().hint.find(std::to_string(alive)), std::string::npos);
-    ::close(pipe_fds[1]);
-    ASSERT_EQ(::waitpid(alive, nullptr, 0), alive);
-    ::close(pipe_fds[0]);
+    EXPECT_NE(listener.error().hint.find(std::to_string(alive.pid())), std::string::npos);
 }
 
 TEST(TcpListener, SaysWhenThePortIsTaken) {
