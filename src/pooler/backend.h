@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,7 +68,9 @@ class Backend final : public Member, private net::StreamEvents {
     ExpectedAnswers expected;
     /// What is prepared there in SQL; and what was sent to be so, by unit.
     SqlStatementsRef sql_statements;
-    std::vector<std::pair<std::uint64_t, std::string>> bringing;
+    std::vector<std::pair<std::uint64_t, std::string>> bringing;  // no name: what surrounds it
+    /// What those were read under that are there (parse_context), as far as it is known.
+    std::map<std::string, std::string, std::less<>> sql_readings;
     /// The number of the unnamed statement that is there (Context::unnamed_statements); or none is (0), or
     /// any.
     std::uint64_t unnamed = 0;

@@ -4,6 +4,12 @@
 #include <utility>
 
 namespace pgxc::pooler {
+namespace {
+
+/// Entries that were answered and still lie in front of those that were not.
+constexpr std::size_t max_answered_kept = 1024;
+
+}  // namespace
 
 const ExpectedAnswers::Entry* ExpectedAnswers::answered(Entry::Kind kind) {
     compact();
@@ -71,10 +77,15 @@ bool ExpectedAnswers::any_unnamed() const {
 }
 
 void ExpectedAnswers::compact() {
-    // Mostly one entry is sent and answered: the memory stays, nothing moves.
-    if (!empty() || entries_.empty()) return;
-    entries_.clear();
-    head_ = 0;
+    if (empty()) {
+        // Mostly one entry is sent and answered: the memory stays, nothing moves.
+        entries_.clear();
+        head_ = 0;
+    } else if (head_ >= max_answered_kept && head_ >= entries_.size() / 2) {
+        // Of a client that always has more under way.
+        entries_.erase(entries_.begin(), first());
+        head_ = 0;
+    }
 }
 
 }  // namespace pgxc::pooler

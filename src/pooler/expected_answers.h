@@ -63,6 +63,9 @@ class ExpectedAnswers {
     /// What is outstanding, in order.
     [[nodiscard]] std::span<const Entry> outstanding() const { return std::span{entries_}.subspan(head_); }
 
+    /// How many are in memory, with those that were answered.
+    [[nodiscard]] std::size_t kept() const { return entries_.size(); }
+
     /// Does a Parse or Close wait for its answer that isn't of the unit which is being sent? If something
     /// fails in its own, it will have been skipped, and what comes now is read all the same.
     [[nodiscard]] bool any_of_earlier_units() const {

@@ -31,7 +31,7 @@ bool is_among(std::string_view name, const auto& names) {
 
 }  // namespace
 
-std::string parse_context(std::string_view sql, const SettingSet& settings, std::string_view in_transaction) {
+std::string parse_context(std::string_view sql, const SettingSet& settings) {
     static constexpr std::array<std::string_view, 2> always{"search_path", "transform_null_equals"};
     static constexpr std::array<std::string_view, 9> of_literals{"array_nulls", "client_encoding",
                                                                  "datestyle",   "intervalstyle",
@@ -47,7 +47,6 @@ std::string parse_context(std::string_view sql, const SettingSet& settings, std:
         context += value;
         context += '\0';
     }
-    context += in_transaction;
     return context;
 }
 

@@ -34,9 +34,7 @@ using StatementRef = std::shared_ptr<const Statement>;
 
 /// What a server reads that text under, of a session's settings: where names are looked up, and, as the
 /// constants in it are made of its literals when it is parsed (transformExpr, coerce_type), what those mean.
-/// `in_transaction`: the texts that may have set something in the transaction that runs.
-[[nodiscard]] std::string parse_context(std::string_view sql, const SettingSet& settings,
-                                        std::string_view in_transaction);
+[[nodiscard]] std::string parse_context(std::string_view sql, const SettingSet& settings);
 /// Has it a literal that means the time at which it is read ('now', 'today')?
 [[nodiscard]] bool names_a_moment(std::string_view sql);
 

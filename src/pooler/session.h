@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -188,14 +189,15 @@ class Session final : public Waiter, private net::StreamEvents {
 
     // session_traces.cpp
     void note_text(std::string_view text, bool whole);
+    /// The same of a text that was read before.
+    void note_bound(SessionUse use, std::string_view text);
     /// `text`: that does so, empty if it isn't known.
     void note_use(SessionUse use, std::string_view text);
-    void note_set_in_transaction(std::string_view text);
     /// What was sent so far can't leave anything behind any more.
     void forget_use() {
         use_ = {};
         unnamed_noted_ = false;
-        set_in_transaction_.clear();
+        set_in_transaction_ = false;
         names_in_transaction_.clear();
     }
     void keep_sequence_values(SessionUse use, bool drew_before);
@@ -218,14 +220,18 @@ class Session final : public Waiter, private net::StreamEvents {
     // session_sql_names.cpp
     /// Takes away from the server connection what others have prepared in SQL.
     void drop_others_statements();
-    /// Prepares there what a text names of what the client has prepared in SQL.
-    void bring_sql_statements(wire::Buffer& out, SessionUse use, std::string_view sql);
-    /// One that the protocol names.
-    void bring_sql_statement(std::string_view name);
-    /// The same for all of it, where the client begins a pipeline: it may name any, and no Query can be put
-    /// in later.
-    void bring_for_pipeline();
-    /// The name of what the server prepares of that now; nullptr: it does something else.
+    /// Would the client have it read now as it was read there?
+    [[nodiscard]] bool reads_the_same(const SqlStatements::Entry& there) const;
+    /// Prepares there what is needed of what the client has prepared in SQL.
+    void bring_sql_statements(const std::function<bool(const SqlStatements::Entry&)>& is_needed);
+    /// Is any of that not there, or may it not be?
+    [[nodiscard]] bool lacks_sql_statements() const;
+    /// What a Query may name.
+    void bring_for_text(SessionUse use, std::string_view sql);
+    /// All of it, where the client begins a pipeline: it may name any, and no Query can be put in later.
+    void bring_for_pipeline(wire::FrontendMessage type, wire::Bytes body);
+    /// The name of what the server prepares of that now, empty for what surrounds it; nullptr: it does
+    /// something else.
     [[nodiscard]] const std::string* statement_being_brought() const;
     /// Some of that, which the server has refused to prepare; false: it wasn't that.
     [[nodiscard]] bool not_brought(std::string_view why);
@@ -346,7 +352,14 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] static Tail read_tail(wire::Bytes behind);
     void applying_input(wire::Bytes& input);
     void settings_applied();
-    [[nodiscard]] bool parameter_changed(std::string_view name, std::string_view value);
+    /// `before`: what the server had reported of it.
+    [[nodiscard]] bool parameter_changed(std::string_view name, std::string_view value, std::string before);
+    void settings_stand() {
+        wanted_before_ = wanted_;
+        reported_before_.clear();
+    }
+    /// What the transaction has set is undone with it, though the server can't say so any more.
+    void take_settings_back();
     void relay(wire::Bytes& input);
     /// The server waits for the client.
     void all_answered();
@@ -408,6 +421,8 @@ class Session final : public Waiter, private net::StreamEvents {
     // Settings.
     SettingSetRef wanted_;
     SettingSetRef login_wanted_;
+    SettingSetRef wanted_before_;                 // the transaction that runs
+    Backend::Reported reported_before_;           // of what it has changed of that, as the client knows it
     std::optional<std::uint64_t> settings_unit_;  // in which they were sent in front of the client's messages
     bool settings_refused_ = false;               // there
     bool tried_elsewhere_ = false;      // to apply them, where nothing of another client was in the way
@@ -432,7 +447,7 @@ class Session final : public Waiter, private net::StreamEvents {
     bool drop_until_ready_ = false;     // an error was put in place of the answers up to ReadyForQuery
     SessionUse use_;                    // what the texts of this transaction may do
     SessionUse use_now_;                // what the text that was looked at last may do
-    std::string set_in_transaction_;    // by these texts, as far as it may matter to how others are read
+    bool set_in_transaction_ = false;   // what may matter to how other texts are read
     bool makes_all_temporary_ = false;  // search_path begins with pg_temp
     SessionUse left_;                   // what they may have left behind: to be asked for when it is over
     PinReasons pins_;                   // why the client keeps its server connection
@@ -454,6 +469,7 @@ class Session final : public Waiter, private net::StreamEvents {
     // Prepared statements. The unnamed one is lost with each simple Query.
     ClientStatements prepared_;
     SqlStatementsRef sql_statements_;
+    bool brought_for_pipeline_ = false;    // since it got the connection
     StatementNames own_names_;             // of what it is pinned for as Prepared
     StatementNames names_in_transaction_;  // that SQL may have prepared in the transaction that runs
     std::string unnamed_;                  // as Statement::parse_tail; empty though there is one: too large

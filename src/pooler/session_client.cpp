@@ -319,9 +319,11 @@ void Session::lend(Backend& backend) {
     waits_for_.reset();
     backend_ = &backend;
     backend.lend_to(this);
+    settings_stand();
     sent_any_ = false;
     admitted_ = false;
     begin_sent_ = begin_owed_ = begin_last_ = false;
+    brought_for_pipeline_ = false;
     begin_skipped_ = 0;
     settings_unit_.reset();
     left_ = {};
@@ -429,6 +431,7 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
     }
     replaced_ = 0;
     // In front of a Query the pooler may have to do something of its own, in a unit of its own.
+    bring_for_pipeline(type, body);
     const bool begins = !deferred_begin_.empty() && !begin_sent_;
     if (begins && type != wire::FrontendMessage::Query) put_deferred_begin();
     const Admit admitted = prepare_to_send(type, body, whole);
@@ -467,7 +470,7 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
                     tracker.status() != wire::TransactionStatus::Failed && answer_deallocate(*text))
                     return Admit::Drop;
                 note_text(*text, whole);
-                bring_sql_statements(context_.front, use_now_, *text);
+                bring_for_text(use_now_, *text);
                 if (use_now_.has(SessionUse::NamesStatements | SessionUse::Prepares))
                     bring_named_in_sql(*text, true);
             }

@@ -18,6 +18,7 @@ bool Session::may_repeat() const {
 void Session::repeat_elsewhere() {
     const bool was_slave = to_slave_;
     let_go(false);
+    take_settings_back();
     forget_sent_names();
     std::string all = std::exchange(sent_, {});
     ++repeats_;
@@ -139,6 +140,7 @@ void Session::lose_transaction(const std::string& cause, const std::optional<Err
     const bool block_survives = in_block && (refusal || !(busy && tracker.commit_may_be_running()));
     transaction_seen();
     forget_block();
+    take_settings_back();
     if (block_survives) failed_block_.fail_block(busy ? std::nullopt : std::optional{error});
     let_go(false);
     set_state(State::Idle);

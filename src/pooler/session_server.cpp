@@ -60,7 +60,6 @@ void Session::settings_applied() {
     }
     set_state(State::Linked);
     drop_others_statements();
-    bring_for_pipeline();
     if (!beginning_) resume();
 }
 
@@ -225,8 +224,9 @@ void Session::relay(wire::Bytes& input) {
                 // These two are no part of an answer that is replaced.
                 answers = drop = false;
                 if (const auto status = wire::parse_parameter_status(body)) {
+                    std::string before{backend.reported_value(status->name)};
                     backend.parameter_reported(status->name, status->value);
-                    drop = !parameter_changed(status->name, status->value);
+                    drop = !parameter_changed(status->name, status->value, std::move(before));
                 }
                 break;
             case wire::BackendMessage::NotificationResponse:
@@ -417,12 +417,15 @@ void Session::give_up_server(wire::Bytes body) {
 }
 
 /// False: the client is not to hear of it.
-bool Session::parameter_changed(std::string_view name, std::string_view value) {
+bool Session::parameter_changed(std::string_view name, std::string_view value, std::string before) {
     const std::string lower = to_lower(name);
     // What its login asked for will be brought back before its next transaction, and the client hears of
     // that.
     if (tell_settings_) return login_wanted_->find(lower) == nullptr;
     if (!is_followed_setting(lower)) return true;
+    if (std::none_of(reported_before_.begin(), reported_before_.end(),
+                     [&](const auto& each) { return each.first == name; }))
+        reported_before_.emplace_back(name, std::move(before));
     if (lower == "application_name") application_name_ = value;
     SettingSet changed = *wanted_;
     changed.set(lower, value);
@@ -431,6 +434,14 @@ bool Session::parameter_changed(std::string_view name, std::string_view value) {
     // What is remembered of the others is in the encoding that was.
     if (lower == "client_encoding" && depends_on_encoding(*wanted_)) left_.add({SessionUse::SetsSession});
     return true;
+}
+
+void Session::take_settings_back() {
+    if (!wanted_before_ || wanted_before_ == wanted_) return;
+    wanted_ = wanted_before_;
+    read_defaults();
+    for (const auto& [name, value] : std::exchange(reported_before_, {}))
+        wire::put_parameter_status(client_.out(), name, value);
 }
 
 void Session::statement_done(std::string_view tag) {
@@ -479,6 +490,7 @@ void Session::forget_statements() {
     prepared_.clear();
     backend.statements.clear();
     sql_statements_ = backend.sql_statements = nullptr;
+    backend.sql_readings.clear();
     backend.soiled = false;
     // What was sent behind that comes after it.
     for (const auto& entry : backend.expected.outstanding()) {
@@ -503,6 +515,7 @@ void Session::answer_ready(wire::TransactionStatus status) {
     if (std::exchange(begin_sent_, false)) deferred_begin_.clear();
     if (status == wire::TransactionStatus::Idle) {
         ++transactions_;
+        settings_stand();
         quiet_.transaction_ended(!rolled_back_);
     }
     if (movable_) {

@@ -14,47 +14,73 @@ void Session::drop_others_statements() {
     SqlStatements left;
     for (const SqlStatements::Entry& entry : backend.sql_statements->entries()) {
         const auto* own = sql_statements_ ? sql_statements_->find(entry.name) : nullptr;
-        if (own != nullptr && *own == entry) {
+        if (own != nullptr && *own == entry && (same_member_again() || reads_the_same(entry))) {
             (void)left.put(entry.name, entry.text);
         } else {
             put_own_query(backend.connection().out(), deallocate_sql(entry.name));
+            backend.sql_readings.erase(entry.name);
         }
     }
     backend.sql_statements = share(std::move(left));
 }
 
-void Session::bring_sql_statements(wire::Buffer& out, SessionUse use, std::string_view sql) {
-    constexpr std::uint32_t by_name =
-        SessionUse::NamesStatements | SessionUse::Prepares | SessionUse::Several | SessionUse::RunsCode;
+bool Session::reads_the_same(const SqlStatements::Entry& there) const {
+    const auto reading = backend_->sql_readings.find(there.name);
+    return reading != backend_->sql_readings.end() && reading->second == parse_context(there.text);
+}
+
+void Session::bring_sql_statements(const std::function<bool(const SqlStatements::Entry&)>& is_needed) {
     Backend& backend = *backend_;
-    if (!sql_statements_ || !use.has(by_name) || backend.sql_statements == sql_statements_) return;
     const auto& tracker = backend.tracker();
     // Behind messages of a pipeline a Query of ours would be skipped should they fail.
-    if (tracker.pipeline_open() && !begin_last_) return;
-    if (tracker.status() == wire::TransactionStatus::Failed) return;
-    const auto named = read_statement_name(sql);
+    if (tracker.pipeline_open() || tracker.status() == wire::TransactionStatus::Failed) return;
+    // One that can't be prepared any more must neither keep the others away nor fail the client's block, and
+    // the locks of those that can are not to be the block's.
+    const bool in_block = !(expects_only_own() && tracker.status() == wire::TransactionStatus::Idle);
+    const auto put = [&](const std::string& name, std::string_view sql) {
+        backend.bringing.emplace_back(backend.expected.unit_sent(), name);
+        put_own_query(context_.front, sql);
+    };
     SqlStatements there = backend.sql_statements ? *backend.sql_statements : SqlStatements{};
+    bool any = false;
     for (const SqlStatements::Entry& entry : sql_statements_->entries()) {
-        if ((named && named->name != entry.name) || there.find(entry.name) != nullptr) continue;
-        backend.bringing.emplace_back(backend.expected.unit_sent(), entry.name);
-        // Each by itself: one that can't be prepared any more must not keep the others away.
-        put_own_query(out, entry.text);
+        if (there.find(entry.name) != nullptr || !is_needed(entry)) continue;
+        if (in_block && !std::exchange(any, true)) put({}, "SAVEPOINT pgxc_ha");
+        put(entry.name, entry.text);
+        if (in_block) put({}, "ROLLBACK TO SAVEPOINT pgxc_ha");
         (void)there.put(entry.name, entry.text);
+        backend.sql_readings.insert_or_assign(entry.name, parse_context(entry.text));
     }
+    if (any) put({}, "RELEASE SAVEPOINT pgxc_ha");
     backend.sql_statements =
         there == *sql_statements_ ? sql_statements_ : std::make_shared<const SqlStatements>(std::move(there));
 }
 
-void Session::bring_sql_statement(std::string_view name) {
-    if (sql_statements_ && sql_statements_->find(name) != nullptr)
-        bring_sql_statements(context_.front, {SessionUse::NamesStatements}, {});
+bool Session::lacks_sql_statements() const {
+    return sql_statements_ && backend_->sql_statements != sql_statements_;
 }
 
-void Session::bring_for_pipeline() {
-    if (!sql_statements_) return;
-    const wire::Bytes next = beginning_ ? upcoming_ : wire::Bytes{kept_};
-    if (next.empty() || next[0] == static_cast<char>(wire::FrontendMessage::Query)) return;
-    bring_sql_statements(backend_->connection().out(), {SessionUse::NamesStatements}, {});
+void Session::bring_for_text(SessionUse use, std::string_view sql) {
+    constexpr std::uint32_t by_name =
+        SessionUse::NamesStatements | SessionUse::Prepares | SessionUse::Several | SessionUse::RunsCode;
+    if (!lacks_sql_statements() || !use.has(by_name)) return;
+    const auto named = read_statement_name(sql);
+    const bool any = use.has(SessionUse::RunsCode | SessionUse::SeesStatements);
+    bring_sql_statements([&](const SqlStatements::Entry& entry) {
+        if (named) return named->name == entry.name;
+        return any || may_name(sql, entry.name);
+    });
+}
+
+void Session::bring_for_pipeline(wire::FrontendMessage type, wire::Bytes body) {
+    // What goes on with a portal names none, and a Query of ours would end an unnamed one.
+    const bool begins = type == wire::FrontendMessage::Parse || type == wire::FrontendMessage::Bind ||
+                        (type == wire::FrontendMessage::Describe && !body.empty() &&
+                         body[0] == static_cast<char>(wire::ObjectKind::Statement));
+    if (!begins || brought_for_pipeline_ || backend_->tracker().pipeline_open() || !lacks_sql_statements())
+        return;
+    brought_for_pipeline_ = true;
+    bring_sql_statements([](const SqlStatements::Entry&) { return true; });
 }
 
 const std::string* Session::statement_being_brought() const {
@@ -68,11 +94,13 @@ bool Session::not_brought(std::string_view why) {
     Backend& backend = *backend_;
     const std::string* const name = statement_being_brought();
     if (name == nullptr) return false;
+    if (name->empty()) return true;
     log_info("pooler: client " + from_.to_string() + ": " + backend.pool().node_text() +
              " can't prepare its statement \"" + *name + "\" any more: " + std::string{why});
     SqlStatements there = backend.sql_statements ? *backend.sql_statements : SqlStatements{};
     there.erase(*name);
     backend.sql_statements = share(std::move(there));
+    backend.sql_readings.erase(*name);
     return true;
 }
 
@@ -91,6 +119,7 @@ void Session::take_over_sql_statements() {
     const bool same = now.entries().size() == (there ? there->entries().size() : 0);
     sql_statements_ = same ? there : std::make_shared<const SqlStatements>(std::move(now));
     backend.sql_statements = std::move(there);
+    backend.sql_readings.clear();
 }
 
 void Session::close_sql_statement(std::string_view name) {

@@ -130,7 +130,6 @@ void Session::note_unnamed() {
         if (unnamed_here()) note_use(unnamed_use_, {});
     } else {
         note_text(sql_of(unnamed_), true);
-        bring_sql_statements(context_.front, use_now_, sql_of(unnamed_));
     }
 }
 
@@ -210,8 +209,9 @@ bool Session::depends_on_answers(wire::FrontendMessage type, wire::Bytes body, b
 }
 
 std::string Session::parse_context(std::string_view sql) const {
-    std::string context = pooler::parse_context(sql, *wanted_, set_in_transaction_);
-    if (names_a_moment(sql)) context += context_.statements.unique_context();
+    std::string context = pooler::parse_context(sql, *wanted_);
+    // What was set in this transaction may not have been done, or be undone by now.
+    if (set_in_transaction_ || names_a_moment(sql)) context += context_.statements.unique_context();
     return context;
 }
 
@@ -230,7 +230,6 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         return Admit::Forward;
     };
     note_text(sql, whole);
-    bring_sql_statements(context_.front, use_now_, sql);
     if (use_now_.has(SessionUse::NamesStatements | SessionUse::Prepares)) bring_named_in_sql(sql, false);
     if (!reader.ok()) return pass();
     if (name.empty()) {
@@ -242,7 +241,6 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         return pass();
     }
     const bool taken = sql_statements_ && sql_statements_->find(name) != nullptr;
-    bring_sql_statement(name);
     const bool unknown = names_in_transaction_.may_have(name) || own_names_.may_have(name);
     if (taken || (unknown && prepared_.find(name) == nullptr)) {
         // The name may be taken, as the server will say; if not, it is there under its own name.
@@ -318,20 +316,17 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
                             ? prepared_.find_ref(name)
                             : nullptr;
     if (found == nullptr) {
-        bring_sql_statement(name);
+        // One that was prepared in SQL, in whatever transaction.
+        const auto* in_sql = sql_statements_ ? sql_statements_->find(name) : nullptr;
+        if (in_sql != nullptr) note_bound(in_sql->use, in_sql->text);
         tracker.client_sent(wire::FrontendMessage::Bind, body, whole);
         return;
     }
     const SessionUse use = (*found)->use;
     if (use.has(SessionUse::ReadsSequence | SessionUse::MovesSequence))
         keep_sequence_values(use, use_.has(SessionUse::MovesSequence));
-    bring_sql_statements(context_.front, use, (*found)->sql());
     const StatementRef statement = bring(name, *found);
-    if (statement->use.any()) {
-        note_use(statement->use, statement->sql());
-        if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
-            add_custom_settings(statement->sql(), custom_settings_);
-    }
+    if (statement->use.any()) note_bound(statement->use, statement->sql());
     const std::size_t names = portal.size() + 1 + name.size() + 1;
     replaced_ = wire::header_bytes + names;
     // `body` may be just the front: the length is in the header before it.
@@ -353,10 +348,7 @@ void Session::admit_describe(wire::Bytes body) {
         return;
     }
     const auto* found = pins_.has(PinReasons::NamedInSql) ? nullptr : prepared_.find_ref(name);
-    if (found == nullptr) {
-        bring_sql_statement(name);
-        return;
-    }
+    if (found == nullptr) return;
     const StatementRef statement = bring(name, *found);
     put_header(context_.front, wire::FrontendMessage::Describe, 1 + statement->server_name.size() + 1);
     wire::put_u8(context_.front, kind);

@@ -7,7 +7,11 @@ namespace pgxc::pooler {
 
 void Session::note_text(std::string_view text, bool whole) {
     note_modes(text);
-    note_use(read_session_use(text, whole), text);
+    note_bound(read_session_use(text, whole), text);
+}
+
+void Session::note_bound(SessionUse use, std::string_view text) {
+    note_use(use, text);
     if (use_now_.has(SessionUse::SetsSession | SessionUse::CallsSetConfig | SessionUse::Calls))
         add_custom_settings(text, custom_settings_);
 }
@@ -20,7 +24,7 @@ void Session::note_use(SessionUse use, std::string_view text) {
     const bool drew_before = use_.has(SessionUse::MovesSequence);
     use_.add(use);
     left_.add(left_when_sent(use));
-    if (use.has(SessionUse::Sets) && may_change_reading(text, use)) note_set_in_transaction(text);
+    if (use.has(SessionUse::Sets) && may_change_reading(text, use)) set_in_transaction_ = true;
     if (use.has(SessionUse::Prepares)) {
         const auto named = read_statement_name(text);
         names_in_transaction_.add(named ? named->name : std::string{});
@@ -32,19 +36,6 @@ void Session::note_use(SessionUse use, std::string_view text) {
         keep_sequence_values(use, drew_before);
     if (use.has(SessionUse::SetsUnknown) || custom_settings_.size() > limits::max_custom_settings)
         pin(PinReasons::SetUnknown);
-}
-
-void Session::note_set_in_transaction(std::string_view text) {
-    // With parameters, or too long to be kept, nobody knows what it sets.
-    constexpr std::size_t max_kept = 256;
-    const bool known = !text.empty() && text.find('$') == std::string_view::npos &&
-                       set_in_transaction_.size() + text.size() <= max_kept;
-    if (known) {
-        set_in_transaction_ += text;
-    } else {
-        set_in_transaction_ = context_.statements.unique_context();
-    }
-    set_in_transaction_ += '\0';
 }
 
 void Session::keep_sequence_values(SessionUse use, bool drew_before) {

@@ -71,6 +71,21 @@ std::string deallocate_sql(std::string_view name) {
     return text += '"';
 }
 
+bool may_name(std::string_view sql, std::string_view name) {
+    if (name.find('"') != std::string_view::npos) return true;  // it is doubled there
+    const auto goes_on = [](char c) {
+        return c == '_' || c == '$' || static_cast<unsigned char>(c) >= 0x80 || (c >= '0' && c <= '9') ||
+               (c >= 'a' && c <= 'z');
+    };
+    const std::string text = to_lower(sql);
+    const std::string word = to_lower(name);
+    for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) {
+        const std::size_t end = at + word.size();
+        if ((at == 0 || !goes_on(text[at - 1])) && (end == text.size() || !goes_on(text[end]))) return true;
+    }
+    return false;
+}
+
 std::optional<SqlStatementName> read_statement_name(std::string_view sql) {
     using Verb = SqlStatementName::Verb;
     if (!wire::is_single(sql)) return std::nullopt;

@@ -75,4 +75,7 @@ struct SqlStatementName {
 };
 [[nodiscard]] std::optional<SqlStatementName> read_statement_name(std::string_view sql);
 
+/// Does that statement's name stand in the text as a word, whatever its case?
+[[nodiscard]] bool may_name(std::string_view sql, std::string_view name);
+
 }  // namespace pgxc::pooler

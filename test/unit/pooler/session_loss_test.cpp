@@ -8,6 +8,7 @@
 namespace pgxc::pooler {
 namespace {
 
+using fakes::Backend;
 using fakes::Client;
 using fakes::Server;
 
@@ -412,6 +413,41 @@ TEST_F(SessionTest, AWritePipelinedBehindAReadOnlyTransactionGoesToTheMaster) {
     ASSERT_TRUE(until([&] { return client->count('Z') == 4; }));
     EXPECT_EQ(slave.queries(), (std::vector<std::string>{"begin read only", "select 1", "commit"}));
     EXPECT_EQ(server->queries(), std::vector<std::string>{"insert"});
+}
+
+TEST_F(SessionTest, WhatALostTransactionHadSetIsNotTheClientsAnyMore) {
+    server->on_query = [](Backend& backend, const std::string& sql) {
+        if (sql == "set local timezone") {
+            wire::Buffer out;
+            wire::put_parameter_status(out, "TimeZone", "Asia/Tokyo");
+            backend.send(out);
+            backend.complete("SET", 'T');
+        } else if (sql == "die") {
+            backend.hang_up(true);
+        } else {
+            return false;
+        }
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "begin");
+    run(*client, "set local timezone");
+    EXPECT_EQ(client->types(), "SCZ");
+    run(*client, "die");
+    EXPECT_EQ(client->types(), "SEZ");
+    EXPECT_EQ(client->sqlstate(), "08006");
+    const auto status = wire::parse_parameter_status(client->messages.front().body);
+    ASSERT_TRUE(status.ok());
+    EXPECT_EQ(status->name, "TimeZone");
+    EXPECT_EQ(status->value, "UTC");
+    run(*client, "rollback");
+    run(*client, "select 1");
+    const auto& queries = server->backends.back()->queries;
+    EXPECT_EQ(queries.back(), "select 1");
+    EXPECT_EQ(std::count_if(queries.begin(), queries.end(),
+                            [](const std::string& sql) { return sql.find("Tokyo") != std::string::npos; }),
+              0);
 }
 
 }  // namespace

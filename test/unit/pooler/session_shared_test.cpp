@@ -5,12 +5,9 @@
 #include <algorithm>
 #include <map>
 
-#include "base/limits.h"
 #include "fakes/auto_routing_test.h"
 #include "fakes/session_test.h"
 #include "fakes/statement_server.h"
-#include "pooler/expected_answers.h"
-#include "pooler/setting_set.h"
 #include "pooler/sql_statements.h"
 
 namespace pgxc::pooler {
@@ -20,140 +17,6 @@ using fakes::Backend;
 using fakes::Client;
 using fakes::put_run;
 using fakes::StatementServer;
-
-// ---- pure parts
-
-TEST(SqlStatements, OnlyWhatIsReadTheSameElsewhere) {
-    SqlStatements set;
-    EXPECT_TRUE(set.put("p", "PREPARE p AS SELECT 1"));
-    EXPECT_TRUE(set.put("Q", "/* c */ prepare \"Q\" (int) as select $1;"));
-    EXPECT_FALSE(set.put("r", "PREPARE r AS SELECT 1; SELECT 2"));
-    EXPECT_FALSE(set.put("r", "SELECT 1")) << "code has made it";
-    EXPECT_FALSE(set.put("r", "PREPARE r AS SELECT 'a\\b'"));
-    EXPECT_FALSE(set.put("r", "PREPARE r AS SELECT '\xC3\xA9'"));
-    EXPECT_EQ(set.entries().size(), 2U);
-    ASSERT_NE(set.find("p"), nullptr);
-    EXPECT_FALSE(set.find("p")->use.any());
-    EXPECT_TRUE(set.put("l", "PREPARE l AS SELECT pg_advisory_lock(1)"));
-    EXPECT_TRUE(set.find("l")->use.has(SessionUse::LocksSession));
-}
-
-TEST(SqlStatements, Limits) {
-    SqlStatements set;
-    const auto put = [&](std::size_t number, std::size_t bytes) {
-        const std::string name = "p" + std::to_string(number);
-        return set.put(name, "PREPARE " + name + " AS SELECT " + std::string(bytes, '1'));
-    };
-    for (std::size_t i = 0; i < limits::max_sql_statements; ++i) EXPECT_TRUE(put(i, 1));
-    EXPECT_FALSE(put(limits::max_sql_statements, 1));
-    EXPECT_FALSE(put(0, limits::max_sql_statement_bytes));
-    EXPECT_TRUE(put(0, 1)) << "there is room again";
-}
-
-TEST(SqlStatements, NamesThatMayBeTaken) {
-    StatementNames names;
-    EXPECT_FALSE(names.may_have("a"));
-    names.add("a");
-    EXPECT_TRUE(names.may_have("a"));
-    EXPECT_FALSE(names.may_have("b"));
-    names.add({});
-    EXPECT_TRUE(names.may_have("b")) << "one isn't known";
-    names.clear();
-    EXPECT_FALSE(names.may_have("a"));
-    EXPECT_EQ(deallocate_sql("a\"b"), "DEALLOCATE \"a\"\"b\"");
-}
-
-TEST(SessionUse, CodeAndPrepareBeginTheirStatements) {
-    const auto use = [](std::string_view sql) { return read_session_use(sql, true); };
-    EXPECT_TRUE(use("select 1; do $$begin end$$").has(SessionUse::RunsCode));
-    EXPECT_TRUE(use("/* c */ call p(); select 1").has(SessionUse::RunsCode));
-    EXPECT_TRUE(use("select 1;\n-- c\ndo $$begin end$$").has(SessionUse::RunsCode));
-    EXPECT_FALSE(use("insert into t values (1) on conflict do nothing; select 1").has(SessionUse::RunsCode));
-    EXPECT_FALSE(use("update t set done = true; select double_it from document").has(SessionUse::RunsCode));
-    EXPECT_FALSE(use("update o set prepared_at = now(); select 1").has(SessionUse::Prepares));
-    EXPECT_TRUE(use("select 1; prepare p as select 1").has(SessionUse::Prepares));
-}
-
-TEST(SessionUse, WhatMayChangeHowTextsAreRead) {
-    const auto changes = [](std::string_view sql) {
-        return may_change_reading(sql, read_session_use(sql, true));
-    };
-    EXPECT_TRUE(changes("set local search_path = a"));
-    EXPECT_TRUE(changes("set time zone 'UTC'"));
-    EXPECT_TRUE(changes("select set_config($1, $2, true)"));
-    EXPECT_TRUE(changes("do $$begin end$$"));
-    EXPECT_FALSE(changes("select set_config('app.tenant', $1, true)"));
-    EXPECT_FALSE(changes("set local statement_timeout = 5"));
-    EXPECT_FALSE(changes("set transaction isolation level serializable"));
-}
-
-TEST(SqlStatements, NamesInTexts) {
-    const auto name = [](std::string_view sql) {
-        const auto found = read_statement_name(sql);
-        return found ? found->name : "-";
-    };
-    EXPECT_EQ(name("EXECUTE Foo(1)"), "foo");
-    EXPECT_EQ(name("prepare \"Foo\" as select 1"), "Foo");
-    EXPECT_EQ(name("DEALLOCATE PREPARE x;"), "x");
-    EXPECT_EQ(name("deallocate all"), "");
-    EXPECT_EQ(name("prepare transaction 'x'"), "-");
-    EXPECT_EQ(name("execute x; select 1"), "-");
-    EXPECT_EQ(name("explain execute x"), "-");
-}
-
-TEST(ParseContext, IsWhatDecidesWhatTheTextMeans) {
-    SettingSet tokyo;
-    tokyo.set("timezone", "Asia/Tokyo");
-    tokyo.set("work_mem", "1MB");
-    const auto of = [](std::string_view sql, const SettingSet& set) { return parse_context(sql, set, {}); };
-    EXPECT_EQ(of("select $1", tokyo), of("select $1", {}));
-    EXPECT_NE(of("select timestamptz '2024-01-01'", tokyo), of("select timestamptz '2024-01-01'", {}));
-    EXPECT_NE(of("select $$2024-01-01$$::timestamptz", tokyo), of("select $$2024-01-01$$::timestamptz", {}));
-    EXPECT_NE(of("select t\xE9", tokyo), of("select t\xE9", {}));
-    SettingSet path;
-    path.set("search_path", "a");
-    EXPECT_NE(of("select * from t", path), of("select * from t", {}));
-    EXPECT_NE(parse_context("select 1", {}, "set local search_path = a"), of("select 1", {}));
-}
-
-TEST(ParseContext, Moments) {
-    EXPECT_TRUE(names_a_moment("select date 'today'"));
-    EXPECT_TRUE(names_a_moment("select ' NOW'::timestamptz"));
-    EXPECT_FALSE(names_a_moment("select now(), 'x', '2024-01-01'"));
-}
-
-TEST(SettingSet, ValuesBeyondAsciiAreNotReadInTheEncodingBefore) {
-    SettingSet to;
-    to.set("app.tenant", "Jos\xE9");
-    to.set("client_encoding", "LATIN1");
-    const std::string sql = change_settings_sql({}, to);
-    EXPECT_TRUE(
-        std::all_of(sql.begin(), sql.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }));
-    EXPECT_LT(sql.find("client_encoding"), sql.find("app.tenant")) << sql;
-    EXPECT_NE(sql.find("4a6f73e9"), std::string::npos) << sql;
-    EXPECT_TRUE(depends_on_encoding(to));
-}
-
-TEST(SettingSet, WhatIsNotKnownIsResetToo) {
-    SettingSet from;
-    from.set("role", "r");
-    SettingSet to;
-    to.set("work_mem", "1MB");
-    EXPECT_EQ(change_settings_sql(from, to, true),
-              "RESET \"role\";RESET ALL;SELECT pg_catalog.set_config('work_mem','1MB',false)");
-    EXPECT_EQ(change_settings_sql({}, {}, true), "RESET ALL;");
-}
-
-TEST(ExpectedAnswers, SyncsThatACopyEats) {
-    ExpectedAnswers expected;
-    expected.sent_unit_end();  // the Sync behind the COPY
-    expected.sent({});         // behind the data
-    expected.syncs_eaten(1);
-    EXPECT_NE(expected.answered(ExpectedAnswers::Entry::Kind::Parse), nullptr);
-    EXPECT_EQ(expected.unit_sent(), 1U);
-}
-
-// ---- sessions
 
 /// One server connection for all, and a server that knows what is prepared in SQL.
 class SharedTest : public PoolerTest {
@@ -166,7 +29,9 @@ class SharedTest : public PoolerTest {
     }
     bool take(Backend& backend, const std::string& sql) {
         const auto named = read_statement_name(sql);
-        if (sql.starts_with(question)) {
+        if (backend.status == 'E' && !sql.starts_with("ROLLBACK TO") && !sql.starts_with("rollback")) {
+            backend.fail("25P02");
+        } else if (sql.starts_with(question)) {
             std::vector<std::vector<std::string>> rows = left;
             for (const auto& [name, text] : there) rows.push_back({"q", name, text});
             backend.tell_what_is_left(rows);
@@ -176,10 +41,12 @@ class SharedTest : public PoolerTest {
             } else if (!there.emplace(named->name, sql).second) {
                 backend.fail("42P05");
             } else {
+                one.state_of(backend).statements[named->name] = sql;
                 backend.complete("PREPARE", backend.status);
             }
         } else if (named && named->verb == SqlStatementName::Verb::Deallocate) {
             const bool known = named->name.empty() ? there.clear(), true : there.erase(named->name) > 0;
+            if (known) one.state_of(backend).statements.erase(named->name);
             known ? backend.complete(named->name.empty() ? "DEALLOCATE ALL" : "DEALLOCATE", backend.status)
                   : backend.fail("26000");
         } else if (named) {
@@ -188,13 +55,26 @@ class SharedTest : public PoolerTest {
         } else if (sql.starts_with("do fails")) {
             backend.fail("P0001");
         } else if (sql.starts_with("do")) {
-            backend.complete("DO", 'I');
+            backend.complete("DO", backend.status);
+        } else if (sql.starts_with("SAVEPOINT") || sql.starts_with("RELEASE")) {
+            backend.status == 'T' ? backend.complete("SAVEPOINT", 'T') : backend.fail("25P02");
+        } else if (sql.starts_with("ROLLBACK TO")) {
+            backend.status == 'I' ? backend.fail("25P01") : backend.complete("ROLLBACK", 'T');
         } else {
             return rest_(backend, sql);
         }
         return true;
     }
     const std::vector<std::string>& queries() { return one.server.backends.front()->queries; }
+    /// Binds and executes it, and waits for the answers.
+    void send_run(Client& who, const std::string& name) {
+        wire::Buffer out;
+        put_run(out, name);
+        wire::put_sync(out);
+        who.messages.clear();
+        who.send(out);
+        EXPECT_TRUE(until([&] { return who.count('Z') == 1; })) << who.types();
+    }
     long sent(std::string_view part) {
         return std::count_if(queries().begin(), queries().end(),
                              [&](const std::string& sql) { return sql.find(part) != std::string::npos; });
@@ -320,6 +200,113 @@ TEST_F(SharedTest, ATextIsNotSharedWhereItsConstantsMeanSomethingElse) {
     for (const char* sql : {"select timestamptz '2024-01-01'", "select 1"})
         for (Client* who : {utc.get(), tokyo.get(), utc.get(), tokyo.get()}) prepare(*who, sql);
     EXPECT_EQ(one.only().statements.size(), 3U) << "two of the one, one of the other";
+}
+
+TEST_F(SharedTest, WhatAnotherHasReadUnderOtherSettingsIsReadAnew) {
+    start();
+    auto utc = login({{"TimeZone", "UTC"}});
+    auto tokyo = login({{"TimeZone", "Asia/Tokyo"}});
+    const std::string moment = "prepare p as select timestamptz '2024-02-03 04:05'";
+    run(*utc, moment);
+    run(*tokyo, moment);
+    EXPECT_EQ(tokyo->types(), "CZ");
+    run(*utc, "execute p");
+    EXPECT_EQ(sent(moment), 3);
+    run(*tokyo, "execute p");
+    EXPECT_EQ(sent(moment), 4);
+    for (Client* who : {utc.get(), tokyo.get()}) run(*who, "prepare q as select 1");
+    run(*utc, "execute q");
+    run(*tokyo, "execute q");
+    const long before = sent("prepare q");
+    for (Client* who : {utc.get(), tokyo.get()}) run(*who, "execute q");
+    EXPECT_EQ(sent("prepare q"), before) << "there it makes no difference";
+}
+
+TEST_F(SharedTest, WhatIsPreparedInSqlAndBoundByTheProtocolIsAskedAboutToo) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare t(text) as select set_config('app.tenant', $1, false)");
+    run(*other, "select 1");
+    const long asked = sent(question);
+    send_run(*client, "t");
+    EXPECT_EQ(client->types(), "2DCZ") << client->sqlstate();
+    settle();
+    EXPECT_EQ(sent(question), asked + 1);
+}
+
+TEST_F(SharedTest, WhatIsBroughtIntoABlockDoesNotFailItNorKeepLocksThere) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare a as select gone");
+    run(*client, "prepare b as select 1");
+    run(*other, "select 1");
+    refuses = true;
+    run(*client, "begin");
+    run(*client, "do something");
+    EXPECT_EQ(client->types(), "CZ") << client->sqlstate();
+    EXPECT_TRUE(there.contains("b"));
+    run(*client, "execute b");
+    EXPECT_EQ(client->types(), "CZ") << client->sqlstate();
+    run(*client, "commit");
+    EXPECT_EQ(sent("ROLLBACK TO SAVEPOINT"), 2);
+    EXPECT_EQ(sent("RELEASE SAVEPOINT"), 1);
+}
+
+TEST_F(SharedTest, OfSeveralStatementsInOneTextOnlyThoseThatItMentions) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare a as select 1");
+    run(*client, "prepare \"B\" as select 2");
+    run(*other, "select 1");
+    run(*client, "begin");
+    run(*client, "set transaction isolation level serializable; select 1");
+    EXPECT_TRUE(there.empty());
+    run(*client, "select 1; execute \"B\"");
+    EXPECT_FALSE(there.contains("a"));
+    EXPECT_TRUE(there.contains("B"));
+}
+
+TEST_F(SharedTest, APipelineInABlockHasWhatItNames) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare p as select 1");
+    run(*other, "select 1");
+    EXPECT_TRUE(there.empty());
+    run(*client, "begin");
+    client->messages.clear();
+    wire::Buffer out;
+    wire::put_parse(out, "", "select 1");
+    put_run(out, "");
+    put_run(out, "p");
+    wire::put_sync(out);
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->types(), "12DC2DCZ") << client->sqlstate();
+    run(*client, "commit");
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SharedTest, WhatIsReadInATransactionThatHasSetSomethingIsSharedWithNobody) {
+    start();
+    auto client = login();
+    auto other = login();
+    for (Client* who : {client.get(), other.get()}) {
+        run(*who, "begin");
+        run(*who, "set local search_path = a");
+        who->messages.clear();
+        wire::Buffer out;
+        wire::put_parse(out, "s", "select * from t");
+        put_run(out, "s");
+        wire::put_sync(out);
+        who->send(out);
+        EXPECT_TRUE(until([&] { return who->count('Z') == 1; })) << who->types();
+        run(*who, "commit");
+    }
+    EXPECT_EQ(one.only().statements.size(), 2U);
 }
 
 TEST_F(SharedTest, WhatCodeHasSetOutOfSightIsNotTheNextClients) {
