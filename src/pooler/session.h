@@ -226,10 +226,16 @@ class Session final : public Waiter, private net::StreamEvents {
     void bring_sql_statements(const std::function<bool(const SqlStatements::Entry&)>& is_needed);
     /// Is any of that not there, or may it not be?
     [[nodiscard]] bool lacks_sql_statements() const;
+    /// Is that the first message of a pipeline that may name any?
+    [[nodiscard]] bool begins_with_names(wire::FrontendMessage type, wire::Bytes body) const;
+    /// What it names must be brought, but whether it can be isn't known before all has been answered.
+    [[nodiscard]] bool must_wait_to_bring(wire::FrontendMessage type, wire::Bytes body, bool whole) const;
     /// What a Query may name.
     void bring_for_text(SessionUse use, std::string_view sql);
     /// All of it, where the client begins a pipeline: it may name any, and no Query can be put in later.
     void bring_for_pipeline(wire::FrontendMessage type, wire::Bytes body);
+    /// In a failed block nothing can be brought, and the server is to say that, and not that there is none.
+    void fail_where_not_brought(std::string_view name);
     /// The name of what the server prepares of that now, empty for what surrounds it; nullptr: it does
     /// something else.
     [[nodiscard]] const std::string* statement_being_brought() const;

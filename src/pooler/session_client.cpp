@@ -49,9 +49,9 @@ std::optional<std::string_view> statement_text(wire::FrontendMessage type, wire:
 
 /// Does it do something with what a session has set or prepared?
 bool uses_session(wire::FrontendMessage type) {
-    return type == wire::FrontendMessage::Bind || type == wire::FrontendMessage::Execute ||
-           type == wire::FrontendMessage::FunctionCall || type == wire::FrontendMessage::Parse ||
-           type == wire::FrontendMessage::Query;
+    return type == wire::FrontendMessage::Bind || type == wire::FrontendMessage::Describe ||
+           type == wire::FrontendMessage::Execute || type == wire::FrontendMessage::FunctionCall ||
+           type == wire::FrontendMessage::Parse || type == wire::FrontendMessage::Query;
 }
 
 }  // namespace
@@ -414,8 +414,9 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
     if ((pinned() || unnamed_unbound_ || !admitted_) && held_by_pause()) return Admit::Pause;
     // To a server that skips all up to Sync nothing else need be said, and it means nothing.
     if (tracker.skipping_until_sync() && type != wire::FrontendMessage::Sync) return Admit::Drop;
-    if ((may_be_skipped() || backend_->expected.any_of_earlier_units()) &&
-        must_wait_for_answers(type, body, whole)) {
+    if (((may_be_skipped() || backend_->expected.any_of_earlier_units()) &&
+         must_wait_for_answers(type, body, whole)) ||
+        must_wait_to_bring(type, body, whole)) {
         paused_ = true;
         return Admit::Pause;
     }

@@ -7,6 +7,13 @@
 #include "wire/messages.h"
 
 namespace pgxc::pooler {
+namespace {
+
+/// A text that does any of this may name a statement.
+constexpr std::uint32_t brings =
+    SessionUse::NamesStatements | SessionUse::Prepares | SessionUse::Several | SessionUse::RunsCode;
+
+}  // namespace
 
 void Session::drop_others_statements() {
     Backend& backend = *backend_;
@@ -36,7 +43,7 @@ void Session::bring_sql_statements(const std::function<bool(const SqlStatements:
     if (tracker.pipeline_open() || tracker.status() == wire::TransactionStatus::Failed) return;
     // One that can't be prepared any more must neither keep the others away nor fail the client's block, and
     // the locks of those that can are not to be the block's.
-    const bool in_block = !(expects_only_own() && tracker.status() == wire::TransactionStatus::Idle);
+    const bool in_block = tracker.status() != wire::TransactionStatus::Idle;
     const auto put = [&](const std::string& name, std::string_view sql) {
         backend.bringing.emplace_back(backend.expected.unit_sent(), name);
         put_own_query(context_.front, sql);
@@ -60,10 +67,23 @@ bool Session::lacks_sql_statements() const {
     return sql_statements_ && backend_->sql_statements != sql_statements_;
 }
 
+bool Session::begins_with_names(wire::FrontendMessage type, wire::Bytes body) const {
+    // What goes on with a portal names none, and a Query of ours would end an unnamed one.
+    return !brought_for_pipeline_ && !backend_->tracker().pipeline_open() &&
+           (type == wire::FrontendMessage::Parse || type == wire::FrontendMessage::Bind ||
+            (type == wire::FrontendMessage::Describe && !body.empty() &&
+             body[0] == static_cast<char>(wire::ObjectKind::Statement)));
+}
+
+bool Session::must_wait_to_bring(wire::FrontendMessage type, wire::Bytes body, bool whole) const {
+    if (!lacks_sql_statements() || expects_only_own() || backend_->tracker().in_doubt()) return false;
+    return type == wire::FrontendMessage::Query
+               ? read_session_use(wire::BodyReader{body}.cstring(), whole).has(brings)
+               : begins_with_names(type, body);
+}
+
 void Session::bring_for_text(SessionUse use, std::string_view sql) {
-    constexpr std::uint32_t by_name =
-        SessionUse::NamesStatements | SessionUse::Prepares | SessionUse::Several | SessionUse::RunsCode;
-    if (!lacks_sql_statements() || !use.has(by_name)) return;
+    if (!lacks_sql_statements() || !use.has(brings)) return;
     const auto named = read_statement_name(sql);
     const bool any = use.has(SessionUse::RunsCode | SessionUse::SeesStatements);
     bring_sql_statements([&](const SqlStatements::Entry& entry) {
@@ -73,14 +93,17 @@ void Session::bring_for_text(SessionUse use, std::string_view sql) {
 }
 
 void Session::bring_for_pipeline(wire::FrontendMessage type, wire::Bytes body) {
-    // What goes on with a portal names none, and a Query of ours would end an unnamed one.
-    const bool begins = type == wire::FrontendMessage::Parse || type == wire::FrontendMessage::Bind ||
-                        (type == wire::FrontendMessage::Describe && !body.empty() &&
-                         body[0] == static_cast<char>(wire::ObjectKind::Statement));
-    if (!begins || brought_for_pipeline_ || backend_->tracker().pipeline_open() || !lacks_sql_statements())
-        return;
-    brought_for_pipeline_ = true;
+    if (!lacks_sql_statements() || !begins_with_names(type, body)) return;
+    brought_for_pipeline_ = backend_->tracker().status() != wire::TransactionStatus::Failed;
     bring_sql_statements([](const SqlStatements::Entry&) { return true; });
+}
+
+void Session::fail_where_not_brought(std::string_view name) {
+    Backend& backend = *backend_;
+    const bool there = backend.sql_statements && backend.sql_statements->find(name) != nullptr;
+    const auto& tracker = backend.tracker();
+    if (there || !expects_only_own() || tracker.status() != wire::TransactionStatus::Failed) return;
+    put_own_parse(name, wire::Bytes{"SELECT 1\0\0\0", 11}, nullptr);
 }
 
 const std::string* Session::statement_being_brought() const {

@@ -318,7 +318,10 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
     if (found == nullptr) {
         // One that was prepared in SQL, in whatever transaction.
         const auto* in_sql = sql_statements_ ? sql_statements_->find(name) : nullptr;
-        if (in_sql != nullptr) note_bound(in_sql->use, in_sql->text);
+        if (in_sql != nullptr) {
+            note_bound(in_sql->use, in_sql->text);
+            fail_where_not_brought(name);
+        }
         tracker.client_sent(wire::FrontendMessage::Bind, body, whole);
         return;
     }
@@ -348,7 +351,10 @@ void Session::admit_describe(wire::Bytes body) {
         return;
     }
     const auto* found = pins_.has(PinReasons::NamedInSql) ? nullptr : prepared_.find_ref(name);
-    if (found == nullptr) return;
+    if (found == nullptr) {
+        if (sql_statements_ && sql_statements_->find(name) != nullptr) fail_where_not_brought(name);
+        return;
+    }
     const StatementRef statement = bring(name, *found);
     put_header(context_.front, wire::FrontendMessage::Describe, 1 + statement->server_name.size() + 1);
     wire::put_u8(context_.front, kind);

@@ -234,6 +234,7 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
         if (begins_statement(sql, "do") || begins_statement(sql, "call")) use.bits |= Use::RunsCode;
         if (has_word(sql, "execute") || has_word(sql, "deallocate")) use.bits |= Use::NamesStatements;
         if (begins_statement(sql, "prepare")) use.bits |= Use::Prepares | Use::Awaited;
+        if (begins_statement(sql, "deallocate")) use.bits |= Use::Awaited;
     } else if (first.is("set")) {
         use.bits |= Use::Sets | set_use(scanner);
     } else if (first.is("reset")) {

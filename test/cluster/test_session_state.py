@@ -97,7 +97,10 @@ class Deeds:
         return f"n{self.choice.randrange(3)}"
 
     def runs(self):
-        return synced(bind(self.name()) + execute())
+        # Those that SQL has prepared, too.
+        name = self.choice.choice([self.name(), self.name(), self.choice.choice("pq")])
+        return self.choice.choice([synced(bind(name) + execute()), synced(message(b"D", b"S" + cstring(name))),
+                                   synced(unit("SELECT 1"), bind(name) + execute())])
 
     def closes(self):
         return synced(close_statement(self.name()))
@@ -107,7 +110,9 @@ class Deeds:
                                          "ROLLBACK AND CHAIN", "BEGIN; SET LOCAL work_mem = '9MB'; COMMIT"]))
 
     def prepares_in_sql(self):
+        name, value = self.setting()
         return query(self.choice.choice([
+            f"PREPARE q AS SELECT set_config('{name}', '{value}', false)",
             "PREPARE p AS SELECT 'sql'", "PREPARE q (int) AS SELECT $1 + 1", f"PREPARE q AS {self.look()}", "EXECUTE p",
             "EXECUTE p", "EXECUTE q", "EXECUTE q (2)", "DEALLOCATE p", "DEALLOCATE PREPARE q",
             "PREPARE n1 AS SELECT 'sql'"]))
@@ -122,6 +127,7 @@ class Deeds:
             "DECLARE c CURSOR WITH HOLD FOR SELECT generate_series(1, 3)", "FETCH c", "CLOSE c",
             f"SELECT pg_try_advisory_lock({self.key})", f"SELECT pg_advisory_unlock({self.key})",
             "PREPARE p AS SELECT 'sql'", "EXECUTE p", "DEALLOCATE p", "EXECUTE n1", "DEALLOCATE n1",
+            "SELECT 1; EXECUTE p", "DO $$BEGIN EXECUTE 'EXECUTE p'; END$$",
             "SELECT count(*) FROM pg_prepared_statements",
             "SELECT name FROM pg_prepared_statements WHERE from_sql ORDER BY name"]))
 
@@ -159,7 +165,7 @@ def heard(client, deed):
 
 
 def test_sessions_of_their_own(cluster):
-    seed = int(os.environ.get("PGXC_SEED", "20261129"))
+    seed = int(os.environ.get("PGXC_SEED", "5"))
     choice = random.Random(seed)
     with contextlib.ExitStack() as stack:
         def connect(port, settings):

@@ -85,6 +85,9 @@ class StatementServer {
                 if (name.empty()) state.statements.erase(name);
                 if (state.statements.contains(name))
                     return fail(backend, "42P05", "prepared statement \"" + name + "\" already exists");
+                if (backend.status == 'E' && parse->sql.find("ROLLBACK") != 0 &&
+                    parse->sql.find("rollback") != 0)
+                    return fail(backend, "25P02", "current transaction is aborted");
                 if (parse->sql.starts_with("bad")) return fail(backend, "42601", "syntax error");
                 state.statements[name] = parse->sql;
                 wire::put_parse_complete(out);

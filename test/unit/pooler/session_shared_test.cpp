@@ -56,6 +56,10 @@ class SharedTest : public PoolerTest {
             backend.fail("P0001");
         } else if (sql.starts_with("do")) {
             backend.complete("DO", backend.status);
+        } else if (sql == "discard all" || sql == "select 1; deallocate all") {
+            there.clear();
+            one.state_of(backend).statements.clear();
+            backend.complete(sql == "discard all" ? "DISCARD ALL" : "DEALLOCATE ALL", backend.status);
         } else if (sql.starts_with("SAVEPOINT") || sql.starts_with("RELEASE")) {
             backend.status == 'T' ? backend.complete("SAVEPOINT", 'T') : backend.fail("25P02");
         } else if (sql.starts_with("ROLLBACK TO")) {
@@ -288,6 +292,45 @@ TEST_F(SharedTest, APipelineInABlockHasWhatItNames) {
     EXPECT_EQ(client->types(), "12DC2DCZ") << client->sqlstate();
     run(*client, "commit");
     EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SharedTest, WhatIsPipelinedBehindItsEndFindsNoneAndLeavesNone) {
+    for (const char* const end : {"discard all", "deallocate all", "select 1; deallocate all"}) {
+        environment.settings_now.max_pool_size = 1;
+        start();
+        auto client = login();
+        auto other = login();
+        run(*client, "prepare p as select 1");
+        run(*other, "select 1");
+        client->messages.clear();
+        wire::Buffer out;
+        wire::put_query(out, end);
+        out.append("D\0\0\0\7Sp", 8);  // its end is a zero, too
+        wire::put_sync(out);
+        client->send(out);
+        EXPECT_TRUE(until([&] { return client->count('Z') == 2; })) << end;
+        EXPECT_EQ(client->types(), "CZEZ") << end;
+        EXPECT_EQ(client->sqlstate(), "26000") << end;
+        run(*other, "execute p");
+        EXPECT_EQ(other->sqlstate(), "26000") << end;
+        pooler.reset();
+    }
+}
+
+TEST_F(SharedTest, WhereABlockHasFailedThatIsSaidOfWhatCannotBeBrought) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare p as select 1");
+    run(*other, "select 1");
+    run(*client, "begin");
+    run(*client, "div");
+    send_run(*client, "p");
+    EXPECT_EQ(client->types(), "EZ");
+    EXPECT_EQ(client->sqlstate(), "25P02");
+    run(*client, "rollback");
+    send_run(*client, "p");
+    EXPECT_EQ(client->types(), "2DCZ");
 }
 
 TEST_F(SharedTest, WhatIsReadInATransactionThatHasSetSomethingIsSharedWithNobody) {
