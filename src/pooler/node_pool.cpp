@@ -212,12 +212,12 @@ void NodePool::refresh() {
             ++target_version_;
             logins_.clear();
             defaults_ = Defaults{};
-            if (before.exists) {
+            if (before.exists)
                 log_info("pooler: " + key_.node.to_string() + " has moved from " +
                          before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +
                          std::to_string(target_.epoch.value()));
-                close_all(key_.node.to_string() + " has a new master");
-            }
+            // Of a node that was gone, too: what was lent when it went still is.
+            close_all(key_.node.to_string() + " has a new master");
             break;
         case Switch::Retire:
             ++target_version_;

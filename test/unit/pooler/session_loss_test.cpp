@@ -323,6 +323,45 @@ TEST_F(SessionTest, ClientsHeldBesideIdleConnectionsGoToTheNewMaster) {
     EXPECT_EQ(other.queries(), (std::vector<std::string>{"insert", "insert", "insert"}));
 }
 
+TEST_F(SessionTest, AGroupThatIsRegisteredAnewElsewhereLeavesNobodyAtItsOldServer) {
+    bool commits_end = true;
+    server->on_query = [&](fakes::Backend& backend, const std::string& sql) {
+        if (sql.starts_with(question)) {
+            backend.tell_what_is_left({{"l", "", ""}});
+        } else if (sql == "listen c") {
+            backend.complete("LISTEN", 'I');
+        } else {
+            return sql == "commit" && !commits_end;
+        }
+        return true;
+    };
+    start();
+    auto pinned = login();
+    run(*pinned, "listen c");
+    auto in_block = login();
+    run(*in_block, "begin");
+    auto commits = login();
+    run(*commits, "begin");
+    show({});
+    run(*in_block, "insert");  // what runs may finish
+    EXPECT_EQ(in_block->types(), "CZ");
+    commits_end = false;
+    commits->messages.clear();
+    commits->query("commit");
+    settle();
+    Server next{loop};
+    show_master(next);
+    EXPECT_TRUE(until([&] { return server->open_backends() == 0; }));
+    EXPECT_TRUE(until([&] { return pinned->ended() && commits->count('Z') == 1; }));
+    EXPECT_EQ(pinned->sqlstate(), "08006");
+    EXPECT_EQ(commits->sqlstate(), "08007");
+    run(*in_block, "insert");
+    EXPECT_EQ(in_block->sqlstate(), "08006");
+    run(*in_block, "rollback");
+    run(*in_block, "select 1");
+    EXPECT_EQ(next.queries(), std::vector<std::string>{"select 1"});
+}
+
 TEST_F(SessionTest, AHeldTransactionFailsInTimeAndSaysWhy) {
     start();
     auto client = login();
