@@ -21,7 +21,7 @@ NodePool::NodePool(Context& context, PoolKey key, std::shared_ptr<PoolCounters> 
       counters_(std::move(counters)),
       position_(context.position_of(key_.node)),
       replayed_(context.slaves[key_.node]) {
-    refresh();
+    act_on(take_over());
 }
 
 NodePool::~NodePool() = default;
@@ -187,7 +187,7 @@ void NodePool::retry_later() {
     });
 }
 
-void NodePool::refresh() {
+Switch NodePool::take_over() {
     const Settings& settings = context_.settings();
     core_.set_limits({settings.max_pool_size, settings.min_pool_size, settings.server_idle_timeout,
                       settings.server_lifetime});
@@ -199,8 +199,28 @@ void NodePool::refresh() {
         replayed_.forget();
         replayed_.wanted = {};
     }
-    const bool lending = target_.exists && !target_.held;
-    if (!lending) core_.pause();
+    if (!lending()) core_.pause();
+    switch (change) {
+        case Switch::Nothing:
+        case Switch::Hold:
+        case Switch::Release:
+            break;
+        case Switch::Move:
+            if (before.exists)
+                log_info("pooler: " + key_.node.to_string() + " has moved from " +
+                         before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +
+                         std::to_string(target_.epoch.value()));
+            core_.pause();  // what is idle leads to the old server, until it is closed
+            forget_server();
+            break;
+        case Switch::Retire:
+            ++target_version_;
+            break;
+    }
+    return change;
+}
+
+void NodePool::act_on(Switch change) {
     switch (change) {
         case Switch::Nothing:
         case Switch::Hold:
@@ -209,31 +229,23 @@ void NodePool::refresh() {
             each_session([](Session& session) { session.released(); });
             break;
         case Switch::Move:
-            ++target_version_;
-            logins_.clear();
-            defaults_ = Defaults{};
-            if (before.exists)
-                log_info("pooler: " + key_.node.to_string() + " has moved from " +
-                         before.address.to_string() + " to " + target_.address.to_string() + ", epoch " +
-                         std::to_string(target_.epoch.value()));
             // Of a node that was gone, too: what was lent when it went still is.
             close_all(key_.node.to_string() + " has a new master");
             break;
         case Switch::Retire:
-            ++target_version_;
             close_idle();
             each_session([](Session& session) { session.released(); });
             fail_waiters(
                 {sqlstate::connection_failure, key_.node.to_string() + " is not in pgxc_nodes any more"});
             break;
     }
-    if (lending) core_.resume();
+    if (lending()) core_.resume();
     // A new view may mean that the server is back: ask at once.
-    if (retry_pending_ && lending && !core_.waiters().empty()) {
+    if (retry_pending_ && lending() && !core_.waiters().empty()) {
         retry_.reset();
         retry_pending_ = false;
     }
-    if (lending) serve();
+    if (lending()) serve();
     const NodeView* seen = context_.view->find(key_.node);
     if (!target_.is_master && seen != nullptr && seen->state == NodeState::Down)
         leave_silent(key_.node.to_string() + " doesn't answer");
@@ -256,16 +268,20 @@ void NodePool::close_idle() {
     while (!core_.idle().empty()) discard(static_cast<Backend&>(*core_.idle().front()));
 }
 
-void NodePool::role_made_anew() {
+void NodePool::forget_server() {
     ++target_version_;
     logins_.clear();
     defaults_ = Defaults{};
+}
+
+void NodePool::role_made_anew() {
+    forget_server();
     close_idle();
 }
 
 void NodePool::close_all(const std::string& cause) {
     // Each one that is closed makes room for another, for those who wait: opened in here it would be closed
-    // in here, without end. refresh() opens what is wanted behind this.
+    // in here, without end. act_on() opens what is wanted behind this.
     core_.pause();
     close_idle();
     while (!core_.connecting().empty()) discard(static_cast<Backend&>(*core_.connecting().front()));
@@ -394,10 +410,11 @@ std::shared_ptr<NodePool> PoolSet::get(const PoolKey& key) {
 }
 
 void PoolSet::refresh() {
-    // A session that is told may ask for another pool.
-    std::vector<std::shared_ptr<NodePool>> pools;
-    for (const auto& [key, pool] : pools_) pools.push_back(pool);
-    for (const auto& pool : pools) pool->refresh();
+    // A session that is told may ask for another pool: which must not lend by then what the view forbids, and
+    // may be a new one.
+    std::vector<std::pair<std::shared_ptr<NodePool>, Switch>> pools;
+    for (const auto& [key, pool] : pools_) pools.emplace_back(pool, pool->take_over());
+    for (const auto& [pool, change] : pools) pool->act_on(change);
     for (const NodeView& node : context_.view->nodes)
         if (node.paused) report_in_use(node.node.key);
 }

@@ -81,8 +81,11 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void idle_backend_lost(Backend& backend, const std::string& cause);
     void report(TrafficFailure failure);
 
-    /// Takes over what a new view or new settings mean for this pool.
-    void refresh();
+    /// Takes over what a new view or new settings mean for this pool; from here on it lends nothing that they
+    /// forbid. Returns what to act on, once all pools have taken over.
+    [[nodiscard]] Switch take_over();
+    /// Tells the sessions, closes what is of no use any more, and lends again if it may.
+    void act_on(Switch change);
     void close_idle();
     /// Its connections were authenticated as a role that doesn't have the name any more: none is lent again.
     void role_made_anew();
@@ -134,6 +137,9 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void open_more();
     void retry_later();
     void close_all(const std::string& cause);
+    /// What there is of connections and knowledge is of another server, or another role.
+    void forget_server();
+    [[nodiscard]] bool lending() const { return target_.exists && !target_.held; }
     void fail_waiters(const Error& error);
     void fail_waiter(Session& session, const Error& error);
     void end_long_waits(TimePoint now);

@@ -25,7 +25,7 @@ struct Target {
 [[nodiscard]] Target find_target(const ClusterView& view, NodeKey node, NodeKey own,
                                  const HostPort& own_server);
 
-/// What the pool must do. Each includes taking the new target over.
+/// What the pool must do, the new target being taken over.
 enum class Switch : std::uint8_t {
     Nothing,
     Hold,     // stop lending; what is lent may finish

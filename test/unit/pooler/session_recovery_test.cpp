@@ -340,5 +340,93 @@ TEST_F(SessionTest, ReadsLeaveASlaveThatStandsStill) {
     EXPECT_EQ(times(*server, "select 1"), 1);
 }
 
+/// A slave that is told of a new view before its master, by its lower number.
+class SlaveFirstTest : public SessionTest {
+  protected:
+    void SetUp() override {
+        SessionTest::SetUp();
+        slave.on_query = [](Backend&, const std::string& sql) { return sql == "select 1"; };
+        show({master5(*server), slave2()});
+    }
+    static NodeView master5(const Server& at, int epoch = 1, Gate gate = Gate::Open) {
+        return FakeEnvironment::master(5, "127.0.0.1", static_cast<std::uint16_t>(at.port), epoch, gate);
+    }
+    NodeView slave2(bool down = false) const {
+        auto node = FakeEnvironment::slave(2, 5, "127.0.0.1", static_cast<std::uint16_t>(slave.port));
+        if (down) node.state = NodeState::Down;
+        node.may_read = !down;
+        return node;
+    }
+    void show(std::vector<NodeView> nodes) {
+        std::sort(nodes.begin(), nodes.end(),
+                  [](const NodeView& a, const NodeView& b) { return a.node.key < b.node.key; });
+        SessionTest::show(std::move(nodes));
+    }
+    /// It reads at the slave and gets no answer; the master has an idle connection.
+    std::unique_ptr<fakes::Client> reading() {
+        auto client = login();
+        run(*client, "begin");
+        run(*client, "rollback");
+        run(*client, "begin read only");
+        client->messages.clear();
+        client->query("select 1");
+        EXPECT_TRUE(until([&] { return times(slave, "select 1") == 1; }));
+        return client;
+    }
+
+    Server slave{loop};
+};
+
+TEST_F(SlaveFirstTest, AReadThatLeavesItWaitsForTheMasterThatTheSameViewHolds) {
+    start();
+    auto client = reading();
+    show({master5(*server, 1, Gate::Held), slave2(true)});
+    settle();
+    EXPECT_EQ(times(*server, "begin read only"), 0);
+    EXPECT_EQ(client->types(), "");
+    show({master5(*server), slave2(true)});
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(times(*server, "select 1"), 1);
+}
+
+TEST_F(SlaveFirstTest, WhoWaitsForItWaitsForTheMasterThatTheSameViewHolds) {
+    slave.on_startup = [](Backend&) {};
+    start();
+    auto client = login();
+    run(*client, "begin");
+    run(*client, "rollback");
+    client->messages.clear();
+    client->query("begin read only");
+    ASSERT_TRUE(until([&] { return !slave.backends.empty() && slave.backends[0]->started; }));
+    show({master5(*server, 1, Gate::Held), slave2(true)});
+    settle();
+    EXPECT_EQ(times(*server, "begin read only"), 0);
+    EXPECT_EQ(client->types(), "");
+    show({master5(*server), slave2(true)});
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_EQ(client->types(), "CZ");
+}
+
+TEST_F(SlaveFirstTest, AReadThatLeavesItGoesToTheNewMasterOfTheSameView) {
+    for (const bool down : {true, false}) {
+        Server elsewhere{loop};
+        Server next{loop};
+        show({master5(*server), slave2()});
+        slave.backends.clear();
+        start();
+        auto client = reading();
+        auto moved = slave2(down);
+        if (!down) moved.node.address.port = static_cast<std::uint16_t>(elsewhere.port);
+        moved.may_read = false;
+        show({master5(next, 2), moved});
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1; })) << down;
+        EXPECT_EQ(client->types(), "CZ");
+        EXPECT_EQ(times(*server, "begin read only"), 0) << down;
+        EXPECT_EQ(times(next, "select 1"), 1) << down;
+        client.reset();
+        pooler.reset();
+    }
+}
+
 }  // namespace
 }  // namespace pgxc::pooler
