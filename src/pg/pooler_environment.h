@@ -47,6 +47,9 @@ class PoolerEnvironment final : public pooler::Environment {
     void report_in_use(NodeKey group, std::uint32_t transactions) override {
         report_group_in_use(worker_, group, transactions);
     }
+    void leave_database(NodeKey node, const std::string& database) override {
+        ask_poolers_to_leave_database(worker_, node, database);
+    }
     void report(NodeKey node, Epoch epoch, TrafficFailure failure) override {
         report_traffic_failure(node, epoch, failure);
     }

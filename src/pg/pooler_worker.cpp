@@ -19,7 +19,11 @@ Status run_pooler(int worker) {
     WorkerHost host(loop, worker, pooler_wake_fd(worker));
 
     WorkerEvents events;
-    events.woken = [&] { pooler->view_changed(); };
+    events.woken = [&] {
+        for (const auto& [node, database] : take_node_databases_to_leave(worker))
+            pooler->close_database(node, database);
+        pooler->view_changed();
+    };
     events.reloaded = [&] {
         environment.reload();
         pooler->reload();

@@ -22,7 +22,7 @@ extern "C" {
 
 /// What lies in the shared memory, for the shared_*.cpp files only.
 ///
-/// Layout version 2. One struct SharedState, then for each pooler worker one PoolerArea followed by its
+/// Layout version 3. One struct SharedState, then for each pooler worker one PoolerArea followed by its
 /// client rows. Each part has one lock, and no code here takes two of them:
 ///
 ///   view_lock      view_count, view[], paused[] but its in_use; view_generation is written under it and may
@@ -30,15 +30,17 @@ extern "C" {
 ///   request_lock   requests[], next_order, monitor_pid, monitor_failures
 ///   traffic_lock   traffic_count, traffic[]
 ///   rows_lock      all PoolerAreas (the counters in them are pooler::PoolCounters)
-///   leave_lock     leave_*
+///   leave_lock     leave_*, node_leave_*
 ///   (none)         catalog_generation, view_taken, causal[].record, paused[].in_use, stats_resets: atomic
 ///
 /// Nothing that can fail runs under a lock but memory allocation in C++, whose exception releases it.
 namespace pgxc::shm {
 
-inline constexpr std::uint32_t layout_version = 2;
+inline constexpr std::uint32_t layout_version = 3;
 /// How many databases to leave are remembered: a worker that missed more of them leaves all.
 inline constexpr std::size_t leave_ring = 16;
+/// The same of nodes: of more the oldest are forgotten, since any client may ask for them.
+inline constexpr std::size_t node_leave_ring = 32;
 
 struct SharedNode {
     NodeType type;
@@ -172,6 +174,15 @@ struct LeaveSeat {
     std::int32_t pid;  // 0 = nobody answers here
     std::uint64_t confirmed;
     std::uint64_t taken;
+    std::uint64_t nodes_taken;
+};
+
+/// A node's database that a pooler worker wants the others to leave.
+struct SharedNodeDatabase {
+    std::int32_t worker;
+    NodeType type;
+    std::int32_t id;
+    char name[NAMEDATALEN];
 };
 
 /// What the pooler workers know together of the commits of one group.
@@ -224,6 +235,8 @@ struct SharedState {
 
     std::uint64_t leave_number;
     char leave_database[leave_ring][NAMEDATALEN];
+    std::uint64_t node_leave_number;
+    SharedNodeDatabase node_leave_database[node_leave_ring];
     LeaveSeat leave_seat[limits::max_pooler_workers + 1];  // the monitor's is the last
     ConditionVariable left;
 };

@@ -57,7 +57,7 @@ void attach_to_leave_requests(int worker) {
     {
         Locked lock(shared->leave_lock, LW_EXCLUSIVE);
         // What was asked before this process was there doesn't concern it: it has no connections yet.
-        seat_of(worker) = {MyProcPid, shared->leave_number, shared->leave_number};
+        seat_of(worker) = {MyProcPid, shared->leave_number, shared->leave_number, shared->node_leave_number};
     }
     before_shmem_exit(detach_seat, Int32GetDatum(worker));
 }
@@ -80,6 +80,36 @@ void confirm_left(int worker, std::uint64_t number) {
     Locked lock(shared->leave_lock, LW_EXCLUSIVE);
     seat_of(worker).confirmed = number;
     ConditionVariableBroadcast(&shared->left);
+}
+
+void ask_poolers_to_leave_database(int worker, NodeKey node, const std::string& database) noexcept {
+    if (shared == nullptr || shared->pooler_workers < 2) return;
+    {
+        Locked lock(shared->leave_lock, LW_EXCLUSIVE);
+        const std::uint64_t number = ++shared->node_leave_number;
+        SharedNodeDatabase& to = shared->node_leave_database[number % node_leave_ring];
+        to.worker = worker;
+        to.type = node.type;
+        to.id = node.id.value();
+        put(to.name, database);
+    }
+    wake_poolers();
+}
+
+std::vector<NodeDatabase> take_node_databases_to_leave(int worker) {
+    std::vector<NodeDatabase> databases;
+    if (shared == nullptr) return databases;
+    Locked lock(shared->leave_lock, LW_EXCLUSIVE);
+    LeaveSeat& seat = seat_of(worker);
+    std::uint64_t number = seat.nodes_taken;
+    if (shared->node_leave_number - number > node_leave_ring)
+        number = shared->node_leave_number - node_leave_ring;
+    while (number < shared->node_leave_number) {
+        const SharedNodeDatabase& from = shared->node_leave_database[++number % node_leave_ring];
+        if (from.worker != worker) databases.push_back({{from.type, NodeId{from.id}}, from.name});
+    }
+    seat.nodes_taken = number;
+    return databases;
 }
 
 }  // namespace pgxc

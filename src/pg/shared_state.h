@@ -192,6 +192,16 @@ struct LeaveRequests {
 [[nodiscard]] LeaveRequests take_leave_requests(int worker);
 void confirm_left(int worker, std::uint64_t number);
 
+/// Asks the other pooler workers to close their idle connections to a node's database. Doesn't wait, and
+/// nobody confirms.
+void ask_poolers_to_leave_database(int worker, NodeKey node, const std::string& database) noexcept;
+struct NodeDatabase {
+    NodeKey node;
+    std::string database;
+};
+/// What others have asked for since this worker last looked.
+[[nodiscard]] std::vector<NodeDatabase> take_node_databases_to_leave(int worker);
+
 // --- Starts of the monitor that failed -------------------------------------------------------------------
 
 /// Counts attempts to connect to pgxc.database that did not succeed, so that the next one can wait a little.

@@ -182,6 +182,8 @@ class Environment : public ClusterViewSource, public TrafficFailureSink, public 
     [[nodiscard]] virtual CausalRecord* causal_record(NodeKey /*group*/) { return nullptr; }
     /// How many transactions of this worker run at the nodes of a group that is paused (pgxc.pause()).
     virtual void report_in_use(NodeKey /*group*/, std::uint32_t /*transactions*/) {}
+    /// The other workers are to close their idle connections to a database of that node. Waits for nobody.
+    virtual void leave_database(NodeKey /*node*/, const std::string& /*database*/) {}
     /// The first line of the coordinator's pg_hba.conf that matches.
     [[nodiscard]] virtual AuthRule match_hba(const ClientAddress& from, const std::string& database,
                                              const std::string& user) = 0;

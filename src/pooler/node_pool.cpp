@@ -12,6 +12,8 @@ constexpr Millis first_backoff{10};
 constexpr Millis longest_backoff{500};
 /// Different startup settings of clients that one pool remembers; beyond it a login asks a server.
 constexpr std::size_t max_known_logins = 64;
+/// Databases that are left at a tick; of one more the server says that it is in use.
+constexpr std::size_t max_left_at_once = 8;
 
 }  // namespace
 
@@ -426,11 +428,16 @@ void PoolSet::report_in_use(NodeKey group) {
     context_.environment.report_in_use(group, count);
 }
 
-void PoolSet::close_own_idle(const std::string& database) {
+void PoolSet::close_idle(NodeKey node, const std::string& database) {
     for (const auto& [key, pool] : pools_) {
-        if (key.node == context_.own_node() && (database.empty() || key.database == database))
-            pool->close_idle();
+        if (key.node == node && (database.empty() || key.database == database)) pool->close_idle();
     }
+}
+
+void PoolSet::leave_soon(NodeKey node, const std::string& database) {
+    // This server's own library knows when it is asked for that, and by whom.
+    if (node == context_.own_node() || leave_soon_.size() >= max_left_at_once) return;
+    leave_soon_.emplace(node, database);
 }
 
 void PoolSet::close_all_idle() {
@@ -449,6 +456,10 @@ std::set<std::string> PoolSet::users() const {
 }
 
 void PoolSet::tick(TimePoint now) {
+    for (const auto& [node, database] : std::exchange(leave_soon_, {})) {
+        close_idle(node, database);
+        context_.environment.leave_database(node, database);
+    }
     std::vector<std::shared_ptr<NodePool>> pools;
     for (const auto& [key, pool] : pools_) pools.push_back(pool);
     for (const auto& pool : pools) pool->tick(now);

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "pooler/backend.h"
@@ -182,8 +183,11 @@ class PoolSet {
     explicit PoolSet(Context& context) : context_(context) {}
     [[nodiscard]] std::shared_ptr<NodePool> get(const PoolKey& key);
     void refresh();
-    /// Closes idle connections to this coordinator's database of that name; of any if empty.
-    void close_own_idle(const std::string& database);
+    /// Closes idle connections to that node's database of that name; of any if empty.
+    void close_idle(NodeKey node, const std::string& database);
+    /// Does that in all workers, at the next tick: who asks for it may not be allowed to what they want the
+    /// database for, and is not to make others connect anew more often than that.
+    void leave_soon(NodeKey node, const std::string& database);
     void close_all_idle();
     /// As NodePool::role_made_anew(), for all pools of that user.
     void role_made_anew(const std::string& user);
@@ -209,6 +213,7 @@ class PoolSet {
     std::map<PoolKey, std::shared_ptr<NodePool>> pools_;
     std::map<NodeKey, std::weak_ptr<NodePool>> askers_;          // of slaves
     std::map<PoolKey, std::shared_ptr<PoolCounters>> counters_;  // limits::max_stats_rows at most
+    std::set<std::pair<NodeKey, std::string>> leave_soon_;       // databases
     std::shared_ptr<PoolCounters> others_;                       // of pools beyond that; shown nowhere
 };
 

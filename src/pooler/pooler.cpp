@@ -330,7 +330,11 @@ void Pooler::view_changed() {
 }
 
 void Pooler::close_database(const std::string& database) {
-    impl_->context.pools->close_own_idle(database);
+    close_database(impl_->context.own_node(), database);
+}
+
+void Pooler::close_database(NodeKey node, const std::string& database) {
+    impl_->context.pools->close_idle(node, database);
 }
 
 void Pooler::begin_shutdown(ShutdownMode mode, std::function<void()> on_drained) {

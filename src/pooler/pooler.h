@@ -34,6 +34,8 @@ class Pooler {
     /// Closes the idle server connections of this coordinator to `database`, so that DROP DATABASE and the
     /// like can go on. All of them where the name is empty.
     void close_database(const std::string& database);
+    /// The same for a node's database: another worker's client has asked for it.
+    void close_database(NodeKey node, const std::string& database);
     /// Stops listening and ends the clients; drained() tells when the last one is gone. May be repeated to go
     /// from Smart to Fast. `on_drained` is called once then, from the loop.
     void begin_shutdown(ShutdownMode mode, std::function<void()> on_drained = {});

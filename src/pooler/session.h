@@ -253,6 +253,9 @@ class Session final : public Waiter, private net::StreamEvents {
     [[nodiscard]] bool answer_deallocate(std::string_view sql);
     [[nodiscard]] bool has_statements() const { return !prepared_.empty() || sql_statements_; }
 
+    /// A server that is to be asked for a database that nobody is in finds no idle connections of ours there.
+    void free_database(wire::FrontendMessage type, wire::Bytes body);
+
     // session_statements.cpp
     [[nodiscard]] Admit admit_parse(wire::Bytes body, bool whole);
     void admit_bind(wire::Bytes body, bool whole);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/limits.h"
+#include "pooler/database_command.h"
 #include "pooler/router.h"
 #include "pooler/session.h"
 #include "wire/messages.h"
@@ -439,6 +440,7 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
     begin_last_ = false;
     if (admitted != Admit::Forward) return admitted;
     admitted_ = true;
+    if (use_now_.has(SessionUse::OfDatabase)) free_database(type, body);
     awaited_.sent = awaited_.prepared && (type == wire::FrontendMessage::Query ||
                                           type == wire::FrontendMessage::Execute || awaited_.sent);
     if (access_ != Access::Open) {
@@ -502,6 +504,12 @@ Session::Admit Session::prepare_to_send(wire::FrontendMessage type, wire::Bytes 
     }
     tracker.client_sent(type, body, whole);
     return Admit::Forward;
+}
+
+void Session::free_database(wire::FrontendMessage type, wire::Bytes body) {
+    const auto text = statement_text(type, body);
+    const auto database = text ? database_wanted_alone(*text) : std::nullopt;
+    if (database) context_.pools->leave_soon(backend_->pool().key().node, *database);
 }
 
 void Session::remember_sent(wire::Bytes run) {

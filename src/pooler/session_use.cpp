@@ -253,12 +253,16 @@ SessionUse read_session_use(std::string_view sql, bool whole) {
         if (!is_own_statement(sql)) use.bits |= Use::Calls | Use::Sets | Use::RunsCode;
     } else if (first.is("unlisten") || first.is("drop") || first.is("close")) {
         use.bits |= Use::Releases;
+        if (first.is("drop") && scanner.next().is("database")) use.bits |= Use::OfDatabase;
     } else if (first.is("execute")) {
         use.bits |= Use::NamesStatements | Use::Releases;
     } else if (first.is("deallocate")) {
         use.bits |= Use::NamesStatements | Use::Releases | Use::Awaited;
     } else if (first.is("explain") || first.is("create")) {
         if (has_word(sql, "execute")) use.bits |= Use::NamesStatements;
+        if (first.is("create") && scanner.next().is("database")) use.bits |= Use::OfDatabase;
+    } else if (first.is("alter")) {
+        if (scanner.next().is("database")) use.bits |= Use::OfDatabase;
     } else if (first.kind != SqlToken::Kind::Word && first.kind != SqlToken::Kind::End) {
         use.bits |= Use::SetsSession | Use::Several | Use::Sets;
     }

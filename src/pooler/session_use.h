@@ -34,6 +34,7 @@ struct SessionUse {
         Awaited = 1U << 18U,          // DISCARD ALL, PREPARE, DEALLOCATE, RESET: what follows needs to know
         Sets = 1U << 19U,             // may set something, if only for its transaction
         RunsCode = 1U << 20U,         // DO, or CALL of somebody else's procedure: may commit, and then fail
+        OfDatabase = 1U << 21U,       // DROP, ALTER or CREATE DATABASE: may want one for itself
     };
     std::uint32_t bits = 0;
     [[nodiscard]] bool has(std::uint32_t any_of) const { return (bits & any_of) != 0; }

@@ -250,3 +250,25 @@ def test_idle_client_is_told_why_it_goes(cluster, limited, first_worker):
         assert raw.recv(1) == b""
     assert execute(in_transaction, "SELECT 1") == [(1,)]
     in_transaction.commit()
+
+
+def test_databases_of_a_node_that_are_wanted_alone_are_left(cluster):
+    master = cluster.masters[1]
+
+    def visit(database):
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):  # each lands in one of the workers
+                client = stack.enter_context(contextlib.closing(cluster.pooler(dbname=database)))
+                client.cursor().execute("SELECT 1")
+        assert master.value(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'") > 0
+
+    visit("template1")
+    for database, command in ((None, "CREATE DATABASE \"Doomed\""),
+                              ("Doomed", "CREATE DATABASE copied TEMPLATE \"Doomed\""),
+                              ("Doomed", "ALTER DATABASE \"Doomed\" RENAME TO doomed"),
+                              ("doomed", "DROP DATABASE Doomed"),
+                              ("copied", "DROP DATABASE IF EXISTS copied")):
+        if database:
+            visit(database)
+        cluster.pooler_sql(command)
+    assert master.value("SELECT count(*) FROM pg_database WHERE datname IN ('Doomed', 'doomed', 'copied')") == 0

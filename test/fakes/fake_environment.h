@@ -36,6 +36,7 @@ class FakeEnvironment : public Environment {
     StatementClassifier* classifier_now = nullptr;
     NodeTls node_tls_now;
     std::map<NodeKey, std::uint32_t> in_use;
+    std::vector<std::pair<NodeKey, std::string>> left;  // what other workers were asked to leave
 
     /// A datanode that is its group's open master at that address.
     static NodeView master(int id, const std::string& host, std::uint16_t port, int epoch = 1,
@@ -78,6 +79,9 @@ class FakeEnvironment : public Environment {
     }
     StatementClassifier* classifier() override { return classifier_now; }
     void report_in_use(NodeKey group, std::uint32_t transactions) override { in_use[group] = transactions; }
+    void leave_database(NodeKey node, const std::string& database) override {
+        left.emplace_back(node, database);
+    }
     void publish_statistics(const std::vector<ServerRow>& server_rows,
                             const std::vector<PoolStatsRow>& pool_rows) override {
         servers = server_rows;
