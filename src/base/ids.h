@@ -28,6 +28,9 @@ class StrongId {
 using NodeId = StrongId<struct NodeIdTag, std::int32_t>;
 /// How many times a node group has changed its master. Grows by one with every promotion.
 using Epoch = StrongId<struct EpochTag, std::int64_t>;
+/// Which REGISTER MASTER a node group comes from: one that was dropped and registered anew is another group
+/// under the same name, whose epochs begin again. 0 = not known.
+using Registration = StrongId<struct RegistrationTag, std::uint32_t>;
 /// Number of a topology snapshot: grows with every catalog or health change on this coordinator.
 using Generation = StrongId<struct GenerationTag, std::uint64_t>;
 /// One client of the pooler, unique over the pooler's life.

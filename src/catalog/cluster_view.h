@@ -42,10 +42,11 @@ struct NodeView {
     Node node;
     NodeState state = NodeState::Unknown;
     RoleSeen role_seen = RoleSeen::Unknown;
-    Gate gate = Gate::Held;  // of a master; meaningless for a slave
-    bool may_read = false;   // of a slave: on the current line, streaming from the group's master
-    TimelineId timeline;     // 0 = not known
-    Lsn position;            // of a master: its flush position; of a slave: what it has replayed
+    Gate gate = Gate::Held;     // of a master; meaningless for a slave
+    Registration registration;  // of a datanode's master, once its record is known; 0 otherwise
+    bool may_read = false;      // of a slave: on the current line, streaming from the group's master
+    TimelineId timeline;        // 0 = not known
+    Lsn position;               // of a master: its flush position; of a slave: what it has replayed
     std::optional<std::uint64_t> lag_bytes;  // of a slave: behind its master; nullopt = not known
     std::optional<WallTime> last_seen;       // the last answer of the server
     std::string why;                         // one sentence; empty when all is well

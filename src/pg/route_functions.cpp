@@ -137,7 +137,7 @@ PGXC_FUNCTION(pgxc_explain_route) {
     facts.load = slaves;
     if (guc::causal_reads() && master != nullptr && group->type == NodeType::Datanode) {
         if (const pooler::CausalRecord* record = shared_causal_record(*group))
-            facts.bound = pooler::look_at(*record, master->node.epoch);
+            facts.bound = pooler::look_at(*record, master->registration, master->node.epoch);
     }
     const pooler::Decision decision = pooler::decide_route(facts);
     const NodeView* target = view->find(decision.target);

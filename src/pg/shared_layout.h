@@ -53,6 +53,7 @@ struct SharedNode {
     NodeState state;
     RoleSeen role_seen;
     Gate gate;
+    std::uint32_t registration;
     bool may_read;
     bool has_lag;
     bool has_last_seen;

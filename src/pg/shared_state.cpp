@@ -143,6 +143,7 @@ SharedNode to_shared(const NodeView& view) {
     node.state = view.state;
     node.role_seen = view.role_seen;
     node.gate = view.gate;
+    node.registration = view.registration.value();
     node.may_read = view.may_read;
     node.timeline = view.timeline.value();
     node.position = view.position.bytes();
@@ -164,6 +165,7 @@ NodeView from_shared(const SharedNode& node) {
     view.state = node.state;
     view.role_seen = node.role_seen;
     view.gate = node.gate;
+    view.registration = Registration{node.registration};
     view.may_read = node.may_read;
     view.timeline = TimelineId{node.timeline};
     view.position = Lsn{node.position};

@@ -3,6 +3,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 namespace pgxc::pooler {
 namespace {
@@ -19,6 +21,17 @@ void raise(std::atomic<std::uint64_t>& value, std::uint64_t to) {
     std::uint64_t now = value.load();
     while (now < to && !value.compare_exchange_weak(now, to)) {
     }
+}
+
+/// CausalRecord::line: the registration in the upper half; the epoch plus 1 in the lower one, or 0 where no
+/// master was asked since then.
+std::uint64_t line_of(Registration registration, std::optional<Epoch> epoch) {
+    const auto low = static_cast<std::uint32_t>(epoch ? epoch->value() + 1 : 0);
+    return static_cast<std::uint64_t>(registration.value()) << 32 | low;
+}
+
+Registration registration_of(std::uint64_t line) {
+    return Registration{static_cast<std::uint32_t>(line >> 32)};
 }
 
 /// For a handful of stores; who holds it doesn't wait for anything.
@@ -47,6 +60,16 @@ void CausalPosition::attach(CausalRecord& record, int worker, int workers) {
     record_->oldest_running[worker_].store(0);
 }
 
+void CausalPosition::registered(Registration registration, Generation view) {
+    if (std::exchange(registration_, registration) == registration || registration == Registration{}) return;
+    const Writing lock(record_->writing);
+    // Another worker may have gone by a newer view, and what it has learned since is not taken back.
+    if (view.value() < record_->registered_in.load()) return;
+    record_->registered_in.store(view.value());
+    if (registration_of(record_->line.load()) != registration)
+        record_->line.store(line_of(registration, std::nullopt));
+}
+
 CausalPosition::Ticket CausalPosition::commit_begins() {
     const Ticket ticket = record_->begun.fetch_add(1) + 1;
     running_.push_back(ticket);
@@ -69,15 +92,17 @@ void CausalPosition::commit_ends(Ticket ticket, bool maybe_async) {
 }
 
 bool CausalPosition::unresolved(Epoch epoch) const {
-    return look_at(*record_, epoch).state != CausalBound::State::Known;
+    return look_at(*record_, registration_, epoch).state != CausalBound::State::Known;
 }
 
-CausalBound look_at(const CausalRecord& record, Epoch epoch) {
+CausalBound look_at(const CausalRecord& record, Registration registration, Epoch epoch) {
+    constexpr CausalBound unknown{CausalBound::State::Unknown, {}, {}};
     const std::uint64_t acked = record.acked.load();
-    if (acked > record.resolved.load() ||
-        record.epoch.load() != static_cast<std::uint64_t>(epoch.value()) + 1)
-        return {CausalBound::State::Unknown, {}, {}};
-    return {CausalBound::State::Known, record.progress(), epoch};
+    const std::uint64_t line = line_of(registration, epoch);
+    if (acked > record.resolved.load() || record.line.load() != line) return unknown;
+    const CausalBound known{CausalBound::State::Known, record.progress(), epoch};
+    // It may have become another one's in between.
+    return record.line.load() == line ? known : unknown;
 }
 
 CausalBound CausalPosition::bound(Epoch epoch, Ticket seen) const {
@@ -88,7 +113,7 @@ CausalBound CausalPosition::bound(Epoch epoch, Ticket seen) const {
         const Ticket oldest = record_->oldest_running[worker].load();
         if (oldest != 0 && oldest <= seen) return unknown;
     }
-    const CausalBound now = look_at(*record_, epoch);
+    const CausalBound now = look_at(*record_, registration_, epoch);
     return now.state == CausalBound::State::Known ? now : unknown;
 }
 
@@ -104,19 +129,21 @@ void CausalPosition::answered(const Question& question, const Answer& answer) {
     const bool async = record_->acked_async.load() > record_->resolved.load();
     const std::uint64_t position =
         async ? std::max(answer.flushed, answer.inserted).bytes() : answer.flushed.bytes();
-    const std::uint64_t epoch = static_cast<std::uint64_t>(question.epoch.value()) + 1;
+    const std::uint64_t line = line_of(question.registration, question.epoch);
     const Writing lock(record_->writing);
-    const std::uint64_t known = record_->epoch.load();
-    if (known > epoch) return;
-    // The progress before the epoch, and both before the count: whoever reads them the other way round never
-    // pairs a count with an older progress.
-    if (known == epoch) {
+    const std::uint64_t known = record_->line.load();
+    // Epochs have an order within a registration only.
+    if (registration_of(known) != question.registration || known > line) return;
+    // The progress before its line, and both before the count: whoever reads them the other way round never
+    // pairs a count with an older progress. No line while the progress changes hands.
+    if (known == line) {
         raise(record_->position, position);
         raise(record_->xmax, answer.xmax);
     } else {
+        record_->line.store(line_of(question.registration, std::nullopt));
         record_->position.store(position);
         record_->xmax.store(answer.xmax);
-        record_->epoch.store(epoch);
+        record_->line.store(line);
     }
     raise(record_->resolved, question.acked);
 }

@@ -14,15 +14,16 @@ namespace pgxc::pooler {
 
 /// What all pooler workers know together of the commits at one group's master. Zero is "nothing is known
 /// yet". Lies in shared memory: plain lock-free atomics, sequentially consistent; `writing` is held for a few
-/// stores only, by who raises epoch and progress.
+/// stores only, by who changes line and progress.
 struct CausalRecord {
     std::atomic<std::uint64_t> begun;        // commits that were ever forwarded: the newest ticket
     std::atomic<std::uint64_t> acked;        // commits that were answered, or whose answer nobody will hear
     std::atomic<std::uint64_t> acked_async;  // the newest of these that may not have waited for its WAL
     std::atomic<std::uint64_t> resolved;     // so many of `acked` are covered by `position` and `xmax`
-    std::atomic<std::uint64_t> epoch;        // of these two, plus 1; 0 = none is known
+    std::atomic<std::uint64_t> line;         // whose these two are: a registration and an epoch
     std::atomic<std::uint64_t> position;     // Progress
     std::atomic<std::uint64_t> xmax;
+    std::atomic<std::uint64_t> registered_in;   // generation of the view that brought `line` its registration
     std::atomic<std::int64_t> wanted_until_ms;  // on the steady clock, which all processes of a host share
     std::atomic<std::uint32_t> writing;
     std::atomic<std::uint64_t> oldest_running[limits::max_pooler_workers];  // ticket; 0 = none runs
@@ -47,6 +48,11 @@ class CausalPosition {
     /// back.
     void attach(CausalRecord& record, int worker, int workers);
 
+    /// What a view of that generation says of the group: where it was dropped and registered anew, nothing is
+    /// known of the new one, whose epochs and positions may look like the old one's. 0: the view can't tell,
+    /// and so nothing is known here.
+    void registered(Registration registration, Generation view);
+
     /// There are others, of whose commits nothing is known here: no bound is ever known.
     void know_nothing() { workers_ = 0; }
 
@@ -69,10 +75,11 @@ class CausalPosition {
 
     struct Question {
         std::uint64_t acked = 0;
+        Registration registration;
         Epoch epoch;
     };
     /// Call it before the question is sent to the master of that epoch.
-    [[nodiscard]] Question ask(Epoch epoch) const { return {record_->acked.load(), epoch}; }
+    [[nodiscard]] Question ask(Epoch epoch) const { return {record_->acked.load(), registration_, epoch}; }
     struct Answer {
         Lsn flushed;
         Lsn inserted;
@@ -87,11 +94,12 @@ class CausalPosition {
     CausalRecord* record_ = &own_;
     int worker_ = 0;
     int workers_ = 1;
+    Registration registration_;    // by this worker's view
     std::vector<Ticket> running_;  // this worker's
 };
 
 /// The bound as somebody sees it who has no part in it.
-[[nodiscard]] CausalBound look_at(const CausalRecord& record, Epoch epoch);
+[[nodiscard]] CausalBound look_at(const CausalRecord& record, Registration registration, Epoch epoch);
 
 /// How far a slave is, as one worker was told by that slave itself over a connection that it still has.
 class ReplayProgress {

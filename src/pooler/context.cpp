@@ -41,6 +41,16 @@ net::IoResult Context::read(Connection& connection, const std::string& kept, wir
     return result;
 }
 
+void Context::take_view() {
+    view = environment.current();
+    for (auto& [group, position] : positions_) note_registration(group, position);
+}
+
+void Context::note_registration(NodeKey group, CausalPosition& position) const {
+    const NodeView* master = view->find(group);
+    position.registered(master != nullptr ? master->registration : Registration{}, view->generation);
+}
+
 CausalPosition& Context::position_of(NodeKey group) {
     const auto [entry, added] = positions_.try_emplace(group);
     if (added) {
@@ -48,6 +58,7 @@ CausalPosition& Context::position_of(NodeKey group) {
             entry->second.attach(*record, environment.worker_index(), settings().workers);
         else if (settings().workers > 1)
             entry->second.know_nothing();
+        note_registration(group, entry->second);
     }
     return entry->second;
 }

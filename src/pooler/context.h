@@ -36,7 +36,7 @@ class Context {
     net::Resolver login_work;    // what takes a while, but doesn't hang
     LoginThrottle throttle;
     PassKeys pass_keys;
-    std::shared_ptr<const ClusterView> view;  // never null; renewed by the Pooler only
+    std::shared_ptr<const ClusterView> view;  // never null; renewed by take_view()
     CancelMap cancels;
     /// How far the slaves have replayed, and what they have to do. An entry stays where it is, and for good.
     std::map<NodeKey, ReplayProgress> slaves;
@@ -65,6 +65,9 @@ class Context {
     [[nodiscard]] const Settings& settings() const { return environment.settings(); }
     [[nodiscard]] NodeKey own_node() const { return {NodeType::Coordinator, settings().own_node_id}; }
 
+    /// Goes by the newest view from here on; the pools hear of it afterwards.
+    void take_view();
+
     /// Of a group, by its master's name. An entry stays where it is, and for good: a group that comes back
     /// mustn't seem untouched.
     [[nodiscard]] CausalPosition& position_of(NodeKey group);
@@ -84,6 +87,7 @@ class Context {
 
   private:
     void schedule_burial();
+    void note_registration(NodeKey group, CausalPosition& position) const;
 
     std::map<NodeKey, CausalPosition> positions_;
     TimePoint now_;

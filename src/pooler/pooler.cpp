@@ -272,7 +272,7 @@ void Pooler::Impl::refresh() {
     context.begin_event();
     restart_statistics_if_asked();
     const bool none_yet = context.view->generation == Generation{};
-    context.view = context.environment.current();
+    context.take_view();
     context.pools->refresh();
     // Logins may have waited for the first one.
     const bool first = none_yet && context.view->generation != Generation{};

@@ -181,6 +181,13 @@ std::int64_t Record::line_of(const HostPort& address) const {
     return at != lines.end() ? at->second : epoch.value();
 }
 
+Registration Record::registration() const {
+    std::uint32_t number = 0;
+    const char* const end = cluster_id.data() + cluster_id.size();
+    const auto read = std::from_chars(cluster_id.data(), end, number, 16);
+    return read.ec == std::errc{} && read.ptr == end ? Registration{number} : Registration{};
+}
+
 Record initial_record(const HostPort& master, Epoch epoch, std::string cluster_id, std::string arbiter_id) {
     Record record;
     record.generation = 1;

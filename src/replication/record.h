@@ -104,6 +104,8 @@ struct Record {
     /// are to come back; nullopt = none.
     std::map<std::string, std::map<std::string, std::optional<std::string>>> to_give_back;
 
+    /// What tells this group from one that had its name before.
+    [[nodiscard]] Registration registration() const;
     [[nodiscard]] const Configuration& wanted() const { return configurations.back(); }
     /// Every slave that some listed configuration counts, each address once.
     [[nodiscard]] std::vector<Member> all_members() const;

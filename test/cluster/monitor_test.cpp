@@ -29,6 +29,7 @@ TEST_F(Sync, APlainSlaveIsMadeSynchronous) {
     EXPECT_EQ(sql(slave, "SHOW synchronous_standby_names"), nobody_standby_names("0a1b2c3d"));
     EXPECT_EQ(store.conninfos.count(slave.address()), 1U) << "what pg_basebackup wrote is kept";
     EXPECT_NE(record().system_identifier, 0U);
+    EXPECT_EQ(coordinator->environment.view.find(group)->registration, Registration{0x0a1b2c3d});
     EXPECT_TRUE(commits(master.port, 1));
 }
 

@@ -479,6 +479,27 @@ def test_a_pause_outlives_the_monitor(cluster):
     assert cluster.pooler_sql("SELECT 1") == [(1,)]
 
 
+def test_a_group_that_failed_over_and_is_registered_anew_reads_at_its_slaves(workspace):
+    made = pgcluster.standard_cluster(workspace, pooler_workers=2)
+    try:
+        made.coordinator.sql("ALTER DATANODE SLAVE 2 PROMOTE TO MASTER")
+        made.wait_status(1, state="up", gate="open")
+        host_port = "SELECT node_host || ':' || node_port FROM pgxc_nodes WHERE node_type = 'D' AND node_id = %s"
+        with client(made) as cursor:
+            slave_port = made.masters[1].port
+            wait_for(lambda: port_now(cursor) == slave_port, "a read at the slave")
+            master, slave = (made.coordinator.value(host_port % node_id) for node_id in (1, 2))
+            made.coordinator.sql("DROP DATANODE SLAVE 2")
+            made.coordinator.sql("DROP DATANODE MASTER 1")
+            made.coordinator.sql(f"REGISTER DATANODE MASTER IDENTIFIED BY ID 1 WITH CONNECTION ('{master}')")
+            made.coordinator.sql(f"REGISTER DATANODE SLAVE IDENTIFIED BY ID 2 WITH CONNECTION ('{slave}') ON MASTER 1")
+            assert made.coordinator.value("SELECT node_epoch FROM pgxc_nodes WHERE node_type = 'D' AND node_id = 1") == 0
+            made.wait_status(1, state="up", gate="open")
+            wait_for(lambda: port_now(cursor) == slave_port, "a read at the slave of the group registered anew")
+    finally:
+        made.destroy()
+
+
 def test_a_slave_made_while_commits_wait_serves_once_it_shows_them(workspace):
     """A standby that was made from a base backup while commits wait for standbys has them, but doesn't show them before
     a later transaction ends."""

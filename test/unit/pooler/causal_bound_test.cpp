@@ -143,6 +143,62 @@ TEST_F(CausalPositionTest, AnotherEpochBeginsAnewAndAnswersOfTheOldOneAreIgnored
     EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
 }
 
+class ReregisteredTest : public CausalPositionTest {
+  protected:
+    ReregisteredTest() {
+        one.registered(old_one, Generation{3});
+        two.registered(old_one, Generation{3});
+    }
+    static constexpr Registration old_one{7};
+    static constexpr Registration new_one{3};
+};
+
+TEST_F(ReregisteredTest, ItsFirstEpochIsNewerThanTheLastOneBefore) {
+    resolve(500, 500, Epoch{2}, 90);
+    EXPECT_EQ(two.bound(Epoch{2}, 0).state, State::Known);
+    one.registered(new_one, Generation{5});
+    two.registered(new_one, Generation{5});
+    resolve(50, 50, first, 60);
+    EXPECT_EQ(two.bound(first, 0).state, State::Known);
+    EXPECT_EQ(two.bound(first, 0).progress.position, Lsn{50});
+    EXPECT_EQ(two.bound(first, 0).progress.xmax, 60U);
+    EXPECT_EQ(two.bound(Epoch{2}, 0).state, State::Unknown);
+}
+
+TEST_F(ReregisteredTest, InTheSameEpochNothingIsKnownOfItUntilItWasAsked) {
+    resolve(500);
+    const auto under_way = one.ask(first);
+    one.registered(new_one, Generation{5});
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+    EXPECT_EQ(two.bound(first, 0).state, State::Unknown) << "its view is old, and so is what it reads";
+    one.answered(under_way, {Lsn{900}, Lsn{900}});
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+    resolve(50);
+    EXPECT_EQ(one.bound(first, 0).progress.position, Lsn{50});
+}
+
+TEST_F(ReregisteredTest, AWorkerWithAnOldViewChangesNothingOfIt) {
+    resolve(500);
+    one.registered(new_one, Generation{5});
+    resolve(50);
+    two.answered(two.ask(first), {Lsn{900}, Lsn{900}});
+    two.registered({}, Generation{4});
+    two.registered(old_one, Generation{4});
+    two.answered(two.ask(Epoch{1}), {Lsn{900}, Lsn{900}});
+    EXPECT_EQ(one.bound(first, 0).progress.position, Lsn{50});
+    two.registered(new_one, Generation{5});
+    EXPECT_EQ(two.bound(first, 0).progress.position, Lsn{50});
+}
+
+TEST_F(ReregisteredTest, AViewThatCannotTellTakesNothingAway) {
+    resolve(500);
+    one.registered({}, Generation{4});
+    EXPECT_EQ(one.bound(first, 0).state, State::Unknown);
+    EXPECT_EQ(two.bound(first, 0).state, State::Known);
+    one.registered(old_one, Generation{5});
+    EXPECT_EQ(one.bound(first, 0).state, State::Known);
+}
+
 TEST_F(CausalPositionTest, WhatAMasterShowsBelongsToThePosition) {
     resolve(500, 500, first, 70);
     EXPECT_EQ(two.bound(first, 0).progress.xmax, 70U);

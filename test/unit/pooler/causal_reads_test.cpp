@@ -178,6 +178,24 @@ TEST_F(CausalReadsTest, ANewMastersPositionIsAskedAnew) {
     for (int i = 0; i < 3; ++i) EXPECT_FALSE(reads_at_slave(*client));
 }
 
+TEST_F(CausalReadsTest, AGroupThatIsRegisteredAnewBeginsAnew) {
+    const auto register_as = [&](std::uint32_t registration, int epoch) {
+        NodeView of_master = master_at(master, epoch);
+        of_master.registration = Registration{registration};
+        PoolerTest::show({of_master, slave_at(slave)});
+    };
+    register_as(9, 2);
+    start();
+    auto reader = login();
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }));
+    register_as(4, 0);
+    EXPECT_TRUE(until([&] { return reads_at_slave(*reader); }))
+        << "its epochs are lower than the ones before";
+    master.answers_questions = false;
+    register_as(5, 0);
+    for (int i = 0; i < 5; ++i) EXPECT_FALSE(reads_at_slave(*reader)) << "what was before says nothing";
+}
+
 TEST_F(CausalReadsTest, DeclaredReadsAreCausalInExplicitModeToo) {
     environment.settings_now.read_routing = ReadRouting::Explicit;
     start();

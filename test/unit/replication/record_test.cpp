@@ -84,6 +84,14 @@ TEST(Record, InitialRecordSurvivesJsonAndCountsNobody) {
     EXPECT_EQ(*read, first);
 }
 
+TEST(Record, ItsRandomNumberTellsWhichRegistrationItBelongsTo) {
+    EXPECT_EQ(sample().registration(), Registration{0x0a1b2c3d});
+    EXPECT_EQ(initial_record(at(1), Epoch{0}, "ffffffff", "local").registration(), Registration{0xffffffff});
+    for (const char* damaged : {"", "0a1b2c3dx", "1a1b2c3d4", "-1"})
+        EXPECT_EQ(initial_record(at(1), Epoch{0}, damaged, "local").registration(), Registration{})
+            << damaged;
+}
+
 TEST(Record, TextThatIsNotUtf8StillReachesTheArbiter) {
     // Servers with an SQL_ASCII database send bytes as they are. A record that can't be written is a failover
     // that never happens.
