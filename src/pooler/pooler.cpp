@@ -3,7 +3,9 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
+#include <optional>
 
 #include "base/log.h"
 #include "net/listener.h"
@@ -37,9 +39,19 @@ ClientAddress client_address(const net::Accepted& accepted) {
     return address;
 }
 
+/// Does who listens there get what comes to `other` as well?
+bool covers(const net::SocketAddress& address, const net::SocketAddress& other) {
+    if (address.family() != other.family() || address.port() != other.port()) return false;
+    const auto bytes = address.ip_bytes();
+    const bool any = std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; });
+    return any || (address.length == other.length &&
+                   std::memcmp(&address.storage, &other.storage, address.length) == 0);
+}
+
 /// A socket that the settings name.
 struct WantedSocket {
-    std::string name;  // as the log has it
+    std::string name;                           // as the log has it
+    std::optional<net::SocketAddress> address;  // of TCP
     std::function<Result<std::unique_ptr<net::Listener>>()> listen;
 };
 
@@ -55,8 +67,12 @@ struct Pooler::Impl final : SessionOwner {
 
     Status listen();
     [[nodiscard]] std::vector<WantedSocket> wanted_sockets(Error& failure);
+    void want_addresses(const std::string& name, const std::vector<net::SocketAddress>& addresses,
+                        std::vector<WantedSocket>& wanted);
     Status listen_on(const WantedSocket& socket);
+    Status listen_on_or_miss(WantedSocket socket);
     void listen_on_missing_later();
+    void look_up_again(const std::string& name);
     void stop_listening();
     void accept(net::Accepted accepted);
     void tick();
@@ -74,7 +90,10 @@ struct Pooler::Impl final : SessionOwner {
 
     Context context;
     std::vector<std::unique_ptr<net::Listener>> listeners;
-    std::vector<WantedSocket> missing;  // could not be listened on so far
+    std::vector<net::SocketAddress> wanted_addresses;
+    std::vector<WantedSocket> missing;                 // could not be listened on so far
+    std::map<std::string, net::Handle> missing_names;  // could not be looked up so far; that they are again
+    net::Resolver listen_names{context.loop};          // may hang, which is to hold up nobody else's
     net::Handle missing_timer;
     std::unique_ptr<CancelRelay> relay;
     std::vector<std::unique_ptr<Session>> sessions;
@@ -95,14 +114,10 @@ Status Pooler::Impl::listen() {
     Error last{sqlstate::config_file_error, "the pooler has no address to listen on",
                "Set pgxc.pooler_listen_addresses or pgxc.pooler_socket_directories."};
     for (auto& socket : wanted_sockets(last)) {
-        auto status = listen_on(socket);
-        if (status) continue;
-        last = status.error();
-        log_warning("pooler: could not listen on " + socket.name + ": " + last.message +
-                    (last.hint.empty() ? "" : " (" + last.hint + ")") + "; trying again");
-        missing.push_back(std::move(socket));
+        if (auto status = listen_on_or_miss(std::move(socket)); !status) last = status.error();
     }
-    if (listeners.empty()) return last;
+    // The others share in the cancel requests and pauses of all workers, clients or not.
+    if (listeners.empty() && context.environment.worker_index() == 0) return last;
     listen_on_missing_later();
     if (settings.workers > 1) {
         auto made = CancelRelay::listen(context.loop, settings.relay_directory, settings.port,
@@ -120,33 +135,49 @@ Status Pooler::Impl::listen() {
 /// `failure` becomes why a name was not found, if one was not.
 std::vector<WantedSocket> Pooler::Impl::wanted_sockets(Error& failure) {
     const Settings& settings = context.settings();
-    const auto on_accept = [this](net::Accepted accepted) { accept(std::move(accepted)); };
     std::vector<WantedSocket> wanted;
     for (const std::string& name : settings.listen_addresses) {
         // At start there is nobody to be kept waiting by a look-up.
         const auto addresses = net::listen_addresses(name, static_cast<std::uint16_t>(settings.port));
         if (!addresses) {
             failure = addresses.error();
-            log_warning("pooler: could not listen on \"" + name + "\": " + failure.message);
+            log_warning("pooler: could not listen on \"" + name + "\": " + failure.message +
+                        "; trying again");
+            missing_names[name];
             continue;
         }
-        for (const auto& address : *addresses) {
-            wanted.push_back(
-                {"address \"" + name + "\"", [this, address, on_accept, shared = settings.workers > 1] {
-                     return net::Listener::tcp(context.loop, address, shared, on_accept);
-                 }});
-        }
+        want_addresses(name, *addresses, wanted);
     }
     if (context.environment.worker_index() != 0) return wanted;
     for (const std::string& directory : settings.socket_directories) {
-        wanted.push_back({"directory \"" + directory + "\"", [this, directory, on_accept] {
+        wanted.push_back({"directory \"" + directory + "\"", std::nullopt, [this, directory] {
                               const Settings& now = context.settings();
-                              return net::Listener::unix_socket(context.loop, directory, now.port,
-                                                                now.unix_socket_group,
-                                                                now.unix_socket_permissions, on_accept);
+                              return net::Listener::unix_socket(
+                                  context.loop, directory, now.port, now.unix_socket_group,
+                                  now.unix_socket_permissions,
+                                  [this](net::Accepted accepted) { accept(std::move(accepted)); });
                           }});
     }
     return wanted;
+}
+
+/// But those that are wanted already: our own socket would be in their way for ever.
+void Pooler::Impl::want_addresses(const std::string& name, const std::vector<net::SocketAddress>& addresses,
+                                  std::vector<WantedSocket>& wanted) {
+    for (const auto& address : addresses) {
+        const bool there = std::any_of(wanted_addresses.begin(), wanted_addresses.end(),
+                                       [&](const auto& other) { return covers(other, address); });
+        if (there) continue;
+        std::erase_if(wanted, [&](const WantedSocket& other) {
+            return other.address && covers(address, *other.address);
+        });
+        wanted_addresses.push_back(address);
+        wanted.push_back({"address \"" + name + "\"", address, [this, address] {
+                              return net::Listener::tcp(
+                                  context.loop, address, context.settings().workers > 1,
+                                  [this](net::Accepted accepted) { accept(std::move(accepted)); });
+                          }});
+    }
 }
 
 Status Pooler::Impl::listen_on(const WantedSocket& socket) {
@@ -157,17 +188,42 @@ Status Pooler::Impl::listen_on(const WantedSocket& socket) {
     return {};
 }
 
+Status Pooler::Impl::listen_on_or_miss(WantedSocket socket) {
+    auto status = listen_on(socket);
+    if (status) return status;
+    const Error& error = status.error();
+    log_warning("pooler: could not listen on " + socket.name + ": " + error.message +
+                (error.hint.empty() ? "" : " (" + error.hint + ")") + "; trying again");
+    missing.push_back(std::move(socket));
+    return status;
+}
+
 /// Until all are listened on. The first failure of each was told.
 void Pooler::Impl::listen_on_missing_later() {
-    if (missing.empty()) return;
+    if (missing.empty() && missing_names.empty()) return;
     missing_timer = context.loop.call_after(listen_retry, [this] {
         std::erase_if(missing, [this](const WantedSocket& socket) { return listen_on(socket).ok(); });
+        for (const auto& [name, look_up] : missing_names) look_up_again(name);
         listen_on_missing_later();
     });
 }
 
+void Pooler::Impl::look_up_again(const std::string& name) {
+    const auto answered = [this, name](const net::Resolver::Answer& addresses) {
+        if (!addresses) return;
+        std::vector<WantedSocket> wanted;
+        want_addresses(name, *addresses, wanted);
+        for (auto& socket : wanted) (void)listen_on_or_miss(std::move(socket));
+        missing_names.erase(name);
+    };
+    // Who waits for a slow answer already goes on doing so: both ask the same look-up.
+    missing_names[name] =
+        listen_names.resolve(name, static_cast<std::uint16_t>(context.settings().port), answered);
+}
+
 void Pooler::Impl::stop_listening() {
     missing_timer.reset();
+    missing_names.clear();
     missing.clear();
     listeners.clear();
 }

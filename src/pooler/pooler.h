@@ -22,6 +22,7 @@ class Pooler {
   public:
     /// Listens on the sockets that the settings name. The error says which one failed and why. As for the
     /// server, one listening socket is enough: what fails beside it is logged, and tried again every second.
+    /// Workers but the first need none.
     [[nodiscard]] static Result<std::unique_ptr<Pooler>> start(net::Loop& loop, Environment& environment);
     ~Pooler();
     Pooler(const Pooler&) = delete;

@@ -479,6 +479,20 @@ def test_a_pause_outlives_the_monitor(cluster):
     assert cluster.pooler_sql("SELECT 1") == [(1,)]
 
 
+def test_a_pause_waits_for_no_worker_that_has_no_socket(workspace):
+    made = pgcluster.Cluster(workspace)
+    try:
+        made.make_datanode(1)
+        made.make_coordinator(failover="off", pooler_workers=2)
+        # Only Unix sockets are left, which the first worker has.
+        made.coordinator.configure({"pgxc.pooler_listen_addresses": ""})
+        made.coordinator.restart()
+        made.wait_status(1, state="up", gate="open")
+        made.coordinator.sql("CALL pgxc.pause('1')", options="-c statement_timeout=20s")
+    finally:
+        made.destroy()
+
+
 def test_a_group_that_failed_over_and_is_registered_anew_reads_at_its_slaves(workspace):
     made = pgcluster.standard_cluster(workspace, pooler_workers=2)
     try:
