@@ -378,14 +378,21 @@ void Session::finish_login(const Backend::Reported& reported) {
 }
 
 void Session::cancel() {
-    const Error canceled{sqlstate::query_canceled, "canceling statement due to user request"};
     switch (state_) {
         case State::Waiting: {
             const auto pool = std::exchange(waits_for_, nullptr);
             pool->stop_waiting(*this);
-            refuse_pending(canceled, *pool);
+            refuse_canceled(*pool);
             return;
         }
+        case State::Applying:
+            // The server does something of the pooler's; the statement is refused when that is over.
+            cancel_waits_ = true;
+            return;
+        case State::Settling:
+            // Meant is what has come since; what was before is over, and answered.
+            cancel_waits_ = !kept_.empty();
+            return;
         case State::Linked: {
             auto& tracker = backend_->tracker();
             const auto& expected = backend_->expected;
@@ -406,11 +413,13 @@ void Session::cancel() {
         case State::LoginWaiting:
         case State::LoginApplying:
         case State::Idle:
-        case State::Applying:
-        case State::Settling:
         case State::Ended:
             return;
     }
+}
+
+void Session::refuse_canceled(const NodePool& pool) {
+    refuse_pending({sqlstate::query_canceled, "canceling statement due to user request"}, pool);
 }
 
 ClientRow Session::row() const {

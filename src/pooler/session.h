@@ -170,6 +170,8 @@ class Session final : public Waiter, private net::StreamEvents {
     /// It gets no server of that pool to begin with, or not with its settings.
     void refuse_start(const Error& error, bool login, const NodePool& pool);
     void refuse_pending(const Error& error, const NodePool& pool);
+    /// As the client asked before the server has got it.
+    void refuse_canceled(const NodePool& pool);
     void take_commands(wire::Bytes input);
     [[nodiscard]] Admit admit(wire::FrontendMessage type, wire::Bytes body, bool whole);
     [[nodiscard]] Admit admit_unlinked(wire::FrontendMessage type, wire::Bytes body, bool whole);
@@ -297,6 +299,7 @@ class Session final : public Waiter, private net::StreamEvents {
     void settle();
     [[nodiscard]] bool must_settle() const;
     void settled();
+    void take_over_what_is_left();
     void take_over_settings();
     void own_answer(wire::BackendMessage type, wire::Bytes body);
     void put_settings();
@@ -452,7 +455,7 @@ class Session final : public Waiter, private net::StreamEvents {
     Access access_ = Access::Open;
     bool committing_ = false;           // counted in the position of the group as a commit that runs
     bool force_master_ = false;         // the next transaction: a slave could not do it
-    bool cancel_waits_ = false;         // until the server has answered a unit of the pooler's own
+    bool cancel_waits_ = false;         // until the server has answered what it does for the pooler
     bool drop_until_ready_ = false;     // an error was put in place of the answers up to ReadyForQuery
     SessionUse use_;                    // what the texts of this transaction may do
     SessionUse use_now_;                // what the text that was looked at last may do

@@ -51,8 +51,14 @@ void Session::begin_elsewhere(bool reusable) {
     const bool login = state_ == State::LoginApplying;
     // What was answered without the server ended the first wait.
     const bool again = !unit_answered_;
+    const bool canceled = state_ == State::Applying && cancel_waits_;
     let_go(reusable);
     client_.stream().want_readable(true);
+    if (canceled) {
+        tried_elsewhere_ = false;
+        refuse_canceled(*pool);
+        return;
+    }
     if (!login && to_slave_ && !pool->target().exists) {
         // Nobody will ever connect there.
         begin_at_master();

@@ -94,8 +94,9 @@ void Session::applying_input(wire::Bytes& input) {
             }
             apply_error_ = fields->to_error();
         } else if (header.type == wire::BackendMessage::ReadyForQuery) {
-            if (!apply_error_ && state_ == State::Applying && backend_->pool().target().held) {
-                // Meanwhile no transaction may begin here.
+            if (!apply_error_ && state_ == State::Applying &&
+                (cancel_waits_ || backend_->pool().target().held)) {
+                // Meanwhile no transaction may begin here, or the client doesn't want it any more.
                 backend_->applied = wanted_;
                 if (!same_member_again()) backend_->unseen_settings = false;
                 tell_settings_ = false;
@@ -113,6 +114,10 @@ void Session::applying_input(wire::Bytes& input) {
 void Session::refuse_settings() {
     const Error error = *std::exchange(apply_error_, std::nullopt);
     const bool login = state_ == State::LoginApplying;
+    if (cancel_waits_) {
+        begin_elsewhere(false);
+        return;
+    }
     // It may be another client's setting that can't be taken back.
     const bool others = !backend_->applied->entries().empty();
     if (others && !std::exchange(tried_elsewhere_, true)) {
@@ -355,7 +360,7 @@ void Session::all_answered() {
     backend.bringing.clear();
     settings_unit_.reset();  // units are numbered anew
     awaited_ = {};
-    cancel_waits_ = false;
+    if (state_ != State::Settling) cancel_waits_ = false;
     if (backend.tracker().clean_and_idle()) {
         if (probe_) {
             settled();

@@ -105,6 +105,13 @@ void Session::take_over_settings() {
 }
 
 void Session::settled() {
+    // Of the statement that waits for this, whatever becomes of it now.
+    const bool canceled = std::exchange(cancel_waits_, false);
+    take_over_what_is_left();
+    if (canceled) cancel();
+}
+
+void Session::take_over_what_is_left() {
     PinReasons pins{static_cast<std::uint16_t>(pins_.bits & ~PinReasons::probed)};
     if (own_failed_) {
         // It stays as it is until the server can tell.
