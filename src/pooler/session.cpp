@@ -401,7 +401,8 @@ void Session::cancel() {
             cancel_waits_ = expected.in_own_unit();
             if (cancel_waits_) {
                 // But a PREPARE waits for locks as what needs it does.
-                if (statement_being_brought() != nullptr) backend_->cancel();
+                const std::string* const brought = statement_being_brought();
+                if (brought != nullptr && !brought->empty()) backend_->cancel();
                 return;
             }
             // A cancelled COMMIT would be one whose durability nobody knows (FAILOVER_PROTOCOL, rule 12).

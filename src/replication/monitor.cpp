@@ -290,7 +290,8 @@ class Monitor::Impl : public NodeGroup::Surroundings {
                 const bool recorded = record && record->master == node.address && record->epoch == node.epoch;
                 shown.gate = recorded ? group->second->gate() : Gate::Held;
                 // A record that doesn't fit may be that of a group of this name which was dropped meanwhile.
-                if (recorded || group->second->promoting()) shown.registration = record->registration();
+                if (record && (recorded || group->second->promoting()))
+                    shown.registration = record->registration();
                 if (group->second->promoting() && shown.gate == Gate::Held)
                     shown.state = NodeState::Promoting;
                 if (!group->second->why().empty()) shown.why = group->second->why();
