@@ -97,9 +97,10 @@ class Deeds:
         return f"n{self.choice.randrange(3)}"
 
     def runs(self):
-        # Those that SQL has prepared, too.
-        name = self.choice.choice([self.name(), self.name(), self.choice.choice("pq")])
-        return self.choice.choice([synced(bind(name) + execute()), synced(message(b"D", b"S" + cstring(name))),
+        # Those that SQL has prepared, too. What EXECUTE gives is known when it is parsed, which elsewhere is done anew.
+        in_sql = self.choice.choice("pq")
+        name = self.choice.choice([self.name(), self.name(), in_sql])
+        return self.choice.choice([synced(bind(name) + execute()), synced(message(b"D", b"S" + cstring(in_sql))),
                                    synced(unit("SELECT 1"), bind(name) + execute())])
 
     def closes(self):
