@@ -49,8 +49,8 @@ class CausalPosition {
     void attach(CausalRecord& record, int worker, int workers);
 
     /// What a view of that generation says of the group: where it was dropped and registered anew, nothing is
-    /// known of the new one, whose epochs and positions may look like the old one's. 0: the view can't tell,
-    /// and so nothing is known here.
+    /// known of the new one, whose epochs and positions may look like the old one's. 0: the view can't tell
+    /// which it is.
     void registered(Registration registration, Generation view);
 
     /// There are others, of whose commits nothing is known here: no bound is ever known.

@@ -228,7 +228,7 @@ class Session final : public Waiter, private net::StreamEvents {
     void bring_sql_statements(const std::function<bool(const SqlStatements::Entry&)>& is_needed);
     /// Is any of that not there, or may it not be?
     [[nodiscard]] bool lacks_sql_statements() const;
-    /// Is that the first message of a pipeline that may name any?
+    /// Is that the first message of a pipeline in which any may be named?
     [[nodiscard]] bool begins_with_names(wire::FrontendMessage type, wire::Bytes body) const;
     /// What it names must be brought, but whether it can be isn't known before all has been answered.
     [[nodiscard]] bool must_wait_to_bring(wire::FrontendMessage type, wire::Bytes body, bool whole) const;

@@ -1,5 +1,6 @@
 // Prepared statements that SQL names: PREPARE, EXECUTE, DEALLOCATE, and what looks at them.
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/log.h"
@@ -12,6 +13,16 @@ namespace {
 /// A text that does any of this may name a statement.
 constexpr std::uint32_t brings =
     SessionUse::NamesStatements | SessionUse::Prepares | SessionUse::Several | SessionUse::RunsCode;
+
+/// May that have to be the first of its transaction (SET TRANSACTION), or in front of its snapshot (LOCK)? To
+/// prepare anything takes one.
+bool goes_without_snapshot(std::string_view sql) {
+    static constexpr std::array<std::string_view, 11> words{"abort", "begin",   "commit",   "end",
+                                                            "lock",  "release", "rollback", "savepoint",
+                                                            "set",   "show",    "start"};
+    const wire::SqlToken first = wire::SqlScanner{sql}.next();
+    return std::any_of(words.begin(), words.end(), [&](std::string_view word) { return first.is(word); });
+}
 
 }  // namespace
 
@@ -68,15 +79,31 @@ bool Session::lacks_sql_statements() const {
 }
 
 bool Session::begins_with_names(wire::FrontendMessage type, wire::Bytes body) const {
-    // What goes on with a portal names none, and a Query of ours would end an unnamed one.
-    return !brought_for_pipeline_ && !backend_->tracker().pipeline_open() &&
-           (type == wire::FrontendMessage::Parse || type == wire::FrontendMessage::Bind ||
-            (type == wire::FrontendMessage::Describe && !body.empty() &&
-             body[0] == static_cast<char>(wire::ObjectKind::Statement)));
+    const auto& tracker = backend_->tracker();
+    if (brought_for_pipeline_ || tracker.pipeline_open()) return false;
+    const bool of_statement = !body.empty() && body[0] == static_cast<char>(wire::ObjectKind::Statement);
+    // In a block there may be a portal, and what goes on with one names no statement: a Query of ours would
+    // end an unnamed one.
+    const bool idle = tracker.status() == wire::TransactionStatus::Idle;
+    switch (type) {
+        case wire::FrontendMessage::Parse:
+        case wire::FrontendMessage::Bind:
+            return idle || !goes_without_snapshot(text_of(type, body).value_or(""));
+        case wire::FrontendMessage::Close:
+        case wire::FrontendMessage::Describe:
+            return idle || of_statement;
+        case wire::FrontendMessage::Execute:
+        case wire::FrontendMessage::Flush:
+            return idle;
+        default:
+            return false;
+    }
 }
 
 bool Session::must_wait_to_bring(wire::FrontendMessage type, wire::Bytes body, bool whole) const {
-    if (!lacks_sql_statements() || expects_only_own() || backend_->tracker().in_doubt()) return false;
+    const auto& tracker = backend_->tracker();
+    if (!lacks_sql_statements() || expects_only_own() || tracker.pipeline_open() || tracker.in_doubt())
+        return false;
     return type == wire::FrontendMessage::Query
                ? read_session_use(wire::BodyReader{body}.cstring(), whole).has(brings)
                : begins_with_names(type, body);

@@ -77,6 +77,12 @@ class Client:
         if found != wanted:
             raise Wrong(f"{found!r} in place of {wanted!r}; told were {client.errors}", *client.errors)
 
+    def do_all(self, client, *texts):
+        """Each only where the one before has succeeded: without its BEGIN an INSERT is committed."""
+        for text in texts:
+            client.query(text)
+            self.expect(client.errors, [], client)
+
     def expect_error(self, client, wanted):
         if client.errors != [wanted]:
             raise Wrong(f"told were {client.errors} in place of {wanted}", *client.errors)
@@ -227,9 +233,7 @@ class Client:
 
     def open_transaction_dies(self):
         with self.connection() as client:
-            client.query("BEGIN")
-            client.query("INSERT INTO soak_rows VALUES ('lost', 1)")
-            self.expect(client.errors, [], client)
+            self.do_all(client, "BEGIN", "INSERT INTO soak_rows VALUES ('lost', 1)")
             if self.random.random() < 0.5:
                 # In the middle of a statement.
                 client.send(message(b"Q", cstring("INSERT INTO soak_rows SELECT 'lost', i FROM generate_series(1, 1000) i")))
@@ -295,8 +299,7 @@ class Client:
     def half_message(self):
         with self.connection() as client:
             if self.random.random() < 0.5:
-                client.query("BEGIN")
-                client.query("INSERT INTO soak_rows VALUES ('lost', 2)")
+                self.do_all(client, "BEGIN", "INSERT INTO soak_rows VALUES ('lost', 2)")
             whole = self.random.choice((
                 message(b"Q", cstring("INSERT INTO soak_rows SELECT 'lost', " + "3 + " * self.random.randrange(20000) + "3")),
                 parse("half", "SELECT $1::int") + bind("half", "1") + execute(),

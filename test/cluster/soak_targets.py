@@ -121,7 +121,8 @@ class Target:
         kept, lost = self.observe(self.nodes[0], "SELECT count(*) FILTER (WHERE what = 'kept'), "
                                   "count(*) FILTER (WHERE what <> 'kept') FROM soak_rows")[0]
         if not least <= kept <= most or lost:
-            wrong.append(f"{kept} rows in place of {least} to {most}, and {lost} that nobody has committed")
+            which = self.observe(self.nodes[0], "SELECT n, count(*) FROM soak_rows WHERE what <> 'kept' GROUP BY n LIMIT 20")
+            wrong.append(f"{kept} rows in place of {least} to {most}, and {lost} that nobody has committed: {which}")
         self.observe(self.nodes[0], "TRUNCATE soak_rows")
         return wrong
 

@@ -333,6 +333,61 @@ TEST_F(SharedTest, WhereABlockHasFailedThatIsSaidOfWhatCannotBeBrought) {
     EXPECT_EQ(client->types(), "2DCZ");
 }
 
+TEST_F(SharedTest, HoweverAPipelineBeginsItHasWhatItNames) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare p as select 1");
+    for (const bool in_block : {false, true}) {
+        run(*other, "select 1");
+        EXPECT_TRUE(there.empty());
+        if (in_block) run(*client, "begin");
+        client->messages.clear();
+        wire::Buffer out;
+        wire::put_close_statement(out, "s");
+        put_run(out, "p");
+        wire::put_sync(out);
+        client->send(out);
+        EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+        EXPECT_EQ(client->types(), "32DCZ") << client->sqlstate();
+        if (in_block) run(*client, "commit");
+    }
+}
+
+TEST_F(SharedTest, NothingIsBroughtInFrontOfWhatMustBeTheFirstOfItsTransaction) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare p as select 1");
+    run(*other, "select 1");
+    run(*client, "begin");
+    client->messages.clear();
+    wire::Buffer out;
+    wire::put_parse(out, "", "set transaction isolation level serializable");
+    put_run(out, "");
+    wire::put_sync(out);
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+    EXPECT_TRUE(there.empty());
+    send_run(*client, "p");
+    EXPECT_EQ(client->types(), "2DCZ") << client->sqlstate();
+}
+
+TEST_F(SharedTest, AQueryBehindAnOpenPipelineWaitsForNothing) {
+    start();
+    auto client = login();
+    auto other = login();
+    run(*client, "prepare p as select 1");
+    run(*other, "select 1");
+    run(*client, "begin");
+    client->messages.clear();
+    wire::Buffer out;
+    wire::put_flush(out);
+    wire::put_query(out, "select 1; select 2");
+    client->send(out);
+    EXPECT_TRUE(until([&] { return client->count('Z') == 1; }));
+}
+
 TEST_F(SharedTest, WhatIsReadInATransactionThatHasSetSomethingIsSharedWithNobody) {
     start();
     auto client = login();
