@@ -225,7 +225,9 @@ class Session final : public Waiter, private net::StreamEvents {
     /// Would the client have it read now as it was read there?
     [[nodiscard]] bool reads_the_same(const SqlStatements::Entry& there) const;
     /// Prepares there what is needed of what the client has prepared in SQL.
-    void bring_sql_statements(const std::function<bool(const SqlStatements::Entry&)>& is_needed);
+    /// False: not now.
+    [[nodiscard]] bool bring_sql_statements(
+        const std::function<bool(const SqlStatements::Entry&)>& is_needed);
     /// Is any of that not there, or may it not be?
     [[nodiscard]] bool lacks_sql_statements() const;
     /// Is that the first message of a pipeline in which any may be named?

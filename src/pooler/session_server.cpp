@@ -340,7 +340,8 @@ void Session::relay(wire::Bytes& input) {
     if (server_pass_ > 0) return;
     if (!tracker.quiet()) {
         // In the middle of a pipeline: what waited for the units before it is looked at again.
-        const bool known = tracker.ready_for_query_owed() == 0 || tracker.in_doubt();
+        const bool known = tracker.ready_for_query_owed() == 0 || tracker.in_doubt() ||
+                           tracker.copy_mode() != wire::TransactionTracker::CopyMode::None;
         if (known && !leaving_ && std::exchange(paused_, false)) resume();
         return;
     }
@@ -451,6 +452,7 @@ void Session::take_settings_back() {
 
 void Session::statement_done(std::string_view tag) {
     rolled_back_ = tag == "ROLLBACK";
+    if (tag == "COMMIT") settings_stand();  // it may go on with another one (AND CHAIN)
     if (tag.size() < 7 || tag[0] != 'D' || tag[1] == 'E') {
         // DELETE, DECLARE CURSOR, DEALLOCATE and all that isn't DISCARD
         if (tag.starts_with("DEALLOCATE")) {

@@ -16,12 +16,17 @@ constexpr std::uint32_t brings =
 
 /// May that have to be the first of its transaction (SET TRANSACTION), or in front of its snapshot (LOCK)? To
 /// prepare anything takes one.
+bool precedes_snapshot(const wire::SqlToken& first) {
+    return first.is("set") || first.is("lock");
+}
+
+/// Does it leave what comes behind it the first chance to take one?
 bool goes_without_snapshot(std::string_view sql) {
-    static constexpr std::array<std::string_view, 11> words{"abort", "begin",   "commit",   "end",
-                                                            "lock",  "release", "rollback", "savepoint",
-                                                            "set",   "show",    "start"};
+    static constexpr std::array<std::string_view, 9> words{
+        "abort", "begin", "commit", "end", "release", "rollback", "savepoint", "show", "start"};
     const wire::SqlToken first = wire::SqlScanner{sql}.next();
-    return std::any_of(words.begin(), words.end(), [&](std::string_view word) { return first.is(word); });
+    return precedes_snapshot(first) ||
+           std::any_of(words.begin(), words.end(), [&](std::string_view word) { return first.is(word); });
 }
 
 }  // namespace
@@ -47,11 +52,14 @@ bool Session::reads_the_same(const SqlStatements::Entry& there) const {
     return reading != backend_->sql_readings.end() && reading->second == parse_context(there.text);
 }
 
-void Session::bring_sql_statements(const std::function<bool(const SqlStatements::Entry&)>& is_needed) {
+bool Session::bring_sql_statements(const std::function<bool(const SqlStatements::Entry&)>& is_needed) {
     Backend& backend = *backend_;
     const auto& tracker = backend.tracker();
-    // Behind messages of a pipeline a Query of ours would be skipped should they fail.
-    if (tracker.pipeline_open() || tracker.status() == wire::TransactionStatus::Failed) return;
+    // Behind messages of a pipeline a Query of ours would be skipped should they fail; in a COPY it ends
+    // that.
+    if (!expects_only_own() || tracker.copy_mode() != wire::TransactionTracker::CopyMode::None ||
+        tracker.in_doubt() || tracker.status() == wire::TransactionStatus::Failed)
+        return false;
     // One that can't be prepared any more must neither keep the others away nor fail the client's block, and
     // the locks of those that can are not to be the block's.
     const bool in_block = tracker.status() != wire::TransactionStatus::Idle;
@@ -72,6 +80,7 @@ void Session::bring_sql_statements(const std::function<bool(const SqlStatements:
     if (any) put({}, "RELEASE SAVEPOINT pgxc_ha");
     backend.sql_statements =
         there == *sql_statements_ ? sql_statements_ : std::make_shared<const SqlStatements>(std::move(there));
+    return true;
 }
 
 bool Session::lacks_sql_statements() const {
@@ -102,7 +111,8 @@ bool Session::begins_with_names(wire::FrontendMessage type, wire::Bytes body) co
 
 bool Session::must_wait_to_bring(wire::FrontendMessage type, wire::Bytes body, bool whole) const {
     const auto& tracker = backend_->tracker();
-    if (!lacks_sql_statements() || expects_only_own() || tracker.pipeline_open() || tracker.in_doubt())
+    if (!lacks_sql_statements() || expects_only_own() || tracker.pipeline_open() || tracker.in_doubt() ||
+        tracker.copy_mode() != wire::TransactionTracker::CopyMode::None)
         return false;
     return type == wire::FrontendMessage::Query
                ? read_session_use(wire::BodyReader{body}.cstring(), whole).has(brings)
@@ -111,9 +121,11 @@ bool Session::must_wait_to_bring(wire::FrontendMessage type, wire::Bytes body, b
 
 void Session::bring_for_text(SessionUse use, std::string_view sql) {
     if (!lacks_sql_statements() || !use.has(brings)) return;
+    const bool in_block = backend_->tracker().status() != wire::TransactionStatus::Idle;
+    if (in_block && use.has(SessionUse::Several) && precedes_snapshot(wire::SqlScanner{sql}.next())) return;
     const auto named = read_statement_name(sql);
     const bool any = use.has(SessionUse::RunsCode | SessionUse::SeesStatements);
-    bring_sql_statements([&](const SqlStatements::Entry& entry) {
+    (void)bring_sql_statements([&](const SqlStatements::Entry& entry) {
         if (named) return named->name == entry.name;
         return any || may_name(sql, entry.name);
     });
@@ -121,8 +133,7 @@ void Session::bring_for_text(SessionUse use, std::string_view sql) {
 
 void Session::bring_for_pipeline(wire::FrontendMessage type, wire::Bytes body) {
     if (!lacks_sql_statements() || !begins_with_names(type, body)) return;
-    brought_for_pipeline_ = backend_->tracker().status() != wire::TransactionStatus::Failed;
-    bring_sql_statements([](const SqlStatements::Entry&) { return true; });
+    brought_for_pipeline_ = bring_sql_statements([](const SqlStatements::Entry&) { return true; });
 }
 
 void Session::fail_where_not_brought(std::string_view name) {

@@ -17,7 +17,11 @@ void Session::note_bound(SessionUse use, std::string_view text) {
 }
 
 void Session::note_use(SessionUse use, std::string_view text) {
-    if (sql_statements_ && use.has(SessionUse::NamesStatements)) use.add(use_of_named(text));
+    if (sql_statements_ && use.has(SessionUse::NamesStatements)) {
+        const SessionUse named = use_of_named(text);
+        use.add(named);
+        set_in_transaction_ = set_in_transaction_ || named.has(SessionUse::Sets);
+    }
     if (makes_all_temporary_) use.add({SessionUse::MakesTemporary});
     use_now_ = use;
     if (!use.any()) return;

@@ -489,5 +489,33 @@ TEST_F(SessionTest, WhatALostTransactionHadSetIsNotTheClientsAnyMore) {
               0);
 }
 
+TEST_F(SessionTest, WhatWasCommittedInFrontOfALostTransactionStays) {
+    server->on_query = [](Backend& backend, const std::string& sql) {
+        if (sql == "set timezone") {
+            wire::Buffer out;
+            wire::put_parameter_status(out, "TimeZone", "Asia/Tokyo");
+            backend.send(out);
+            backend.complete("SET", 'T');
+        } else if (sql == "commit and chain") {
+            backend.complete("COMMIT", 'T');
+        } else if (sql == "die") {
+            backend.hang_up(true);
+        } else {
+            return false;
+        }
+        return true;
+    };
+    start();
+    auto client = login();
+    run(*client, "begin");
+    run(*client, "set timezone");
+    run(*client, "commit and chain");
+    run(*client, "die");
+    EXPECT_EQ(client->types(), "EZ");
+    run(*client, "rollback");
+    run(*client, "select 1");
+    EXPECT_NE(server->backends.back()->queries.front().find("Tokyo"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace pgxc::pooler
