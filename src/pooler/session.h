@@ -372,8 +372,6 @@ class Session final : public Waiter, private net::StreamEvents {
         wanted_before_ = wanted_;
         reported_before_.clear();
     }
-    /// What the transaction has set is undone with it, though the server can't say so any more.
-    void take_settings_back();
     void relay(wire::Bytes& input);
     /// The server waits for the client.
     void all_answered();
@@ -396,6 +394,8 @@ class Session final : public Waiter, private net::StreamEvents {
     /// It can do what a slave can't.
     void begin_at_master();
     void repeat_elsewhere();
+    /// What the transaction has set is undone with it, though the server can't say so any more.
+    void take_settings_back();
     /// `refusal`: what the server said to the BEGIN that went along with what is lost.
     void lose_transaction(const std::string& cause, const std::optional<Error>& refusal = std::nullopt);
     [[nodiscard]] Error loss_error(const std::string& cause, bool outcome_unknown) const;
@@ -485,6 +485,7 @@ class Session final : public Waiter, private net::StreamEvents {
     SqlStatementsRef sql_statements_;
     bool brought_for_pipeline_ = false;    // since it got the connection
     StatementNames own_names_;             // of what it is pinned for as Prepared
+    NamedUses own_uses_;                   // on the connection that it has
     StatementNames names_in_transaction_;  // that SQL may have prepared in the transaction that runs
     std::string unnamed_;                  // as Statement::parse_tail; empty though there is one: too large
     bool has_unnamed_ = false;

@@ -41,6 +41,14 @@ void Session::repeat_elsewhere() {
     if (send()) resume();
 }
 
+void Session::take_settings_back() {
+    if (!wanted_before_ || wanted_before_ == wanted_) return;
+    wanted_ = wanted_before_;
+    read_defaults();
+    for (const auto& [name, value] : std::exchange(reported_before_, {}))
+        wire::put_parameter_status(client_.out(), name, value);
+}
+
 void Session::leave_silent_slave(const std::string& cause) {
     if (!to_slave_) return;
     if (state_ == State::Applying || (state_ == State::Linked && may_repeat())) server_lost(cause);

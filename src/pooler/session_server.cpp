@@ -442,14 +442,6 @@ bool Session::parameter_changed(std::string_view name, std::string_view value, s
     return true;
 }
 
-void Session::take_settings_back() {
-    if (!wanted_before_ || wanted_before_ == wanted_) return;
-    wanted_ = wanted_before_;
-    read_defaults();
-    for (const auto& [name, value] : std::exchange(reported_before_, {}))
-        wire::put_parameter_status(client_.out(), name, value);
-}
-
 void Session::statement_done(std::string_view tag) {
     rolled_back_ = tag == "ROLLBACK";
     if (tag == "COMMIT") settings_stand();  // it may go on with another one (AND CHAIN)
@@ -576,6 +568,7 @@ void Session::let_go(bool reusable) {
     }
     backend.lend_to(nullptr);
     forget_use();
+    own_uses_.clear();
     left_ = {};
     probe_.reset();
     server_pass_ = 0;

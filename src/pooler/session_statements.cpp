@@ -245,6 +245,7 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
     if (taken || (unknown && prepared_.find(name) == nullptr)) {
         // The name may be taken, as the server will say; if not, it is there under its own name.
         left_.add({SessionUse::Prepares});
+        own_uses_.add(name, use_now_);
         return pass();
     }
     if (prepared_.find(name) != nullptr) {
@@ -262,13 +263,17 @@ Session::Admit Session::admit_parse(wire::Bytes body, bool whole) {
         }
         return pass();
     }
-    if (pins_.has(PinReasons::NamedInSql)) return pass();
+    if (pins_.has(PinReasons::NamedInSql)) {
+        own_uses_.add(name, use_now_);
+        return pass();
+    }
     if (!whole || tail.size() > limits::max_prepared_bytes ||
         prepared_.size() >= limits::max_client_statements ||
         prepared_.bytes() + tail.size() > limits::max_client_statement_bytes) {
         // It lives under its own name on this connection alone.
         pin(PinReasons::Prepared);
         own_names_.add(std::string{name});
+        own_uses_.add(name, use_now_);
         return pass();
     }
 
@@ -312,15 +317,18 @@ void Session::admit_bind(wire::Bytes body, bool whole) {
         bring_unnamed();
         unnamed_unbound_ = false;
     }
-    const auto* found = reader.ok() && !name.empty() && !pins_.has(PinReasons::NamedInSql)
-                            ? prepared_.find_ref(name)
-                            : nullptr;
+    const auto* known = reader.ok() && !name.empty() ? prepared_.find_ref(name) : nullptr;
+    const auto* found = pins_.has(PinReasons::NamedInSql) ? nullptr : known;
     if (found == nullptr) {
-        // One that was prepared in SQL, in whatever transaction.
+        // It has the client's own name there. What it does counts all the same.
         const auto* in_sql = sql_statements_ ? sql_statements_->find(name) : nullptr;
-        if (in_sql != nullptr) {
+        if (known != nullptr) {
+            note_bound((*known)->use, (*known)->sql());
+        } else if (in_sql != nullptr) {
             note_bound(in_sql->use, in_sql->text);
             fail_where_not_brought(name);
+        } else {
+            note_bound(own_uses_.of(name), {});
         }
         tracker.client_sent(wire::FrontendMessage::Bind, body, whole);
         return;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,6 +65,28 @@ class StatementNames {
   private:
     std::vector<std::string> names_;
     bool any_ = false;
+};
+
+/// What the statements may do that the protocol has put on the server connection under the client's own
+/// names.
+class NamedUses {
+  public:
+    void add(std::string_view name, SessionUse use) {
+        const bool has_room = uses_.size() < limits::max_client_statements;
+        (has_room ? uses_[std::string{name}] : others_).add(use);
+    }
+    [[nodiscard]] SessionUse of(std::string_view name) const {
+        const auto known = uses_.find(name);
+        return known == uses_.end() ? others_ : known->second;
+    }
+    void clear() {
+        uses_.clear();
+        others_ = {};
+    }
+
+  private:
+    std::map<std::string, SessionUse, std::less<>> uses_;
+    SessionUse others_;  // of those for which there was no room
 };
 
 /// The text of a Query that takes it away.
