@@ -432,8 +432,8 @@ Session::Admit Session::admit_linked(wire::FrontendMessage type, wire::Bytes bod
         left_.add({SessionUse::SetsSession | SessionUse::Calls});
     }
     replaced_ = 0;
-    // In front of a Query the pooler may have to do something of its own, in a unit of its own.
     bring_for_pipeline(type, body);
+    // In front of a Query the pooler may have to do something of its own, in a unit of its own.
     const bool begins = !deferred_begin_.empty() && !begin_sent_;
     if (begins && type != wire::FrontendMessage::Query) put_deferred_begin();
     const Admit admitted = prepare_to_send(type, body, whole);

@@ -488,14 +488,8 @@ void Session::forget_statements() {
     Backend& backend = *backend_;
     prepared_.clear();
     backend.statements.clear();
-    sql_statements_ = nullptr;
-    SqlStatements brought_after;
-    for (const auto& [unit, name] : backend.bringing) {
-        const auto* entry = backend.sql_statements ? backend.sql_statements->find(name) : nullptr;
-        if (entry != nullptr && unit > backend.expected.unit_answered())
-            (void)brought_after.put(name, entry->text);
-    }
-    backend.sql_statements = share(std::move(brought_after));
+    // Nothing is brought behind what the client waits for, and so not behind this.
+    sql_statements_ = backend.sql_statements = nullptr;
     backend.sql_readings.clear();
     backend.soiled = false;
     // What was sent behind that comes after it.

@@ -454,20 +454,26 @@ TEST_F(SessionTest, AWritePipelinedBehindAReadOnlyTransactionGoesToTheMaster) {
     EXPECT_EQ(server->queries(), std::vector<std::string>{"insert"});
 }
 
+/// A server that tells what a transaction sets, may go on with another one, and is gone when it is told to
+/// be.
+bool sets_and_dies(Backend& backend, const std::string& sql) {
+    if (sql == "set local timezone" || sql == "set timezone") {
+        wire::Buffer out;
+        wire::put_parameter_status(out, "TimeZone", "Asia/Tokyo");
+        backend.send(out);
+        backend.complete("SET", 'T');
+    } else if (sql == "commit and chain") {
+        backend.complete("COMMIT", 'T');
+    } else if (sql == "die") {
+        backend.hang_up(true);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 TEST_F(SessionTest, WhatALostTransactionHadSetIsNotTheClientsAnyMore) {
-    server->on_query = [](Backend& backend, const std::string& sql) {
-        if (sql == "set local timezone") {
-            wire::Buffer out;
-            wire::put_parameter_status(out, "TimeZone", "Asia/Tokyo");
-            backend.send(out);
-            backend.complete("SET", 'T');
-        } else if (sql == "die") {
-            backend.hang_up(true);
-        } else {
-            return false;
-        }
-        return true;
-    };
+    server->on_query = sets_and_dies;
     start();
     auto client = login();
     run(*client, "begin");
@@ -490,21 +496,7 @@ TEST_F(SessionTest, WhatALostTransactionHadSetIsNotTheClientsAnyMore) {
 }
 
 TEST_F(SessionTest, WhatWasCommittedInFrontOfALostTransactionStays) {
-    server->on_query = [](Backend& backend, const std::string& sql) {
-        if (sql == "set timezone") {
-            wire::Buffer out;
-            wire::put_parameter_status(out, "TimeZone", "Asia/Tokyo");
-            backend.send(out);
-            backend.complete("SET", 'T');
-        } else if (sql == "commit and chain") {
-            backend.complete("COMMIT", 'T');
-        } else if (sql == "die") {
-            backend.hang_up(true);
-        } else {
-            return false;
-        }
-        return true;
-    };
+    server->on_query = sets_and_dies;
     start();
     auto client = login();
     run(*client, "begin");
