@@ -12,7 +12,8 @@ COMMENT ON FUNCTION pgxc.node_status() IS 'what the monitor knows of each node';
 CREATE FUNCTION pgxc.pools(
     OUT worker integer, OUT node_type "char", OUT node_id integer, OUT database text, OUT user_name text,
     OUT clients_active integer, OUT clients_waiting integer, OUT servers_active integer, OUT servers_idle integer,
-    OUT servers_connecting integer, OUT longest_wait_ms double precision)
+    OUT servers_connecting integer, OUT longest_wait_ms double precision,
+    OUT concurrency_limit integer)
 RETURNS SETOF record LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'pgxc_pools';
 COMMENT ON FUNCTION pgxc.pools() IS 'server connections and clients for each node, database and user';

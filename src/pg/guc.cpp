@@ -45,6 +45,7 @@ char* node_value = nullptr;
 bool check_nodes_value = true;
 int read_routing_value = static_cast<int>(Routing::Explicit);
 int max_read_lag_kb = 1024;
+bool adaptive_concurrency_value = true;
 bool causal_reads_value = true;
 bool failover_value = true;
 int probe_interval_ms = 200;
@@ -302,6 +303,9 @@ void define_settings(bool preloading) {
                   &read_routing_value, routing_options, PGC_USERSET);
     define.integer("pgxc.max_read_lag", "A slave further behind its master serves no reads.",
                    &max_read_lag_kb, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB);
+    define.boolean("pgxc.adaptive_concurrency",
+                   "Lend fewer server connections than there may be while that serves all clients sooner.",
+                   &adaptive_concurrency_value, PGC_SIGHUP);
     define.boolean("pgxc.causal_reads", "A read sees every commit that came through this pooler before it.",
                    &causal_reads_value, PGC_SIGHUP);
 
@@ -405,6 +409,9 @@ Routing read_routing() {
 }
 std::uint64_t max_read_lag_bytes() {
     return static_cast<std::uint64_t>(max_read_lag_kb) * 1024;
+}
+bool adaptive_concurrency() {
+    return adaptive_concurrency_value;
 }
 bool causal_reads() {
     return causal_reads_value;

@@ -45,6 +45,7 @@ void define_settings(bool preloading);
 [[nodiscard]] bool check_nodes();
 [[nodiscard]] Routing read_routing();
 [[nodiscard]] std::uint64_t max_read_lag_bytes();
+[[nodiscard]] bool adaptive_concurrency();
 [[nodiscard]] bool causal_reads();
 [[nodiscard]] bool failover();
 [[nodiscard]] Millis probe_interval();

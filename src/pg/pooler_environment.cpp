@@ -159,6 +159,7 @@ void PoolerEnvironment::read_settings() {
     fresh.max_client_connections = most_clients_;
     fresh.read_routing = routing_of(guc::read_routing());
     fresh.max_read_lag_bytes = guc::max_read_lag_bytes();
+    fresh.adaptive_concurrency = guc::adaptive_concurrency();
     fresh.causal_reads = guc::causal_reads();
     fresh.failover_hold = guc::failover_hold();
     fresh.login_timeout =

@@ -22,7 +22,7 @@ extern "C" {
 
 /// What lies in the shared memory, for the shared_*.cpp files only.
 ///
-/// Layout version 3. One struct SharedState, then for each pooler worker one PoolerArea followed by its
+/// Layout version 4. One struct SharedState, then for each pooler worker one PoolerArea followed by its
 /// client rows. Each part has one lock, and no code here takes two of them:
 ///
 ///   view_lock      view_count, view[], paused[] but its in_use; view_generation is written under it and may
@@ -36,7 +36,7 @@ extern "C" {
 /// Nothing that can fail runs under a lock but memory allocation in C++, whose exception releases it.
 namespace pgxc::shm {
 
-inline constexpr std::uint32_t layout_version = 3;
+inline constexpr std::uint32_t layout_version = 4;
 /// How many databases to leave are remembered: a worker that missed more of them leaves all.
 inline constexpr std::size_t leave_ring = 16;
 /// The same of nodes: of more the oldest are forgotten, since any client may ask for them.
@@ -113,6 +113,7 @@ struct SharedPool {
     std::uint32_t servers_idle;
     std::uint32_t servers_connecting;
     std::uint64_t longest_wait_us;
+    std::uint32_t concurrency_limit;
 };
 
 struct SharedClient {

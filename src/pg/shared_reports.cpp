@@ -69,6 +69,7 @@ void publish_pooler_rows(int worker, const std::vector<pooler::PoolRow>& pools,
         to.servers_idle = from.servers_idle;
         to.servers_connecting = from.servers_connecting;
         to.longest_wait_us = from.longest_wait_us;
+        to.concurrency_limit = from.concurrency_limit;
     }
     SharedClient* const to_clients = clients_of(area);
     for (std::uint32_t i = 0; i < area->clients; ++i) {
@@ -116,7 +117,8 @@ std::vector<PoolerRows> read_pooler_rows() {
                                   pool.servers_active,
                                   pool.servers_idle,
                                   pool.servers_connecting,
-                                  pool.longest_wait_us});
+                                  pool.longest_wait_us,
+                                  pool.concurrency_limit});
         }
         const SharedClient* const clients = clients_of(area);
         for (std::uint32_t i = 0; i < area->clients; ++i) {

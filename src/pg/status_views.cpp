@@ -32,12 +32,14 @@ PGXC_FUNCTION(pgxc_pools) {
     for (const pgxc::PoolerRows& worker : pgxc::read_pooler_rows()) {
         left_out += worker.pools_left_out;
         for (const auto& pool : worker.pools)
-            rows.push_back({pgxc::number(worker.worker), pgxc::one_char(static_cast<char>(pool.node.type)),
-                            pgxc::number(pool.node.id.value()), pool.database, pool.user,
-                            pgxc::number(pool.clients_active), pgxc::number(pool.clients_waiting),
-                            pgxc::number(pool.servers_active), pgxc::number(pool.servers_idle),
-                            pgxc::number(pool.servers_connecting),
-                            pgxc::number(static_cast<double>(pool.longest_wait_us) / 1000.0)});
+            rows.push_back(
+                {pgxc::number(worker.worker), pgxc::one_char(static_cast<char>(pool.node.type)),
+                 pgxc::number(pool.node.id.value()), pool.database, pool.user,
+                 pgxc::number(pool.clients_active), pgxc::number(pool.clients_waiting),
+                 pgxc::number(pool.servers_active), pgxc::number(pool.servers_idle),
+                 pgxc::number(pool.servers_connecting),
+                 pgxc::number(static_cast<double>(pool.longest_wait_us) / 1000.0),
+                 pool.concurrency_limit != 0 ? pgxc::number(pool.concurrency_limit) : std::nullopt});
     }
     pgxc::tell_left_out(left_out, "pools");
     return pgxc::return_rows(fcinfo, rows);

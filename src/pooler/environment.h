@@ -34,6 +34,7 @@ struct Settings {
     std::string relay_directory;  // private, of all workers: for the sockets between them
     int max_pool_size = 100;
     int min_pool_size = 1;
+    bool adaptive_concurrency = true;
     int max_client_connections = 10000;
     ReadRouting read_routing = ReadRouting::Explicit;
     std::uint64_t max_read_lag_bytes = 1024 * 1024;
@@ -132,7 +133,8 @@ struct PoolRow {
     std::uint32_t servers_active = 0;   // lent to a client
     std::uint32_t servers_idle = 0;
     std::uint32_t servers_connecting = 0;
-    std::uint64_t longest_wait_us = 0;  // of the clients that wait now
+    std::uint64_t longest_wait_us = 0;    // of the clients that wait now
+    std::uint32_t concurrency_limit = 0;  // see ConcurrencyLimit; 0: none
 };
 
 /// A row of the view pgxc_pooler_clients.

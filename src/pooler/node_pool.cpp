@@ -54,6 +54,7 @@ void NodePool::stop_waiting(Session& session) {
 void NodePool::give_back(Backend& backend) {
     context_.stats_changed = true;
     backend.lend_to(nullptr);
+    core_.transaction_ended(backend, context_.now());
     if (target_.paused) {
         // It is still on the list of those that are lent.
         core_.retire(backend);
@@ -68,18 +69,16 @@ void NodePool::give_back(Backend& backend) {
     // through.
     if (backend.cancels_running()) {
         core_.retire(backend);
+        serve_soon();
         return;
     }
-    if (ask_on(backend)) {
-        open_more();  // for who waits
-        return;
-    }
-    core_.became_idle(backend, context_.coarse_now);
+    if (!ask_on(backend)) core_.became_idle(backend, context_.coarse_now);
     serve();
 }
 
 void NodePool::discard(Backend& backend) {
     context_.stats_changed = true;
+    core_.transaction_ended(backend, context_.now());
     if (asking_ == &backend) question_lost();
     if (!target_.is_master) replayed_.forget();
     backend.unlink();
@@ -97,6 +96,7 @@ void NodePool::discard(Backend& backend) {
     context_.bury(std::move(owned));
     if (target_.paused) context_.pools->report_in_use(target_.group);
     open_more();
+    serve_soon();
 }
 
 void NodePool::backend_ready(Backend& backend) {
@@ -161,6 +161,16 @@ void NodePool::serve() {
     open_more();
 }
 
+void NodePool::serve_soon() {
+    if (!core_.may_match()) return;
+    context_.loop.post([pool = weak_from_this()] {
+        if (const auto alive = pool.lock()) {
+            alive->context_.begin_event();
+            alive->serve();
+        }
+    });
+}
+
 void NodePool::open_more() {
     if (nobody_comes() || retry_pending_) return;
     // A server that doesn't answer is asked for somebody, not to keep connections in store.
@@ -192,7 +202,7 @@ void NodePool::retry_later() {
 Switch NodePool::take_over() {
     const Settings& settings = context_.settings();
     core_.set_limits({settings.max_pool_size, settings.min_pool_size, settings.server_idle_timeout,
-                      settings.server_lifetime});
+                      settings.server_lifetime, settings.adaptive_concurrency});
     Target now = find_target(*context_.view, key_.node, context_.own_node(), settings.own_server);
     const Switch change = compare(target_, now);
     const Target before = std::exchange(target_, std::move(now));
@@ -330,6 +340,8 @@ bool NodePool::in_trouble() const {
 }
 
 void NodePool::tick(TimePoint now) {
+    core_.tick(now);
+    if (!core_.waiters().empty()) serve();
     while (Member* surplus = core_.surplus(now)) discard(static_cast<Backend&>(*surplus));
     // A pause lasts as long as who asked for it wants; who waited in it waits for its turn from then on.
     if (target_.paused) {
@@ -361,6 +373,13 @@ void NodePool::end_long_waits(TimePoint now) {
         auto& session = static_cast<Session&>(*core_.waiters().front());
         // Who has waited for a new master waits for its turn from then on.
         if (now - std::max(session.waiting_since(), in_order_since_) < longest) return;
+        // Nobody fails because of a limit that nobody has set.
+        if (core_.concurrency_limit() != ConcurrencyLimit::none) {
+            core_.lift_concurrency_limit();
+            serve();
+            if (!core_.connecting().empty()) return;
+            continue;
+        }
         fail_waiter(
             session,
             {sqlstate::too_many_connections,
@@ -387,6 +406,8 @@ PoolRow NodePool::row(TimePoint now) const {
     row.servers_active = static_cast<std::uint32_t>(core_.lent().size());
     row.servers_idle = static_cast<std::uint32_t>(core_.idle().size());
     row.servers_connecting = static_cast<std::uint32_t>(core_.connecting().size());
+    if (core_.concurrency_limit() != ConcurrencyLimit::none)
+        row.concurrency_limit = static_cast<std::uint32_t>(core_.concurrency_limit());
     if (const Waiter* first = core_.waiters().front()) {
         const auto waited = now - first->waiting_since();
         row.longest_wait_us =

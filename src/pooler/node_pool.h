@@ -135,6 +135,8 @@ class NodePool : public std::enable_shared_from_this<NodePool> {
     void leave_silent(const std::string& cause);
     [[nodiscard]] Backend* lent_or_awaited(Member* member);
     void serve();
+    /// The same, but not while a session acts.
+    void serve_soon();
     void open_more();
     void retry_later();
     void close_all(const std::string& cause);

@@ -204,8 +204,10 @@ void NodePool::roll_back(Backend& backend) {
         discard(backend);
         return;
     }
+    core_.transaction_ended(backend, context_.now());
     core_.retire(backend);
     backend.run_own(Backend::Own::Rollback, "ROLLBACK");
+    serve_soon();
 }
 
 void PoolSet::ask_slaves(NodeKey group, const Progress& wanted) {

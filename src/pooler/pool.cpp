@@ -1,6 +1,7 @@
 #include "pooler/pool.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace pgxc::pooler {
 
@@ -8,6 +9,8 @@ namespace {
 
 /// How many idle connections are looked at for one that is nobody's last.
 constexpr int max_looked_at = 8;
+/// And for the oldest one.
+constexpr int max_compared = 128;
 
 }  // namespace
 
@@ -16,7 +19,18 @@ void Waiter::forget_member() {
     last_member_ = nullptr;
 }
 
+Member* Pool::oldest_idle() {
+    Member* oldest = idle_.front();
+    Member* member = oldest;
+    for (int looked_at = 0; member != nullptr && looked_at < max_compared; ++looked_at) {
+        if (member->number_ < oldest->number_) oldest = member;
+        member = idle_.after(*member);
+    }
+    return oldest;
+}
+
 Member* Pool::choose(const Waiter& waiter) {
+    if (!waiters_.empty() && concurrency_.limit() != ConcurrencyLimit::none) return oldest_idle();
     if (Member* last = waiter.last_member(); last != nullptr && last->list() == &idle_) return last;
     Member* member = idle_.front();
     for (int looked_at = 0; member != nullptr && looked_at < max_looked_at; ++looked_at) {
@@ -27,6 +41,7 @@ Member* Pool::choose(const Waiter& waiter) {
 }
 
 void Pool::lend(Member& member, Waiter& waiter) {
+    member.lent_at_tick_ = member.long_lent_ = member.ended_ = false;
     waiter.again_ = member.last_user_ == &waiter;
     if (!waiter.again_) {
         waiter.forget_member();
@@ -39,6 +54,7 @@ void Pool::lend(Member& member, Waiter& waiter) {
 
 Member* Pool::borrow(Waiter& waiter, TimePoint now) {
     waiter.since_ = now;
+    if (limits_.adaptive) concurrency_.passed(running(), waiters_.size(), now);
     if (waiters_.empty()) return borrow_again(waiter);
     used_ = true;
     waiters_.push_back(waiter);
@@ -47,7 +63,7 @@ Member* Pool::borrow(Waiter& waiter, TimePoint now) {
 
 Member* Pool::borrow_again(Waiter& waiter) {
     used_ = true;
-    if (paused_ || idle_.empty()) {
+    if (paused_ || idle_.empty() || room() <= 0) {
         waiters_.push_front(waiter);
         return nullptr;
     }
@@ -57,12 +73,30 @@ Member* Pool::borrow_again(Waiter& waiter) {
 }
 
 std::optional<Pool::Match> Pool::match() {
-    if (paused_ || waiters_.empty() || idle_.empty()) return std::nullopt;
+    if (!may_match()) return std::nullopt;
     Waiter& first = *waiters_.front();
     const Match match{&first, choose(first)};
     first.unlink();
     lend(*match.member, first);
     return match;
+}
+
+void Pool::transaction_ended(Member& member, TimePoint now) {
+    if (!limits_.adaptive || member.list() != &lent_ || std::exchange(member.ended_, true)) return;
+    if (std::exchange(member.long_lent_, false)) --long_lent_;
+    concurrency_.passed(running(), waiters_.size(), now);
+    concurrency_.ended(limits_.max_members, now);
+}
+
+void Pool::tick(TimePoint now) {
+    if (!limits_.adaptive) return;
+    concurrency_.tick(now);
+    // Who thinks, waits for a lock or runs for long isn't what others have to wait for.
+    long_lent_ = 0;
+    for (Member* member = lent_.front(); member != nullptr; member = lent_.after(*member)) {
+        member->long_lent_ = std::exchange(member->lent_at_tick_, true);
+        if (member->long_lent_) ++long_lent_;
+    }
 }
 
 bool Pool::outlived(const Member& member, TimePoint now) const {
@@ -86,7 +120,7 @@ int Pool::members_wanted() const {
     if (paused_) return 0;
     const auto members_now = static_cast<int>(members());
     const auto on_the_way = static_cast<int>(connecting_.size() + idle_.size());
-    const int for_waiters = static_cast<int>(waiters_.size()) - on_the_way;
+    const int for_waiters = std::min(static_cast<int>(waiters_.size()), room()) - on_the_way;
     const int for_minimum = used_ ? limits_.min_members - members_now : 0;
     return std::clamp(std::max(for_waiters, for_minimum), 0, std::max(0, limits_.max_members - members_now));
 }

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
 #include "base/clock.h"
+#include "pooler/concurrency_limit.h"
 #include "pooler/list.h"
 
 /// The arithmetic of one pool, without sockets: who gets which server connection, and how many there should
@@ -53,6 +55,10 @@ class Member : public ListNode<Member> {
     friend class Waiter;
     TimePoint idle_since_;
     TimePoint connected_at_;
+    std::uint64_t number_ = 0;  // those of a pool in the order in which they were opened
+    bool lent_at_tick_ = false;
+    bool long_lent_ = false;  // at the tick before, too
+    bool ended_ = false;
     unsigned early_ = 0;  // thousandths of its lifetime that it ends before the others
     Waiter* last_user_ = nullptr;
 };
@@ -65,14 +71,20 @@ class Pool {
         // Zero: for ever.
         Clock::duration max_idle{0};
         Clock::duration max_age{0};
+        /// Lends fewer than there may be where that serves everybody sooner.
+        bool adaptive = false;
     };
 
-    void set_limits(Limits limits) { limits_ = limits; }
+    void set_limits(Limits limits) {
+        limits_ = limits;
+        if (!limits.adaptive) concurrency_.forget();
+    }
 
-    /// Asks for a connection, at once if one is idle and nobody waits longer: the one that it had last if
-    /// nobody had it since (its settings and statements are there, and what nobody can see), else the most
-    /// recently used one that is nobody's last, else the least recently used. Otherwise nullptr, and the
-    /// waiter stands last in the queue.
+    /// Asks for a connection, at once if one is idle, may be lent, and nobody waits longer: the one that it
+    /// had last if nobody had it since (its settings and statements are there, and what nobody can see), else
+    /// the most recently used one that is nobody's last, else the least recently used. Where some wait
+    /// because of a concurrency limit: the oldest. Otherwise nullptr, and the waiter stands last in the
+    /// queue.
     [[nodiscard]] Member* borrow(Waiter& waiter, TimePoint now);
     /// The same for one who has borrowed a connection that was of no use: it was its turn, and it has waited
     /// since it asked first.
@@ -80,7 +92,10 @@ class Pool {
     void stop_waiting(Waiter& waiter) { waiter.unlink(); }
 
     /// While paused nothing is lent, and no connection is wanted.
-    void pause() { paused_ = true; }
+    void pause() {
+        paused_ = true;
+        concurrency_.rest();
+    }
     void resume() { paused_ = false; }
     [[nodiscard]] bool paused() const { return paused_; }
 
@@ -88,14 +103,18 @@ class Pool {
         Waiter* waiter = nullptr;
         Member* member = nullptr;
     };
-    /// The longest waiting one and an idle connection, if there are both; it is lent then. Call until nullopt
-    /// after became_idle() and resume().
+    /// The longest waiting one and an idle connection that may be lent, if there are both; it is lent then.
+    /// Call until nullopt after became_idle(), resume() and tick(), and when one that was lent is gone.
     [[nodiscard]] std::optional<Match> match();
+    [[nodiscard]] bool may_match() const {
+        return !paused_ && !waiters_.empty() && !idle_.empty() && room() > 0;
+    }
 
     void add_connecting(Member& member) { connecting_.push_back(member); }
     /// Its login is over: its lifetime begins.
     void connected(Member& member, TimePoint now) {
         member.connected_at_ = now;
+        member.number_ = ++opened_;
         // Those that were opened together mustn't end together.
         member.early_ = next_early_;
         next_early_ = (next_early_ + 37) % 100;
@@ -104,6 +123,14 @@ class Pool {
         member.idle_since_ = now;
         idle_.push_front(member);
     }
+    /// Who had it has done with it; before it is anything else. A second time it means nothing.
+    void transaction_ended(Member& member, TimePoint now);
+    /// Some have waited too long: all are lent until many run again.
+    void lift_concurrency_limit() { concurrency_.rest(); }
+    /// To be called a few times a second.
+    void tick(TimePoint now);
+    /// No more than so many transactions are to run at once, beside those that run for long.
+    [[nodiscard]] int concurrency_limit() const { return concurrency_.limit(); }
     /// It ends: it counts as a connection until it is gone, and is lent no more.
     void retire(Member& member) { retiring_.push_back(member); }
 
@@ -136,11 +163,20 @@ class Pool {
 
   private:
     [[nodiscard]] Member* choose(const Waiter& waiter);
+    /// Always the same few server processes: their page tables and caches are filled already.
+    [[nodiscard]] Member* oldest_idle();
+    /// Without those that have been lent for long.
+    [[nodiscard]] std::size_t running() const { return lent_.size() - std::min(long_lent_, lent_.size()); }
+    /// How many more may be lent.
+    [[nodiscard]] int room() const { return concurrency_.limit() - static_cast<int>(running()); }
     void lend(Member& member, Waiter& waiter);
 
     Limits limits_;
+    ConcurrencyLimit concurrency_;
+    std::size_t long_lent_ = 0;  // when tick() counted them
     bool paused_ = false;
     bool used_ = false;
+    std::uint64_t opened_ = 0;
     unsigned next_early_ = 0;
     List<Waiter> waiters_;  // longest waiting first
     List<Member> idle_;     // most recently used first

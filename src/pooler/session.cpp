@@ -442,7 +442,7 @@ ClientRow Session::row() const {
         case State::Waiting:
             row.why = waits_for_ ? waits_for_->trouble() : std::string{};
             row.state = row.why.empty() ? "waiting" : "held";
-            if (row.why.empty()) row.why = "all server connections are in use or being opened";
+            if (row.why.empty()) row.why = "all server connections that may be are in use or being opened";
             break;
         case State::Idle:
             row.state = in_no_transaction() ? "idle" : "active";

@@ -4,10 +4,12 @@ import contextlib
 import os
 import select
 import socket
+import subprocess
 import threading
 import time
 
 import psycopg2
+import psycopg2.extensions
 import pytest
 
 import pgcluster
@@ -141,6 +143,33 @@ def test_first_come_first_served(cluster, limited, first_worker):
 
 
 # ---- server connections
+
+def test_many_short_transactions_take_turns_where_that_is_better_and_off_means_off(cluster, limited):
+    script = cluster.workspace.path / "one.sql"
+    script.write_text("SELECT 1;\n")
+
+    def seen(where):
+        return cluster.coordinator.value(f"SELECT count(*) FROM pgxc_pools WHERE node_id = 1 AND node_type = 'D' AND {where}")
+
+    def transactions():
+        return cluster.coordinator.value("SELECT sum(transactions) FROM pgxc_pooler_stats WHERE node_id = 1 AND node_type = 'D'")
+
+    with subprocess.Popen([cluster.workspace.bin / "pgbench", "-n", "-f", script, "-c", "10", "-T", "600",
+                           psycopg2.extensions.make_dsn(**cluster.pooler_dsn(host=str(cluster.workspace.path)))],
+                          stdout=subprocess.DEVNULL, **pgcluster.as_server_user()) as load:
+        try:
+            # They begin with four.
+            wait_for(lambda: seen("concurrency_limit IS NOT NULL"), "a limit to be in force")
+            wait_for(lambda: seen("clients_waiting > 0 AND servers_active <= concurrency_limit"), "some to wait for it")
+            limited(adaptive_concurrency="off")
+            wait_for(lambda: seen("servers_active > 4 AND concurrency_limit IS NULL"), "more to run at once")
+            for _ in range(3):
+                before = transactions()
+                wait_for(lambda: transactions() > before + 1000, "more transactions")
+                assert not seen("concurrency_limit IS NOT NULL")
+        finally:
+            load.terminate()
+
 
 def test_idle_server_connections_are_closed_but_the_minimum(cluster, limited, first_worker):
     busy = [first_worker(user="watcher", autocommit=False) for _ in range(3)]

@@ -213,5 +213,99 @@ TEST(Pool, ARetiredConnectionCountsUntilItIsGone) {
     EXPECT_EQ(pool.members_wanted(), 1);
 }
 
+/// 32 clients that always want the next transaction, and 32 connections to a server that is slower the more
+/// of them are busy.
+class CrowdedPool {
+  public:
+    explicit CrowdedPool(bool adaptive) {
+        Pool::Limits limits;
+        limits.max_members = static_cast<int>(members.size());
+        limits.adaptive = adaptive;
+        pool.set_limits(limits);
+        for (auto& member : members) {
+            pool.connected(member, now);
+            pool.became_idle(member, now);
+        }
+        for (auto& waiter : waiters) (void)pool.borrow(waiter, now);
+    }
+
+    void run(seconds how_long) {
+        const TimePoint end = now + how_long;
+        for (TimePoint next_tick = now; now < end;) {
+            now += std::chrono::microseconds{50 + 2 * pool.lent().size()};
+            end_first();
+            if (now >= next_tick) {
+                pool.tick(now);
+                next_tick = now + Millis{250};
+            }
+        }
+    }
+
+    void end_first() {
+        Member& member = *pool.lent().front();
+        Waiter& waiter = *member.last_user();
+        pool.transaction_ended(member, now);
+        pool.became_idle(member, now);
+        while (pool.match()) {
+        }
+        (void)pool.borrow(waiter, now);
+    }
+
+    Pool pool;
+    std::array<Member, 32> members;
+    std::array<Waiter, 32> waiters;
+    TimePoint now = t0;
+};
+
+TEST(Pool, LendsFewWhereManyAreInEachOthersWayAlwaysTheSame) {
+    CrowdedPool crowd{true};
+    crowd.run(seconds{5});
+    const int limit = crowd.pool.concurrency_limit();
+    ASSERT_LE(limit, 8);
+    for (int i = 0; i < 100; ++i) crowd.end_first();
+    EXPECT_EQ(crowd.pool.lent().size(), static_cast<std::size_t>(limit));
+    EXPECT_EQ(crowd.pool.waiters().size(), crowd.waiters.size() - static_cast<std::size_t>(limit));
+    EXPECT_FALSE(crowd.pool.may_match());
+    for (int i = 0; i < limit; ++i) EXPECT_EQ(crowd.members.at(i).list(), &crowd.pool.lent()) << i;
+    EXPECT_EQ(crowd.pool.members_wanted(), 0);
+}
+
+TEST(Pool, LendsAllIfItMayNotAdapt) {
+    CrowdedPool crowd{false};
+    crowd.run(seconds{5});
+    EXPECT_EQ(crowd.pool.concurrency_limit(), ConcurrencyLimit::none);
+    EXPECT_EQ(crowd.pool.lent().size(), crowd.members.size());
+}
+
+TEST(Pool, WhoIsLentForLongIsNotWhatOthersWaitFor) {
+    CrowdedPool crowd{true};
+    crowd.run(seconds{5});
+    const int limit = crowd.pool.concurrency_limit();
+    ASSERT_LE(limit, 8);
+    EXPECT_FALSE(crowd.pool.may_match());
+    // They were lent at the tick before, too.
+    crowd.pool.tick(crowd.now + Millis{1});
+    crowd.pool.tick(crowd.now + Millis{2});
+    ASSERT_EQ(crowd.pool.concurrency_limit(), limit);
+    ASSERT_TRUE(crowd.pool.may_match());
+    while (crowd.pool.match()) {
+    }
+    EXPECT_EQ(crowd.pool.lent().size(), 2 * static_cast<std::size_t>(limit));
+}
+
+TEST(Pool, HasNoConcurrencyLimitAfterAPauseUntilManyRunAgain) {
+    CrowdedPool crowd{true};
+    crowd.run(seconds{5});
+    ASSERT_NE(crowd.pool.concurrency_limit(), ConcurrencyLimit::none);
+    crowd.pool.pause();
+    EXPECT_EQ(crowd.pool.concurrency_limit(), ConcurrencyLimit::none);
+    crowd.pool.resume();
+    while (crowd.pool.match()) {
+    }
+    EXPECT_EQ(crowd.pool.lent().size(), crowd.members.size());
+    crowd.run(seconds{1});
+    EXPECT_LE(crowd.pool.concurrency_limit(), 8);
+}
+
 }  // namespace
 }  // namespace pgxc::pooler
