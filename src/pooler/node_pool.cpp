@@ -54,7 +54,6 @@ void NodePool::stop_waiting(Session& session) {
 void NodePool::give_back(Backend& backend) {
     context_.stats_changed = true;
     backend.lend_to(nullptr);
-    core_.transaction_ended(backend, context_.now());
     if (target_.paused) {
         // It is still on the list of those that are lent.
         core_.retire(backend);
@@ -65,6 +64,7 @@ void NodePool::give_back(Backend& backend) {
         discard(backend);
         return;
     }
+    core_.transaction_ended(backend, context_.now());
     // The next client must not be hit by the cancel request of this one: it becomes idle when that is
     // through.
     if (backend.cancels_running()) {

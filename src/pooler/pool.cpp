@@ -41,7 +41,7 @@ Member* Pool::choose(const Waiter& waiter) {
 }
 
 void Pool::lend(Member& member, Waiter& waiter) {
-    member.lent_at_tick_ = member.long_lent_ = member.ended_ = false;
+    member.lent_at_tick_ = member.long_lent_ = false;
     waiter.again_ = member.last_user_ == &waiter;
     if (!waiter.again_) {
         waiter.forget_member();
@@ -82,7 +82,7 @@ std::optional<Pool::Match> Pool::match() {
 }
 
 void Pool::transaction_ended(Member& member, TimePoint now) {
-    if (!limits_.adaptive || member.list() != &lent_ || std::exchange(member.ended_, true)) return;
+    if (!limits_.adaptive || member.list() != &lent_) return;
     if (std::exchange(member.long_lent_, false)) --long_lent_;
     concurrency_.passed(running(), waiters_.size(), now);
     concurrency_.ended(limits_.max_members, now);

@@ -58,8 +58,7 @@ class Member : public ListNode<Member> {
     std::uint64_t number_ = 0;  // those of a pool in the order in which they were opened
     bool lent_at_tick_ = false;
     bool long_lent_ = false;  // at the tick before, too
-    bool ended_ = false;
-    unsigned early_ = 0;  // thousandths of its lifetime that it ends before the others
+    unsigned early_ = 0;      // thousandths of its lifetime that it ends before the others
     Waiter* last_user_ = nullptr;
 };
 
@@ -123,7 +122,7 @@ class Pool {
         member.idle_since_ = now;
         idle_.push_front(member);
     }
-    /// Who had it has done with it; before it is anything else. A second time it means nothing.
+    /// Who had it has done with it; before it is anything else; once. Nothing if it isn't lent any more.
     void transaction_ended(Member& member, TimePoint now);
     /// Some have waited too long: all are lent until many run again.
     void lift_concurrency_limit() { concurrency_.rest(); }

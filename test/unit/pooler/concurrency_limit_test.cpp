@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numbers>
 #include <random>
 
 namespace pgxc::pooler {
 namespace {
-
-constexpr double pi = 3.14159265358979;
 
 /// Clients that each want the next transaction as soon as the last one has ended, and a server that ends
 /// `rate(k)` transactions a second while k run, give or take.
@@ -32,7 +31,8 @@ class Load {
         while (now_ < end) {
             const int present = clients_ - (std::bernoulli_distribution(thinking_)(random_) ? 1 : 0);
             const int running = std::min(limit.limit(), std::min(present, most));
-            const double drift = 1 + 0.1 * std::sin(2 * pi * seconds_of(now_.time_since_epoch()) / 0.7);
+            const double drift =
+                1 + 0.1 * std::sin(2 * std::numbers::pi * seconds_of(now_.time_since_epoch()) / 0.7);
             step(std::exponential_distribution<>(rate_(running) * drift)(random_), running, present);
             limit.ended(most, now_);
             ++done;
